@@ -1,0 +1,230 @@
+//! Envelope: greeting, watch stream, reports, byte streams.
+
+use crate::{Guest, Network, ObservedGuest, ObservedNet, Port, Router, SecurityGroup};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Newest protocol version spoken by this release; N and N-1 are understood.
+pub const PROTOCOL: u32 = 1;
+/// Longest line on a watch stream, bytes.
+pub const MAX_LINE: usize = 1 << 20;
+/// Seconds between pings on a quiet watch stream; three missed mean that the peer is gone.
+pub const PING_SECONDS: u64 = 5;
+
+/// Paths of the protocol, all below the agent socket. The agent always dials.
+pub mod path {
+    /// `POST` [`crate::Greeting`] -> [`crate::Welcome`].
+    pub const GREET: &str = "/agent/v1/greet";
+    /// `GET ?host=UUID&since=SEQUENCE` -> lines of [`crate::ToAgent`]; 410 means: list again.
+    pub const WATCH: &str = "/agent/v1/watch";
+    /// `POST` [`crate::Report`] -> [`crate::Ack`].
+    pub const REPORT: &str = "/agent/v1/report";
+    /// `GET /agent/v1/images/{id}` -> the image's bytes.
+    pub const IMAGE: &str = "/agent/v1/images/";
+    /// `POST /agent/v1/streams/{one-time id}`: the bytes that control asked for by [`crate::ToAgent::Ask`].
+    pub const STREAM: &str = "/agent/v1/streams/";
+}
+
+/// First message of an agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Greeting {
+    pub protocol: u32,
+    pub release: String,
+    /// The UUID in the agent's state directory; never the host name.
+    pub host_id: Uuid,
+    pub host_name: String,
+    /// Changes with every boot of the host.
+    pub boot_id: String,
+    pub inventory: Inventory,
+    pub hypervisor: HypervisorInfo,
+}
+
+/// What the host has, before overcommit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inventory {
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    /// GiB on the file system that holds the guests' disks.
+    pub disk_gib: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HypervisorInfo {
+    /// `QEMU`, or `fake` in a lab.
+    pub kind: String,
+    /// Nova's number form: 10.0.2 is 10000002.
+    pub version: u64,
+    /// `kvm`, `tcg` or `fake`.
+    pub accelerator: String,
+    pub arch: String,
+    pub cpu_model: String,
+    pub cpu_vendor: String,
+    #[serde(default)]
+    pub cpu_features: Vec<String>,
+    #[serde(default)]
+    pub sockets: u32,
+    #[serde(default)]
+    pub cores: u32,
+    #[serde(default)]
+    pub threads: u32,
+}
+
+/// Answer to a [`Greeting`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    pub protocol: u32,
+    pub release: String,
+    pub cloud_id: Uuid,
+    pub epoch: u64,
+}
+
+/// One desired object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "doc", rename_all = "snake_case")]
+pub enum Object {
+    Guest(Box<Guest>),
+    Network(Network),
+    Port(Port),
+    SecurityGroup(SecurityGroup),
+    Router(Router),
+}
+
+/// The kind of a desired object, as stored and as named in tombstones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Network,
+    SecurityGroup,
+    Router,
+    Port,
+    Guest,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [
+        Kind::Network,
+        Kind::SecurityGroup,
+        Kind::Router,
+        Kind::Port,
+        Kind::Guest,
+    ];
+    /// The name in the store and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Network => "network",
+            Kind::SecurityGroup => "security_group",
+            Kind::Router => "router",
+            Kind::Port => "port",
+            Kind::Guest => "guest",
+        }
+    }
+    pub fn parse(s: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.as_str() == s)
+    }
+}
+
+impl Object {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Guest(_) => Kind::Guest,
+            Object::Network(_) => Kind::Network,
+            Object::Port(_) => Kind::Port,
+            Object::SecurityGroup(_) => Kind::SecurityGroup,
+            Object::Router(_) => Kind::Router,
+        }
+    }
+    pub fn id(&self) -> Uuid {
+        match self {
+            Object::Guest(x) => x.id,
+            Object::Network(x) => x.id,
+            Object::Port(x) => x.id,
+            Object::SecurityGroup(x) => x.id,
+            Object::Router(x) => x.id,
+        }
+    }
+}
+
+/// A desired object with its order. Order is (epoch, generation): an older one than what the agent has is ignored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Desired {
+    pub epoch: u64,
+    pub generation: u64,
+    pub object: Object,
+}
+
+/// Removal, the only way to remove.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tombstone {
+    pub kind: Kind,
+    pub id: Uuid,
+    pub epoch: u64,
+    pub generation: u64,
+}
+
+/// One line of the watch stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToAgent {
+    Put(Box<Desired>),
+    Remove(Tombstone),
+    /// The list is complete up to this sequence; resume from it after a cut.
+    Bookmark { sequence: i64 },
+    Ping,
+    /// Control wants bytes: open `POST /agent/v1/streams/{stream}`.
+    Ask { stream: Uuid, what: Ask },
+}
+
+/// What bytes control can ask for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// The last `lines` lines of a guest's serial log (all of the bounded log when `None`).
+    ConsoleLog { guest: Uuid, lines: Option<u32> },
+    /// Everything on the host that an audit compares, as [`crate::HostAudit`] JSON.
+    Audit,
+}
+
+/// What the agent found on its host, for `haneul audit`: ids only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostAudit {
+    /// Guests with a live process.
+    pub running: Vec<Uuid>,
+    /// Guests with a record.
+    pub records: Vec<Uuid>,
+    /// Guests with a root disk.
+    pub disks: Vec<Uuid>,
+    /// Guest ports with a device.
+    pub ports: Vec<Uuid>,
+    pub networks: Vec<Uuid>,
+    pub routers: Vec<Uuid>,
+    /// Sentences on what the agent itself found to disagree (stray processes, devices, rules).
+    pub findings: Vec<String>,
+}
+
+/// Observations, in a batch. Only what changed, but all of it after each greeting.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    pub host_id: Uuid,
+    /// True for the first report after a greeting: everything the agent has.
+    #[serde(default)]
+    pub full: bool,
+    #[serde(default)]
+    pub guests: Vec<ObservedGuest>,
+    #[serde(default)]
+    pub ports: Vec<ObservedNet>,
+    #[serde(default)]
+    pub routers: Vec<ObservedNet>,
+    #[serde(default)]
+    pub networks: Vec<ObservedNet>,
+    /// Tombstones carried out.
+    #[serde(default)]
+    pub gone: Vec<Tombstone>,
+    #[serde(default)]
+    pub inventory: Option<Inventory>,
+}
+
+/// Answer to a [`Report`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ack {
+    pub ok: bool,
+}

@@ -1,0 +1,71 @@
+//! Hypervisor drivers: one trait, QEMU and a fake behind it.
+//!
+//! A driver is declarative: [`Hypervisor::apply`] brings one guest to what it shall be and may be
+//! repeated at any time; it is also how an interrupted apply goes on. The driver keeps one record per
+//! guest on disk (architecture 7) and finds every guest again from the records and the processes, so
+//! that the death of our own processes never touches a guest.
+//!
+//! Invariants: knows nothing of control, sockets to control or networks (a NIC is an open tap);
+//! never guesses an image's format; never deletes what it was not told to [`Hypervisor::remove`].
+
+use haneul_agent_api::{Failure, Guest, HypervisorInfo, ObservedGuest};
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+pub mod fake;
+
+/// A boxed future, so that the driver can be chosen at start (`Arc<dyn Hypervisor>`).
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What the agent has made ready for a guest before the driver is asked.
+pub struct Resources {
+    /// The guest's root disk (a qcow2 layer or raw file made by blockdev).
+    pub root: PathBuf,
+    /// `qcow2` or `raw`.
+    pub root_format: String,
+    /// ISO image with the config drive, when the guest wants one.
+    pub config_drive: Option<PathBuf>,
+    /// Gives the open tap of a port when the driver starts a process; called only then.
+    pub taps: Arc<dyn Fn(Uuid) -> Result<OwnedFd, Failure> + Send + Sync>,
+    /// UID and GID that this guest's process runs as.
+    pub uid: u32,
+}
+
+/// A driver for guests on this host.
+pub trait Hypervisor: Send + Sync {
+    /// What this hypervisor is, for `doctor` and the hypervisor's type in Nova.
+    fn info(&self) -> HypervisorInfo;
+
+    /// All guests that have a record on this host, as they are now. Called at start: adopts what runs.
+    fn observe_all(&self) -> BoxFuture<'_, Result<Vec<ObservedGuest>, Failure>>;
+
+    /// One guest, or `None` when there is no record of it.
+    fn observe(&self, id: Uuid) -> BoxFuture<'_, Option<ObservedGuest>>;
+
+    /// Whether [`Hypervisor::apply`] would have to start a process for `desired`: then the agent makes
+    /// the disk, taps and config drive ready first.
+    fn needs_start(&self, desired: &Guest) -> BoxFuture<'_, bool>;
+
+    /// Brings the guest to what it shall be (power, reboots, size) and answers what it is then.
+    fn apply<'a>(
+        &'a self,
+        epoch: u64,
+        generation: u64,
+        desired: &'a Guest,
+        resources: Resources,
+    ) -> BoxFuture<'a, Result<ObservedGuest, Failure>>;
+
+    /// Stops the process if there is one and forgets the record. Removing what is not there is fine.
+    fn remove(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// The end of the guest's serial log.
+    fn console_log(&self, id: Uuid, lines: Option<u32>) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;
+
+    /// Guests whose state changed by itself (powered off from inside, died). One receiver.
+    fn events(&self) -> Option<mpsc::UnboundedReceiver<Uuid>>;
+}
