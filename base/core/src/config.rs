@@ -1,0 +1,410 @@
+//! Configuration: one TOML file, every key optional, unknown keys refused with the nearest known name;
+//! `HANEUL_SECTION__KEY` in the environment and `--set section.key=value` override, in that order.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept: `control/` (0700, user haneul), `agent/` (root), `run/` (sockets).
+    pub state_dir: StateDir,
+    /// Allows the fake drivers, fault points and a clock that can be moved. Never on a real cloud.
+    pub lab: bool,
+    pub api: Api,
+    pub database: Database,
+    pub identity: Identity,
+    pub image: Image,
+    pub network: Network,
+    pub compute: Compute,
+    pub agent: Agent,
+    pub log: Log,
+}
+
+/// A path with a default.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StateDir(pub PathBuf);
+
+impl Default for StateDir {
+    fn default() -> Self {
+        Self("/var/lib/haneul".into())
+    }
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident : $t:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $t,)* }
+        impl Default for $name {
+            fn default() -> Self { Self { $($field: $default,)* } }
+        }
+    };
+}
+
+section!(
+    /// The HTTP side.
+    Api {
+        /// Address of all services. Loopback only, until TLS comes with many hosts.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8774)),
+        /// Prometheus metrics, a listener of its own, loopback only.
+        metrics_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8775)),
+        /// Base of the URLs in the catalog; default `http://LISTEN`.
+        public_url: Option<String> = None,
+        /// Longest JSON body, bytes.
+        max_body_bytes: usize = 1 << 20,
+        /// Rows on a page at the most.
+        max_limit: i64 = 1000,
+        /// Name of the region in the catalog.
+        region: String = "RegionOne".into(),
+    }
+);
+section!(
+    /// Where state is kept.
+    Database {
+        /// `sqlite:PATH` or `postgres://user@host/db`; default: SQLite in `state_dir`/control.
+        url: Option<String> = None,
+        /// Reading connections.
+        readers: u32 = 4,
+    }
+);
+section!(
+    /// Keystone.
+    Identity {
+        /// bcrypt cost for new passwords, 4 to 31.
+        bcrypt_rounds: u32 = 12,
+        /// Life of a token, seconds.
+        token_seconds: i64 = 3600,
+        /// Wrong passwords in a row before a user is locked; 0 never.
+        lockout_attempts: i64 = 5,
+        /// How long it stays locked, seconds.
+        lockout_seconds: i64 = 300,
+        /// Days between rotations of the Fernet keys.
+        fernet_rotation_days: i64 = 30,
+    }
+);
+section!(
+    /// Glance.
+    Image {
+        /// Largest image, bytes.
+        max_bytes: u64 = 1 << 40,
+        /// Room that stays free on the disk, bytes.
+        reserve_bytes: u64 = 256 << 20,
+    }
+);
+section!(
+    /// Neutron.
+    Network {
+        /// MTU of tenant networks.
+        mtu: u32 = 1500,
+        /// Name of the external network made at first start; empty: none.
+        external_name: String = "public".into(),
+        /// Its range; default: the first free one of a list.
+        external_cidr: Option<String> = None,
+        /// `nat`, `isolated` or `bridge:IF`.
+        uplink: String = "nat".into(),
+        /// Resolvers that guests' questions are sent on to; default: those of the host.
+        dns_upstream: Vec<IpAddr> = vec![],
+        dns_domain: String = "haneul.internal".into(),
+    }
+);
+section!(
+    /// Nova.
+    Compute {
+        /// Seconds that a create may take on the host before it is an error.
+        build_timeout_s: u64 = 600,
+        /// Seconds for the other actions.
+        action_timeout_s: u64 = 180,
+        /// Virtual CPUs per real one.
+        cpu_allocation_ratio: f64 = 4.0,
+        ram_allocation_ratio: f64 = 1.0,
+        disk_allocation_ratio: f64 = 1.0,
+        /// MiB of memory and GiB of disk kept for the host itself.
+        reserved_memory_mib: u64 = 512,
+        reserved_disk_gib: u64 = 2,
+        /// Default quotas of a project; -1 is unlimited.
+        quota_instances: i64 = 20,
+        quota_cores: i64 = 40,
+        quota_ram_mib: i64 = 65536,
+        availability_zone: String = "nova".into(),
+    }
+);
+section!(
+    /// The host agent.
+    Agent {
+        /// `qemu`, or `fake` with `lab = true`.
+        hypervisor: String = "qemu".into(),
+        /// `kernel`, or `fake` with `lab = true`.
+        network: String = "kernel".into(),
+        /// `auto`, `kvm` or `tcg`.
+        accelerator: String = "auto".into(),
+        /// First of 65,536 user ids that guests run as, one each.
+        first_uid: u32 = 700_000_000,
+        /// With the fake hypervisor: the inventory to pretend.
+        fake_vcpus: u32 = 64,
+        fake_memory_mib: u64 = 262_144,
+        fake_disk_gib: u64 = 4096,
+    }
+);
+section!(
+    Log {
+        /// As in `RUST_LOG`.
+        filter: String = "info".into(),
+        /// `text` or `json`.
+        format: String = "text".into(),
+    }
+);
+
+impl Config {
+    /// Reads the file (missing is fine when `required` is false), then the environment, then `sets`.
+    pub fn load(file: &Path, required: bool, env: &[(String, String)], sets: &[String]) -> Result<Config> {
+        let text = match std::fs::read_to_string(file) {
+            Ok(t) => t,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => String::new(),
+            Err(e) => {
+                return Err(Error::bad_request(format!("{}: {e}", file.display())));
+            }
+        };
+        let mut table: Table = text
+            .parse()
+            .map_err(|e| Error::bad_request(format!("{}: {e}", file.display())))?;
+        for (key, value) in env {
+            // HANEUL_FAULT and the like are not configuration; keys have a section or are top-level.
+            let Some(path) = key.strip_prefix("HANEUL_") else { continue };
+            if ["FAULT", "CONFIG"].contains(&path) {
+                continue;
+            }
+            put(&mut table, &path.to_lowercase().replace("__", "."), value)?;
+        }
+        for set in sets {
+            let (key, value) = set
+                .split_once('=')
+                .ok_or_else(|| Error::bad_request(format!("--set {set}: write --set section.key=value")))?;
+            put(&mut table, key.trim(), value.trim())?;
+        }
+        let known = Value::try_from(full_default()).map_err(Error::internal)?;
+        check_keys(&table, &known, "")?;
+        let config: Config = Value::Table(table)
+            .try_into()
+            .map_err(|e: toml::de::Error| Error::bad_request(format!("{}: {}", file.display(), e.message())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        for (name, addr) in [("api.listen", self.api.listen), ("api.metrics_listen", self.api.metrics_listen)] {
+            if !addr.ip().is_loopback() {
+                return Err(Error::field(
+                    name,
+                    format!("{name} = {addr}: only loopback addresses (127.0.0.1 or [::1]) are accepted, because passwords and tokens would cross the network in clear text; TLS comes with many hosts"),
+                ));
+            }
+        }
+        if !(4..=31).contains(&self.identity.bcrypt_rounds) {
+            return Err(Error::field(
+                "identity.bcrypt_rounds",
+                format!("identity.bcrypt_rounds = {}: write a number from 4 to 31", self.identity.bcrypt_rounds),
+            ));
+        }
+        for (name, value, real) in [
+            ("agent.hypervisor", &self.agent.hypervisor, "qemu"),
+            ("agent.network", &self.agent.network, "kernel"),
+        ] {
+            if value == "fake" && !self.lab {
+                return Err(Error::field(name, format!("{name} = \"fake\" runs nothing real and is allowed only with lab = true")));
+            }
+            if value != "fake" && value != real {
+                return Err(Error::field(name, format!("{name} = \"{value}\": write \"{real}\" (or \"fake\" with lab = true)")));
+            }
+        }
+        if !["nat", "isolated"].contains(&self.network.uplink.as_str())
+            && !self.network.uplink.starts_with("bridge:")
+        {
+            return Err(Error::field(
+                "network.uplink",
+                format!("network.uplink = \"{}\": write \"nat\", \"isolated\" or \"bridge:INTERFACE\"", self.network.uplink),
+            ));
+        }
+        Ok(())
+    }
+
+    /// `state_dir`/control: database, keys, images; of user haneul.
+    pub fn control_dir(&self) -> PathBuf {
+        self.state_dir.0.join("control")
+    }
+    /// `state_dir`/agent: guests, disks, image cache; of root.
+    pub fn agent_dir(&self) -> PathBuf {
+        self.state_dir.0.join("agent")
+    }
+    /// `state_dir`/run: sockets and pid files.
+    pub fn run_dir(&self) -> PathBuf {
+        self.state_dir.0.join("run")
+    }
+    /// The socket that agents dial.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run_dir().join("agent.sock")
+    }
+    /// The socket of operator commands.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run_dir().join("admin.sock")
+    }
+    /// The database's URL.
+    pub fn database_url(&self) -> String {
+        self.database
+            .url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite:{}", self.control_dir().join("haneul.db").display()))
+    }
+    /// Base of the URLs that clients are told, without a slash at the end.
+    pub fn public_url(&self) -> String {
+        self.api
+            .public_url
+            .clone()
+            .map_or_else(|| format!("http://{}", self.api.listen), |u| u.trim_end_matches('/').to_owned())
+    }
+}
+
+/// A default in which every optional key is present, so that it is known.
+fn full_default() -> Config {
+    let mut c = Config::default();
+    c.api.public_url = Some(String::new());
+    c.database.url = Some(String::new());
+    c.network.external_cidr = Some(String::new());
+    c
+}
+
+fn put(table: &mut Table, path: &str, text: &str) -> Result<()> {
+    // A value that reads as TOML is taken as such; anything else is a string.
+    let value = format!("x = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("x"))
+        .unwrap_or_else(|| Value::String(text.to_owned()));
+    let mut here = table;
+    let mut parts = path.split('.').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            here.insert(part.to_owned(), value);
+            return Ok(());
+        }
+        here = here
+            .entry(part)
+            .or_insert_with(|| Value::Table(Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| Error::bad_request(format!("{path}: {part} is not a section")))?;
+    }
+    Ok(())
+}
+
+fn check_keys(table: &Table, known: &Value, prefix: &str) -> Result<()> {
+    let Some(known) = known.as_table() else { return Ok(()) };
+    for (key, value) in table {
+        let full = format!("{prefix}{key}");
+        match (known.get(key), value) {
+            (None, _) => {
+                let nearest = known
+                    .keys()
+                    .min_by_key(|k| distance(k, key))
+                    .map_or_else(String::new, |k| format!("; did you mean {prefix}{k}?"));
+                return Err(Error::field(&full, format!("{full} is not a known key{nearest}")));
+            }
+            (Some(k), Value::Table(t)) => check_keys(t, k, &format!("{full}."))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Levenshtein distance.
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut left = i + 1;
+        let mut diagonal = i;
+        for (j, cb) in b.iter().enumerate() {
+            let up = row.get(j + 1).copied().unwrap_or(usize::MAX);
+            let best = (up + 1).min(left + 1).min(diagonal + usize::from(ca != *cb));
+            diagonal = up;
+            left = best;
+            if let Some(cell) = row.get_mut(j) {
+                *cell = if j == 0 { i + 1 } else { *cell };
+            }
+            if let Some(cell) = row.get_mut(j + 1) {
+                *cell = best;
+            }
+        }
+        if let Some(cell) = row.get_mut(0) {
+            *cell = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Config> {
+        let file = std::env::temp_dir().join(format!("haneul-config-{}.toml", crate::id::hex()));
+        std::fs::write(&file, text).unwrap();
+        let env: Vec<_> = env.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        let sets: Vec<_> = sets.iter().map(|s| s.to_string()).collect();
+        let out = Config::load(&file, true, &env, &sets);
+        std::fs::remove_file(&file).unwrap();
+        out
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest() {
+        let e = load("[api]\nlisten_addr = \"127.0.0.1:1\"\n", &[], &[]).unwrap_err();
+        assert!(e.public().contains("did you mean api.listen"), "{e}");
+        let e = load("stat_dir = \"/x\"\n", &[], &[]).unwrap_err();
+        assert!(e.public().contains("did you mean state_dir"), "{e}");
+    }
+
+    #[test]
+    fn overrides_in_order() {
+        let c = load(
+            "[identity]\nbcrypt_rounds = 10\n",
+            &[("HANEUL_IDENTITY__BCRYPT_ROUNDS", "9")],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(c.identity.bcrypt_rounds, 9);
+        let c = load(
+            "[identity]\nbcrypt_rounds = 10\n",
+            &[("HANEUL_IDENTITY__BCRYPT_ROUNDS", "9")],
+            &["identity.bcrypt_rounds=8", "api.region=Seoul"],
+        )
+        .unwrap();
+        assert_eq!(c.identity.bcrypt_rounds, 8);
+        assert_eq!(c.api.region, "Seoul");
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        for (text, word) in [
+            ("[api]\nlisten = \"0.0.0.0:80\"\n", "TLS"),
+            ("[agent]\nhypervisor = \"fake\"\n", "lab = true"),
+            ("[identity]\nbcrypt_rounds = 3\n", "4 to 31"),
+            ("[network]\nuplink = \"x\"\n", "isolated"),
+        ] {
+            let e = load(text, &[], &[]).unwrap_err();
+            assert!(e.public().contains(word), "{e}");
+        }
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("listen", "listen"), 0);
+        assert_eq!(distance("listn", "listen"), 1);
+        assert_eq!(distance("abc", "xyz"), 3);
+    }
+}
