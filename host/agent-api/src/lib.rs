@@ -11,6 +11,7 @@
 //! line on the watch stream, one [`Report`] per `POST`. Unknown fields are ignored and new ones have
 //! defaults, so that release N talks to N-1.
 
+pub mod documents;
 pub mod guest;
 pub mod net;
 pub mod wire;
