@@ -1,0 +1,346 @@
+//! The route table, and serving it.
+
+use crate::metrics::Metrics;
+use crate::request::{Req, percent_decode, split_query};
+use crate::version::{Ver, Versions};
+use crate::{Reply, Service};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use haneul_auth::{Authenticator, Ctx};
+use haneul_core::{Error, Kind, Result, id};
+use http::{HeaderValue, Method};
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+type Handler = Arc<dyn Fn(Req) -> Pin<Box<dyn Future<Output = Result<Reply>> + Send>> + Send + Sync>;
+
+/// One line of a route table, for docs/routes.txt and the sweep test.
+#[derive(Clone, Debug)]
+pub struct RouteInfo {
+    pub service: Service,
+    pub method: Method,
+    /// With the service's prefix; parameters as `{id}`.
+    pub path: String,
+    /// The handler's path in Rust.
+    pub handler: &'static str,
+    /// The policy rule, or `public`, or `own` for rules that the handler decides by the body.
+    pub rule: &'static str,
+    pub since: Option<Ver>,
+    pub until: Option<Ver>,
+    pub file: &'static str,
+    pub line: u32,
+}
+
+struct Entry {
+    info: RouteInfo,
+    public: bool,
+    handler: Handler,
+}
+
+/// A service's table.
+pub struct Routes<S> {
+    service: Service,
+    state: Arc<S>,
+    versions: Option<Versions>,
+    entries: Vec<Entry>,
+}
+
+/// What all services need to serve.
+#[derive(Clone)]
+pub struct Server {
+    pub auth: Arc<dyn Authenticator>,
+    pub metrics: Arc<Metrics>,
+    /// `http://127.0.0.1:8774`
+    pub public_url: Arc<str>,
+    pub max_body: usize,
+    pub max_limit: i64,
+}
+
+macro_rules! verb {
+    ($($name:ident $method:ident),*) => {$(
+        /// A route of this method, with its policy rule.
+        #[track_caller]
+        pub fn $name<F, Fut>(self, path: &str, handler: F, rule: &'static str) -> Self
+        where F: Fn(Arc<S>, Req) -> Fut + Send + Sync + 'static, Fut: Future<Output = Result<Reply>> + Send + 'static {
+            self.add(Method::$method, path, handler, rule, false)
+        }
+    )*};
+}
+
+impl<S: Send + Sync + 'static> Routes<S> {
+    pub fn new(service: Service, state: Arc<S>) -> Self {
+        Self {
+            service,
+            state,
+            versions: None,
+            entries: Vec::new(),
+        }
+    }
+
+    /// The service has microversions.
+    pub fn versions(mut self, versions: Versions) -> Self {
+        self.versions = Some(versions);
+        self
+    }
+
+    verb!(get GET, post POST, put PUT, patch PATCH, delete DELETE, head HEAD);
+
+    /// A route without authentication.
+    #[track_caller]
+    pub fn public<F, Fut>(self, method: Method, path: &str, handler: F) -> Self
+    where
+        F: Fn(Arc<S>, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Reply>> + Send + 'static,
+    {
+        self.add(method, path, handler, "public", true)
+    }
+
+    /// The route added last exists only from this microversion on.
+    pub fn since(mut self, major: u16, minor: u16) -> Self {
+        if let Some(e) = self.entries.last_mut() {
+            e.info.since = Some(Ver(major, minor));
+        }
+        self
+    }
+
+    /// The route added last exists only up to this microversion.
+    pub fn until(mut self, major: u16, minor: u16) -> Self {
+        if let Some(e) = self.entries.last_mut() {
+            e.info.until = Some(Ver(major, minor));
+        }
+        self
+    }
+
+    #[track_caller]
+    fn add<F, Fut>(mut self, method: Method, path: &str, handler: F, rule: &'static str, public: bool) -> Self
+    where
+        F: Fn(Arc<S>, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Reply>> + Send + 'static,
+    {
+        let at = Location::caller();
+        let state = self.state.clone();
+        self.entries.push(Entry {
+            info: RouteInfo {
+                service: self.service,
+                method,
+                path: format!("{}{path}", self.service.prefix()),
+                handler: std::any::type_name::<F>(),
+                rule,
+                since: None,
+                until: None,
+                file: at.file(),
+                line: at.line(),
+            },
+            public,
+            handler: Arc::new(move |req| Box::pin(handler(state.clone(), req))),
+        });
+        self
+    }
+
+    /// The table, for documents and tests.
+    pub fn infos(&self) -> Vec<RouteInfo> {
+        self.entries.iter().map(|e| e.info.clone()).collect()
+    }
+
+    /// The router. Anything below the service's prefix that is not in the table is answered in the
+    /// service's shape: 401 without a good token, else 404 or 405.
+    pub fn into_router(self, server: &Server) -> Router {
+        let mut router = Router::new();
+        let service = self.service;
+        let versions = self.versions;
+        // One path may stand in the table once per method.
+        let mut paths: Vec<String> = Vec::new();
+        for e in &self.entries {
+            if !paths.contains(&e.info.path) {
+                paths.push(e.info.path.clone());
+            }
+        }
+        let base: Arc<str> = format!("{}{}", server.public_url, service.prefix()).into();
+        for path in paths {
+            let mut methods = MethodRouter::new();
+            for e in self.entries.iter().filter(|e| e.info.path == path) {
+                let Ok(filter) = MethodFilter::try_from(e.info.method.clone()) else { continue };
+                let (server, base) = (server.clone(), base.clone());
+                let (handler, public) = (e.handler.clone(), e.public);
+                let window = (e.info.since, e.info.until);
+                methods = methods.merge(on(filter, move |params: RawPathParams, request: Request| {
+                    let (server, base, handler) = (server.clone(), base.clone(), handler.clone());
+                    async move {
+                        let call = Call { server, base, service, versions, public, window };
+                        call.run(params, request, handler).await
+                    }
+                }));
+            }
+            let server_ = server.clone();
+            methods = methods.fallback(move |request: Request| {
+                let server = server_.clone();
+                async move { unknown(&server, service, request, Kind::MethodNotAllowed).await }
+            });
+            router = router.route(&path, methods);
+        }
+        if service != Service::Front {
+            for pattern in ["", "/", "/{*rest}"] {
+                let path = format!("{}{pattern}", service.prefix());
+                if self.entries.iter().any(|e| e.info.path == path) {
+                    continue;
+                }
+                let server = server.clone();
+                router = router.route(
+                    &path,
+                    axum::routing::any(move |request: Request| {
+                        let server = server.clone();
+                        async move { unknown(&server, service, request, Kind::NotFound).await }
+                    }),
+                );
+            }
+        }
+        router
+    }
+}
+
+struct Call {
+    server: Server,
+    base: Arc<str>,
+    service: Service,
+    versions: Option<Versions>,
+    public: bool,
+    window: (Option<Ver>, Option<Ver>),
+}
+
+impl Call {
+    async fn run(self, params: RawPathParams, request: Request, handler: Handler) -> Response {
+        let start = Instant::now();
+        let request_id: Arc<str> = id::request().into();
+        let mut version = None;
+        let path = request.uri().path().to_owned();
+        let result = self.inner(params, request, handler, &request_id, &mut version).await;
+        finish(&self.server, self.service, self.versions, version, &request_id, start, result, &path)
+    }
+
+    async fn inner(
+        &self,
+        params: RawPathParams,
+        request: Request,
+        handler: Handler,
+        request_id: &Arc<str>,
+        version: &mut Option<Ver>,
+    ) -> Result<Reply> {
+        let (parts, body) = request.into_parts();
+        let ctx = if self.public {
+            None
+        } else {
+            Some(authenticate(&self.server, &parts.headers, request_id).await?)
+        };
+        if let Some(v) = &self.versions {
+            *version = Some(v.negotiate(&parts.headers)?);
+        }
+        let ver = version.unwrap_or(Ver(0, 0));
+        if self.versions.is_some() && (self.window.0.is_some_and(|s| ver < s) || self.window.1.is_some_and(|u| ver > u)) {
+            return Err(Error::not_found("The resource could not be found."));
+        }
+        let req = Req {
+            ctx,
+            method: parts.method,
+            uri_path: parts.uri.path().strip_prefix(self.service.prefix()).unwrap_or_default().to_owned(),
+            params: params
+                .iter()
+                .map(|(k, v)| (k.to_owned(), percent_decode(v, false)))
+                .collect(),
+            query: split_query(parts.uri.query().unwrap_or_default()),
+            headers: parts.headers,
+            version: ver,
+            body,
+            max_body: self.server.max_body,
+            max_limit: self.server.max_limit,
+            base: self.base.clone(),
+            request_id: request_id.clone(),
+        };
+        handler(req).await
+    }
+}
+
+async fn authenticate(server: &Server, headers: &http::HeaderMap, request_id: &Arc<str>) -> Result<Ctx> {
+    let token = headers
+        .get("x-auth-token")
+        .and_then(|t| t.to_str().ok())
+        .ok_or_else(Error::unauthorized)?;
+    Ok(Ctx {
+        inner: server.auth.authenticate(token).await?,
+        request_id: request_id.clone(),
+        policy: server.auth.policy(),
+    })
+}
+
+/// A path or method that is not in the table.
+async fn unknown(server: &Server, service: Service, request: Request, kind: Kind) -> Response {
+    let start = Instant::now();
+    let request_id: Arc<str> = id::request().into();
+    let path = request.uri().path().to_owned();
+    let error = match authenticate(server, request.headers(), &request_id).await {
+        Err(e) => e,
+        Ok(_) if kind == Kind::MethodNotAllowed => {
+            Error::new(kind, format!("{} is not allowed for this resource.", request.method()))
+        }
+        Ok(_) => Error::new(kind, "The resource could not be found."),
+    };
+    finish(server, service, None, None, &request_id, start, Err(error), &path)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn finish(
+    server: &Server,
+    service: Service,
+    versions: Option<Versions>,
+    version: Option<Ver>,
+    request_id: &str,
+    start: Instant,
+    result: Result<Reply>,
+    path: &str,
+) -> Response {
+    let mut response: http::Response<Body> = match result {
+        Ok(reply) => reply.0,
+        Err(e) => {
+            let status = service.status(&e).as_u16();
+            // Logged here, where it is handled, and nowhere on its way.
+            if status >= 500 {
+                tracing::error!(request_id, path, status, error = %e, "request failed");
+            } else {
+                tracing::debug!(request_id, path, status, error = %e, "request refused");
+            }
+            service.render(&e, request_id).0
+        }
+    };
+    let headers = response.headers_mut();
+    if let Ok(v) = HeaderValue::from_str(request_id) {
+        headers.insert("x-openstack-request-id", v.clone());
+        if service == Service::Compute {
+            headers.insert("x-compute-request-id", v);
+        }
+    }
+    if let Some(versions) = versions {
+        let v = version.unwrap_or(versions.min);
+        if let Ok(text) = HeaderValue::from_str(&format!("{} {v}", versions.name)) {
+            headers.insert("openstack-api-version", text);
+        }
+        let mut vary = "OpenStack-API-Version".to_owned();
+        if let Some(h) = versions.legacy_header {
+            if let (Ok(name), Ok(text)) = (http::HeaderName::from_bytes(h.as_bytes()), HeaderValue::from_str(&v.to_string())) {
+                headers.insert(name, text);
+            }
+            vary = format!("{vary}, {h}");
+        }
+        if let Ok(text) = HeaderValue::from_str(&vary) {
+            headers.insert("vary", text);
+        }
+    } else if service != Service::Front {
+        headers.entry("vary").or_insert(HeaderValue::from_static("X-Auth-Token"));
+    }
+    server.metrics.count(service, response.status().as_u16(), start.elapsed());
+    response
+}
