@@ -1,1 +1,3 @@
+//! Image (Glance v2).
 
+pub mod format;
