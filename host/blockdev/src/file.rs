@@ -1,0 +1,392 @@
+//! Disks as files: qcow2 layers over cached images.
+//!
+//! `images/ID` is a cached image, `images/.ID.part` a pull that is under way or was cut off (removed at
+//! start). `disks/GUEST/root-N.qcow2` is the root disk for rebuild counter N, `root-N.json` our note on
+//! the image below it. The note is written first, so that an image with a disk always has a note.
+
+use crate::pull::{self, State, free_space, sync_dir};
+use crate::{
+    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, failure, io_failure, qcow2,
+    wanted_size,
+};
+use haneul_agent_api::{Failure, FailureCode, ImageRef, RootDisk};
+use haneul_core::fault_point;
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+type Pulls = Arc<Mutex<HashMap<Uuid, watch::Receiver<State>>>>;
+
+/// See the module.
+pub struct File {
+    images: PathBuf,
+    disks: PathBuf,
+    pulls: Pulls,
+}
+
+/// What we know about a root disk, beside it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    version: u32,
+    image: Uuid,
+    image_format: String,
+    /// Bytes at creation.
+    size: u64,
+}
+
+const NOTE_VERSION: u32 = 1;
+
+impl File {
+    /// Opens (and makes) the directories below `dir`, and removes what cut-off writes left.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let (images, disks) = (dir.join("images"), dir.join("disks"));
+        for d in [dir, &images, &disks] {
+            DirBuilder::new().recursive(true).mode(0o700).create(d)?;
+        }
+        let dir = dir.canonicalize()?;
+        let (images, disks) = (dir.join("images"), dir.join("disks"));
+        for entry in fs::read_dir(&images)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().ends_with(".part") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        for guest in fs::read_dir(&disks)? {
+            for entry in fs::read_dir(guest?.path())? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().ends_with(".tmp") {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(Self {
+            images,
+            disks,
+            pulls: Pulls::default(),
+        })
+    }
+
+    fn cached(&self, image: &ImageRef) -> bool {
+        fs::metadata(self.images.join(image.id.to_string()))
+            .is_ok_and(|m| m.is_file() && m.len() == image.size)
+    }
+
+    /// Joins the pull of an image or starts one, in a task of its own: the guest that asked first may be
+    /// told something else meanwhile, and the others still wait.
+    /// `None`: it is in the cache (looked up under the lock, so that a pull that just ended is seen).
+    fn join_pull(&self, image: &ImageRef, open: OpenImage) -> Option<watch::Receiver<State>> {
+        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = pulls.get(&image.id) {
+            return Some(running.clone());
+        }
+        if self.cached(image) {
+            return None;
+        }
+        let (send, receive) = watch::channel(State::default());
+        pulls.insert(image.id, receive.clone());
+        let (dir, image, pulls) = (self.images.clone(), image.clone(), Arc::clone(&self.pulls));
+        tokio::spawn(async move {
+            let id = image.id;
+            let result = pull::run(dir, image, open, send.clone()).await;
+            if let Err(e) = &result {
+                tracing::warn!(image = %id, code = ?e.code, message = e.message, detail = e.detail, "pulling an image failed");
+            }
+            // First out of the table, then the answer: who comes now looks into the cache.
+            pulls.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            send.send_modify(|s| s.done = Some(result));
+        });
+        Some(receive)
+    }
+}
+
+fn internal(e: impl std::fmt::Display) -> Failure {
+    failure(FailureCode::Internal, "the host's disk driver failed", e)
+}
+
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(f).await.map_err(internal)?
+}
+
+/// Writes `bytes` under `name` so that it is there whole or not at all.
+fn put(dir: &Path, name: &str, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
+    let tmp = dir.join(format!("{name}.tmp"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&tmp)?;
+    let done = write(&mut file)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&tmp, dir.join(name)));
+    if done.is_err() {
+        let _ = fs::remove_file(&tmp);
+    }
+    done
+}
+
+fn make_root(
+    images: &Path,
+    disks: &Path,
+    guest: Uuid,
+    rebuilds: u64,
+    root: &RootDisk,
+) -> Result<Disk, Failure> {
+    let dir = disks.join(guest.to_string());
+    let (name, note_name) = (format!("root-{rebuilds}.qcow2"), format!("root-{rebuilds}.json"));
+    let path = dir.join(&name);
+    let io = |e: io::Error| io_failure("make the root disk", 1 << 20, free_space(disks), &e);
+    if path.try_exists().map_err(io)? {
+        let note: Note = fs::read(dir.join(&note_name))
+            .map_err(io)
+            .and_then(|bytes| serde_json::from_slice(&bytes).map_err(internal))?;
+        return Ok(Disk {
+            path,
+            format: "qcow2".into(),
+            backing: Some((images.join(note.image.to_string()), note.image_format)),
+        });
+    }
+    let backing = images.join(root.image.id.to_string());
+    if !backing.try_exists().map_err(io)? {
+        return Err(failure(
+            FailureCode::ImageUnavailable,
+            "the image is not on the host yet",
+            root.image.id,
+        ));
+    }
+    if !matches!(root.image.format.as_str(), "raw" | "qcow2") {
+        return Err(failure(
+            FailureCode::Unsupported,
+            format!("images of format {} cannot be booted here; raw and qcow2 can", root.image.format),
+            root.image.id,
+        ));
+    }
+    let created = match DirBuilder::new().mode(0o700).create(&dir) {
+        Ok(()) => true,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(e) => return Err(io(e)),
+    };
+    let note = Note {
+        version: NOTE_VERSION,
+        image: root.image.id,
+        image_format: root.image.format.clone(),
+        size: wanted_size(root),
+    };
+    let bytes = serde_json::to_vec(&note).map_err(internal)?;
+    put(&dir, &note_name, |f| f.write_all(&bytes)).map_err(io)?;
+    fault_point!("blockdev.root.noted", internal("fault point"));
+    put(&dir, &name, |f| {
+        qcow2::write_overlay(f, &backing, &root.image.format, note.size)
+    })
+    .map_err(io)?;
+    sync_dir(&dir).map_err(io)?;
+    if created {
+        sync_dir(disks).map_err(io)?;
+    }
+    fault_point!("blockdev.root.made", internal("fault point"));
+    Ok(Disk {
+        path,
+        format: "qcow2".into(),
+        backing: Some((backing, root.image.format.clone())),
+    })
+}
+
+/// `root-N.qcow2` or `root-N.json` gives N.
+fn rebuilds_of(name: &str) -> Option<u64> {
+    let (n, extension) = name.strip_prefix("root-")?.split_once('.')?;
+    matches!(extension, "qcow2" | "json").then(|| n.parse().ok())?
+}
+
+/// Removes the guest's files for which `gone` says so; the directory too when it is empty then.
+fn remove_files(disks: &Path, guest: Uuid, gone: impl Fn(&str) -> bool) -> io::Result<()> {
+    let dir = disks.join(guest.to_string());
+    let mut names: Vec<String> = match fs::read_dir(&dir) {
+        Ok(entries) => entries
+            .map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<_>>()?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    // Disks before their notes: a note without a disk is harmless, the other way round is not.
+    names.sort_by_key(|n| n.ends_with(".json"));
+    let mut left = false;
+    for name in &names {
+        if gone(name) {
+            fs::remove_file(dir.join(name))?;
+            fault_point!("blockdev.file.removed", io::Error::other("fault point"));
+        } else {
+            left = true;
+        }
+    }
+    if !left {
+        fs::remove_dir(&dir)?;
+        return sync_dir(disks);
+    }
+    sync_dir(&dir)
+}
+
+fn list(disks: &Path) -> io::Result<Vec<DiskInfo>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(disks)? {
+        let entry = entry?;
+        let Ok(guest) = Uuid::try_parse(&entry.file_name().to_string_lossy()) else {
+            continue;
+        };
+        for file in fs::read_dir(entry.path())? {
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            let (Some(rebuilds), true) = (rebuilds_of(&name), name.ends_with(".qcow2")) else {
+                continue;
+            };
+            let note = fs::read(entry.path().join(format!("root-{rebuilds}.json")))?;
+            let note: Note = serde_json::from_slice(&note)?;
+            found.push(DiskInfo {
+                guest,
+                rebuilds,
+                image: note.image,
+                allocated: file.metadata()?.blocks() * 512,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Images that some note names, disk or not.
+fn images_in_use(disks: &Path) -> io::Result<HashSet<Uuid>> {
+    let mut used = HashSet::new();
+    for guest in fs::read_dir(disks)? {
+        for file in fs::read_dir(guest?.path())? {
+            let path = file?.path();
+            if path.extension().is_some_and(|e| e == "json") {
+                let note: Note = serde_json::from_slice(&fs::read(path)?)?;
+                used.insert(note.image);
+            }
+        }
+    }
+    Ok(used)
+}
+
+impl BlockDriver for File {
+    fn capabilities(&self) -> Vec<(String, String)> {
+        vec![
+            ("driver".into(), "file".into()),
+            ("root disk".into(), "qcow2 layer over a cached image".into()),
+        ]
+    }
+
+    fn ensure_image<'a>(
+        &'a self,
+        image: &'a ImageRef,
+        open: OpenImage,
+        progress: OnProgress,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let Some(mut state) = self.join_pull(image, open) else {
+                return Ok(());
+            };
+            let mut shown = None;
+            loop {
+                let now = state.borrow_and_update().clone();
+                if let Some(result) = now.done {
+                    return result;
+                }
+                let percent = (now.bytes * 100).checked_div(image.size).unwrap_or(100).min(100) as u8;
+                if shown != Some(percent) {
+                    shown = Some(percent);
+                    progress(percent);
+                }
+                if state.changed().await.is_err() {
+                    // The task is gone: its answer, if it gave one, is the last value.
+                    return state
+                        .borrow()
+                        .done
+                        .clone()
+                        .unwrap_or_else(|| Err(internal("the pull's task ended without an answer")));
+                }
+            }
+        })
+    }
+
+    fn root<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        root: &'a RootDisk,
+    ) -> BoxFuture<'a, Result<Disk, Failure>> {
+        let (images, disks, root) = (self.images.clone(), self.disks.clone(), root.clone());
+        Box::pin(blocking(move || make_root(&images, &disks, guest, rebuilds, &root)))
+    }
+
+    fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>> {
+        let disks = self.disks.clone();
+        Box::pin(blocking(move || {
+            remove_files(&disks, guest, |name| rebuilds_of(name).is_some_and(|n| n != rebuilds))
+                .map_err(|e| io_failure("remove an old root disk", 0, 0, &e))
+        }))
+    }
+
+    fn delete(&self, guest: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
+        let disks = self.disks.clone();
+        Box::pin(blocking(move || {
+            remove_files(&disks, guest, |_| true).map_err(|e| io_failure("remove the disks", 0, 0, &e))
+        }))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<DiskInfo>, Failure>> {
+        let disks = self.disks.clone();
+        Box::pin(blocking(move || {
+            list(&disks).map_err(|e| io_failure("list the disks", 0, 0, &e))
+        }))
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, Failure>> {
+        let (images, disks) = (self.images.clone(), self.disks.clone());
+        Box::pin(blocking(move || {
+            let sum = || -> io::Result<Usage> {
+                let stat = nix::sys::statvfs::statvfs(&disks)?;
+                let mut usage = Usage {
+                    total: stat.blocks() * stat.fragment_size(),
+                    free: stat.blocks_available() * stat.fragment_size(),
+                    disks: list(&disks)?.iter().map(|d| d.allocated).sum(),
+                    images: 0,
+                };
+                for entry in fs::read_dir(&images)? {
+                    usage.images += entry?.metadata()?.blocks() * 512;
+                }
+                Ok(usage)
+            };
+            sum().map_err(|e| io_failure("measure its disks", 0, 0, &e))
+        }))
+    }
+
+    fn collect<'a>(&'a self, keep: &'a [Uuid]) -> BoxFuture<'a, Result<Vec<Uuid>, Failure>> {
+        let (images, disks, keep) = (self.images.clone(), self.disks.clone(), keep.to_vec());
+        Box::pin(blocking(move || {
+            let sweep = || -> io::Result<Vec<Uuid>> {
+                let used = images_in_use(&disks)?;
+                let mut gone = Vec::new();
+                for entry in fs::read_dir(&images)? {
+                    let entry = entry?;
+                    // Names of pulls under way are no UUIDs.
+                    if let Ok(id) = Uuid::try_parse(&entry.file_name().to_string_lossy())
+                        && !used.contains(&id)
+                        && !keep.contains(&id)
+                    {
+                        fs::remove_file(entry.path())?;
+                        gone.push(id);
+                    }
+                }
+                Ok(gone)
+            };
+            sweep().map_err(|e| io_failure("remove unused images", 0, 0, &e))
+        }))
+    }
+}

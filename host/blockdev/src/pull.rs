@@ -1,0 +1,207 @@
+//! One pull of one image: stream to a temporary file, size and SHA-512 checked on the way, then renamed.
+
+use crate::{ImageStream, OpenImage, disk_full, failure, io_failure, qcow2};
+use haneul_agent_api::{Failure, FailureCode, ImageRef};
+use haneul_core::fault_point;
+use sha2::{Digest, Sha512};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, watch};
+
+/// Longest silence of the source before the pull is given up.
+const STALL: Duration = Duration::from_secs(60);
+const CHUNK: usize = 1 << 18;
+
+/// What waiters see of a pull.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub bytes: u64,
+    pub done: Option<Result<(), Failure>>,
+}
+
+/// Removes a temporary file unless it was kept: a failed or aborted pull leaves nothing.
+struct Temporary(Option<PathBuf>);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+pub(crate) fn free_space(dir: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(dir).map_or(0, |s| s.blocks_available() * s.fragment_size())
+}
+
+/// Makes names in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+pub(crate) async fn run(
+    dir: PathBuf,
+    image: ImageRef,
+    open: OpenImage,
+    state: watch::Sender<State>,
+) -> Result<(), Failure> {
+    let free = free_space(&dir);
+    if free < image.size {
+        return Err(disk_full("store the image", image.size, free, "checked before the pull"));
+    }
+    let stream = tokio::time::timeout(STALL, open())
+        .await
+        .map_err(|_| unavailable("the image's source did not answer", &image))??;
+    let (send, receive) = mpsc::channel::<Vec<u8>>(8);
+    let writer = tokio::task::spawn_blocking({
+        let image = image.clone();
+        move || write(&dir, &image, receive, &state)
+    });
+    let fed = feed(stream, &image, send).await;
+    let written = writer
+        .await
+        .map_err(|e| failure(FailureCode::Internal, "storing the image failed", e))?;
+    // The writer's own error first: when it stops, the feeder only sees a closed channel.
+    match (written, fed) {
+        (Err(Stopped::Failed(e)), _) | (_, Err(e)) => Err(e),
+        (Err(Stopped::Short), Ok(())) => Err(unavailable("the image's stream broke off", &image)),
+        (Ok(()), Ok(())) => Ok(()),
+    }
+}
+
+fn unavailable(why: &str, image: &ImageRef) -> Failure {
+    failure(
+        FailureCode::ImageUnavailable,
+        why,
+        format!("image {}, {} bytes", image.id, image.size),
+    )
+}
+
+/// Moves the stream into the channel. An empty chunk says "that was all".
+async fn feed(mut stream: ImageStream, image: &ImageRef, send: mpsc::Sender<Vec<u8>>) -> Result<(), Failure> {
+    let mut total = 0_u64;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let n = tokio::time::timeout(STALL, stream.read_buf(&mut chunk))
+            .await
+            .map_err(|_| unavailable("the image's stream stands still", image))?
+            .map_err(|e| failure(FailureCode::ImageUnavailable, "the image's stream broke off", e))?;
+        total += n as u64;
+        if total > image.size {
+            return Err(failure(
+                FailureCode::ImageCorrupt,
+                format!("the image is larger than the {} bytes it should have", image.size),
+                image.id,
+            ));
+        }
+        if n == 0 {
+            if total < image.size {
+                return Err(failure(
+                    FailureCode::ImageUnavailable,
+                    format!("the image's stream ended after {total} of {} bytes", image.size),
+                    image.id,
+                ));
+            }
+            let _ = send.send(Vec::new()).await;
+            return Ok(());
+        }
+        if send.send(chunk).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+enum Stopped {
+    /// The feeder went away without saying that this was all; it knows why.
+    Short,
+    Failed(Failure),
+}
+
+fn write(
+    dir: &Path,
+    image: &ImageRef,
+    mut receive: mpsc::Receiver<Vec<u8>>,
+    state: &watch::Sender<State>,
+) -> Result<(), Stopped> {
+    let path = dir.join(format!(".{}.part", image.id));
+    let io = |e: std::io::Error| {
+        Stopped::Failed(io_failure("store the image", image.size, free_space(dir), &e))
+    };
+    let corrupt = |why: String| {
+        Stopped::Failed(failure(
+            FailureCode::ImageCorrupt,
+            format!("the image is damaged: {why}"),
+            image.id,
+        ))
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io)?;
+    let mut temporary = Temporary(Some(path.clone()));
+    // Space is taken at once, so that a full disk shows before the bytes are moved.
+    if image.size > 0 {
+        let all = i64::try_from(image.size).unwrap_or(i64::MAX);
+        match nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, all) {
+            Err(nix::errno::Errno::ENOSPC) => return Err(io(nix::errno::Errno::ENOSPC.into())),
+            // Not every file system has it.
+            _ => {}
+        }
+    }
+    let mut hash = Sha512::new();
+    let mut bytes = 0;
+    loop {
+        match receive.blocking_recv() {
+            None => return Err(Stopped::Short),
+            Some(chunk) if chunk.is_empty() => break,
+            Some(chunk) => {
+                file.write_all(&chunk).map_err(io)?;
+                hash.update(&chunk);
+                bytes += chunk.len() as u64;
+                state.send_modify(|s| s.bytes = bytes);
+            }
+        }
+    }
+    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    if !hex.eq_ignore_ascii_case(&image.sha512) {
+        return Err(corrupt("its SHA-512 is not the one that was recorded at upload".into()));
+    }
+    match image.format.as_str() {
+        "qcow2" => {
+            file.rewind().map_err(io)?;
+            let header = qcow2::check_image(&mut file).map_err(corrupt)?;
+            if header.virtual_size != image.virtual_size {
+                return Err(corrupt(format!(
+                    "its disk has {} bytes, {} were recorded at upload",
+                    header.virtual_size, image.virtual_size
+                )));
+            }
+        }
+        "raw" => {}
+        other => {
+            return Err(Stopped::Failed(failure(
+                FailureCode::Unsupported,
+                format!("images of format {other} cannot be booted here; raw and qcow2 can"),
+                image.id,
+            )));
+        }
+    }
+    file.sync_all().map_err(io)?;
+    fault_point!(
+        "blockdev.image.before-rename",
+        Stopped::Failed(failure(FailureCode::DiskError, "the host could not store the image", "fault point"))
+    );
+    std::fs::rename(&path, dir.join(image.id.to_string())).map_err(io)?;
+    temporary.0 = None;
+    sync_dir(dir).map_err(io)?;
+    fault_point!("blockdev.image.stored");
+    Ok(())
+}

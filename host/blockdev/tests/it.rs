@@ -1,0 +1,250 @@
+//! The file driver: images are checked and shared, root disks are layers that QEMU's tools accept.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use haneul_agent_api::{Failure, FailureCode, ImageRef, RootDisk};
+use haneul_blockdev::file::File;
+use haneul_blockdev::{BlockDriver, ImageStream, OpenImage};
+use sha2::{Digest, Sha512};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
+
+struct Dir(PathBuf);
+impl Dir {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("hnb-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn image(bytes: &[u8], format: &str, virtual_size: u64) -> ImageRef {
+    ImageRef {
+        id: Uuid::new_v4(),
+        format: format.into(),
+        size: bytes.len() as u64,
+        virtual_size,
+        sha512: Sha512::digest(bytes).iter().map(|b| format!("{b:02x}")).collect(),
+    }
+}
+
+/// A source that counts how often it was opened.
+fn source(bytes: &[u8], opened: &Arc<AtomicUsize>) -> OpenImage {
+    let (bytes, opened) = (bytes.to_vec(), Arc::clone(opened));
+    Box::new(move || {
+        opened.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let (mut tx, rx) = tokio::io::duplex(64 << 10);
+            tokio::spawn(async move {
+                let _ = tx.write_all(&bytes).await;
+            });
+            Ok(Box::pin(rx) as ImageStream)
+        })
+    })
+}
+
+async fn ensure(d: &File, i: &ImageRef, bytes: &[u8]) -> Result<(), Failure> {
+    d.ensure_image(i, source(bytes, &Arc::default()), Arc::new(|_| {})).await
+}
+
+fn qemu_img(args: &[&str]) -> Option<std::process::Output> {
+    match Command::new("qemu-img").args(args).output() {
+        Ok(out) => Some(out),
+        Err(e) => {
+            println!("SKIPPED the part that asks qemu-img: {e}");
+            None
+        }
+    }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_pull_for_all_who_wait() {
+    let dir = Dir::new();
+    let driver = Arc::new(File::open(&dir.0).unwrap());
+    let bytes = vec![7_u8; 3 << 20];
+    let image = image(&bytes, "raw", bytes.len() as u64);
+    let opened = Arc::new(AtomicUsize::new(0));
+    let percents = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        let (driver, image, open) = (Arc::clone(&driver), image.clone(), source(&bytes, &opened));
+        let percents = Arc::clone(&percents);
+        all.push(tokio::spawn(async move {
+            driver
+                .ensure_image(&image, open, Arc::new(move |p| percents.lock().unwrap().push(p)))
+                .await
+        }));
+    }
+    // One that gives up does not end the pull for the others.
+    all.pop().unwrap().abort();
+    for one in all {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!(opened.load(Ordering::SeqCst), 1);
+    assert!(!percents.lock().unwrap().is_empty());
+    assert_eq!(files(&dir.0.join("images")), [image.id.to_string()]);
+    // In the cache now, and after a restart.
+    let driver = File::open(&dir.0).unwrap();
+    driver.ensure_image(&image, source(&bytes, &opened), Arc::new(|_| {})).await.unwrap();
+    assert_eq!(opened.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_never_kept() {
+    let dir = Dir::new();
+    let driver = File::open(&dir.0).unwrap();
+    let bytes = vec![1_u8; 100_000];
+    let good = image(&bytes, "raw", 100_000);
+
+    let mut other = bytes.clone();
+    other[50_000] = 2;
+    let e = ensure(&driver, &good, &other).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::ImageCorrupt, "{e:?}");
+
+    let e = ensure(&driver, &good, &bytes[..40_000]).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::ImageUnavailable, "{e:?}");
+    assert!(e.message.contains("40000 of 100000"), "{e:?}");
+
+    let e = ensure(&driver, &good, &[bytes.clone(), vec![0]].concat()).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::ImageCorrupt, "{e:?}");
+
+    let e = ensure(&driver, &ImageRef { format: "vmdk".into(), ..good.clone() }, &bytes).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::Unsupported, "{e:?}");
+
+    let e = ensure(&driver, &ImageRef { format: "qcow2".into(), ..good.clone() }, &bytes).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::ImageCorrupt, "{e:?}");
+
+    // A layer over a host's file, uploaded as an image.
+    let mut evil = Vec::new();
+    haneul_blockdev::qcow2::write_overlay(&mut evil, Path::new("/etc/shadow"), "raw", 1 << 20).unwrap();
+    let e = ensure(&driver, &image(&evil, "qcow2", 1 << 20), &evil).await.unwrap_err();
+    assert!(e.message.contains("backing file"), "{e:?}");
+
+    let e = ensure(&driver, &ImageRef { size: 1 << 60, ..good.clone() }, &bytes).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::DiskFull, "{e:?}");
+    assert!(e.message.contains("MiB needed"), "{e:?}");
+
+    assert!(files(&dir.0.join("images")).is_empty());
+    // After all that the right bytes are still taken.
+    ensure(&driver, &good, &bytes).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_disks() {
+    let dir = Dir::new();
+    let driver = File::open(&dir.0).unwrap();
+    let bytes = vec![0x55_u8; 1 << 20];
+    let image = image(&bytes, "raw", 1 << 20);
+    let guest = Uuid::new_v4();
+    let mut root = RootDisk { image: image.clone(), size_gib: 0 };
+
+    let e = driver.root(guest, 0, &root).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::ImageUnavailable);
+    ensure(&driver, &image, &bytes).await.unwrap();
+
+    let made = std::time::Instant::now();
+    let disk = driver.root(guest, 0, &root).await.unwrap();
+    println!("root disk made in {:?}", made.elapsed());
+    assert_eq!(disk.format, "qcow2");
+    assert_eq!(disk.backing.as_ref().unwrap().1, "raw");
+    assert_eq!(driver.root(guest, 0, &root).await.unwrap(), disk, "the same again");
+
+    root.size_gib = 6000;
+    let big = driver.root(guest, 1, &root).await.unwrap();
+    for (disk, size) in [(&disk, 1_u64 << 20), (&big, 6000 << 30)] {
+        let path = disk.path.to_str().unwrap();
+        let Some(check) = qemu_img(&["check", path]) else { continue };
+        assert!(check.status.success(), "{check:?}");
+        let info = qemu_img(&["info", "--output=json", "--backing-chain", path]).unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
+        assert_eq!(info[0]["virtual-size"], size);
+        assert_eq!(info[0]["backing-filename-format"], "raw");
+        // What is read through the layer is the image.
+        if size == 1 << 20 {
+            let same = qemu_img(&["compare", "-f", "qcow2", "-F", "raw", path,
+                disk.backing.as_ref().unwrap().0.to_str().unwrap()]).unwrap();
+            assert!(same.status.success(), "{same:?}");
+        }
+    }
+
+    assert_eq!(driver.list().await.unwrap().len(), 2);
+    assert!(driver.collect(&[]).await.unwrap().is_empty(), "the image has disks");
+    driver.prune(guest, 1).await.unwrap();
+    let left = driver.list().await.unwrap();
+    assert_eq!((left.len(), left[0].rebuilds, left[0].image), (1, 1, image.id));
+    assert!(driver.usage().await.unwrap().images >= 1 << 20);
+
+    driver.delete(guest).await.unwrap();
+    driver.delete(guest).await.unwrap();
+    assert!(files(&dir.0.join("disks")).is_empty());
+    assert!(driver.collect(&[image.id]).await.unwrap().is_empty());
+    assert_eq!(driver.collect(&[]).await.unwrap(), [image.id]);
+}
+
+/// What a killed agent leaves is taken away at the next start.
+#[test]
+fn leftovers() {
+    let dir = Dir::new();
+    drop(File::open(&dir.0).unwrap());
+    let guest = dir.0.join("disks").join(Uuid::new_v4().to_string());
+    std::fs::create_dir(&guest).unwrap();
+    std::fs::write(guest.join("root-0.qcow2.tmp"), b"x").unwrap();
+    std::fs::write(dir.0.join("images").join(format!(".{}.part", Uuid::new_v4())), b"x").unwrap();
+    File::open(&dir.0).unwrap();
+    assert!(files(&guest).is_empty());
+    assert!(files(&dir.0.join("images")).is_empty());
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(dir.0.join("images")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+/// A full file system: a typed failure with numbers, nothing left. Needs a mount, so root.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_disk() {
+    let dir = Dir::new();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "haneul-test"])
+        .arg(&dir.0)
+        .status()
+        .is_ok_and(|s| s.success());
+    if !mounted {
+        println!("SKIPPED: cannot mount a tmpfs");
+        return;
+    }
+    struct Umount(PathBuf);
+    impl Drop for Umount {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(&self.0).status();
+        }
+    }
+    let _umount = Umount(dir.0.clone());
+    let driver = File::open(&dir.0).unwrap();
+    let bytes = vec![1_u8; 1 << 20];
+    let image = image(&bytes, "raw", 1 << 20);
+    ensure(&driver, &image, &bytes).await.unwrap();
+    std::fs::write(dir.0.join("ballast"), vec![0_u8; 950 << 10]).unwrap();
+    let guest = Uuid::new_v4();
+    let root = RootDisk { image: image.clone(), size_gib: 1 };
+    let e = driver.root(guest, 0, &root).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::DiskFull, "{e:?}");
+    assert!(driver.list().await.unwrap().is_empty());
+    std::fs::remove_file(dir.0.join("ballast")).unwrap();
+    driver.root(guest, 0, &root).await.unwrap();
+}
