@@ -1,1 +1,138 @@
+//! The hosts of the cloud: what they shall hold (desired), what they hold (observed), and the listener
+//! that their agents dial.
+//!
+//! Services write desired objects in their own transactions ([`Fleet::put`], [`Fleet::remove`]) and hear
+//! observations through an [`Observer`], again inside a transaction. Nobody calls a host.
+//!
+//! Invariants: order is (epoch, generation), and a generation never comes twice; absence is never delete;
+//! messages carry ids and values only; byte streams are opened by the agent with one-time ids.
 
+mod desired;
+mod host;
+mod hub;
+mod listener;
+
+pub use host::Host;
+pub use hub::{ImageSource, ImageStream};
+pub use listener::serve;
+
+use haneul_agent_api::{Ask, Greeting, Kind, ObservedGuest, ObservedNet};
+use haneul_core::{Error, Result, id};
+use haneul_store::{Actor, Db, Migration, Tx};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A boxed, sendable future.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Tables.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    owner: "fleet",
+    number: 1,
+    sql: "CREATE TABLE fleet_cloud(id TEXT PRIMARY KEY, epoch BIGINT NOT NULL);
+          CREATE TABLE host(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL, up BIGINT NOT NULL);
+          CREATE TABLE fleet_desired(host_id TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, generation BIGINT NOT NULL,
+              removed BIGINT NOT NULL, doc TEXT NOT NULL, PRIMARY KEY(host_id, kind, id));
+          CREATE INDEX fleet_desired_by_generation ON fleet_desired(host_id, generation);
+          CREATE TABLE fleet_observed(host_id TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, epoch BIGINT NOT NULL,
+              generation BIGINT NOT NULL, doc TEXT NOT NULL, PRIMARY KEY(host_id, kind, id));
+          CREATE INDEX fleet_observed_by_id ON fleet_observed(kind, id)",
+}];
+
+/// A service that hears what hosts observe. All calls run inside the transaction that records it.
+pub trait Observer: Send + Sync {
+    /// A host greeted: new, back, or with another inventory.
+    fn host_up<'t>(&'t self, tx: &'t mut Tx, greeting: &'t Greeting) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, greeting);
+        Box::pin(async { Ok(()) })
+    }
+    /// The stream of a host ended. A silent agent is not a dead host: guests go on.
+    fn host_down<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host);
+        Box::pin(async { Ok(()) })
+    }
+    /// News of a guest.
+    fn guest<'t>(&'t self, tx: &'t mut Tx, host: &'t str, guest: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host, guest);
+        Box::pin(async { Ok(()) })
+    }
+    /// News of a network, port or router.
+    fn net<'t>(&'t self, tx: &'t mut Tx, host: &'t str, kind: Kind, seen: &'t ObservedNet) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host, kind, seen);
+        Box::pin(async { Ok(()) })
+    }
+    /// A tombstone was carried out: nothing of it is left on the host.
+    fn gone<'t>(&'t self, tx: &'t mut Tx, host: &'t str, kind: Kind, id: &'t str) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host, kind, id);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// The facade.
+pub struct Fleet {
+    pub(crate) db: Db,
+    pub(crate) hub: hub::Hub,
+    pub(crate) observers: OnceLock<Vec<Arc<dyn Observer>>>,
+    pub(crate) images: OnceLock<Arc<dyn ImageSource>>,
+    pub(crate) cloud_id: Uuid,
+    pub(crate) epoch: u64,
+}
+
+impl Fleet {
+    /// Opens the fleet; the first start gives the cloud its id.
+    pub async fn open(db: Db) -> Result<Arc<Fleet>> {
+        let (cloud_id, epoch) = db
+            .write(&Actor::system("start"), async |tx| {
+                tx.exec(
+                    "INSERT INTO fleet_cloud(id, epoch) SELECT $1, 1 WHERE NOT EXISTS (SELECT 1 FROM fleet_cloud)",
+                    &[id::uuid().into()],
+                )
+                .await?;
+                let row = tx
+                    .row("SELECT id, epoch FROM fleet_cloud", &[])
+                    .await?
+                    .ok_or_else(|| Error::internal("the cloud has no id"))?;
+                Ok((row.str(0)?, row.i64(1)?))
+            })
+            .await?;
+        let fleet = Arc::new(Fleet {
+            db,
+            hub: hub::Hub::default(),
+            observers: OnceLock::new(),
+            images: OnceLock::new(),
+            cloud_id: Uuid::try_parse(&cloud_id).map_err(Error::internal)?,
+            epoch: epoch as u64,
+        });
+        // No stream is open yet; hosts say so themselves when they greet.
+        fleet.all_down().await?;
+        Ok(fleet)
+    }
+
+    /// Who hears observations, in this order; once, before the listener starts.
+    pub fn set_observers(&self, observers: Vec<Arc<dyn Observer>>) {
+        let _ = self.observers.set(observers);
+    }
+
+    /// Where agents pull images from.
+    pub fn set_images(&self, images: Arc<dyn ImageSource>) {
+        let _ = self.images.set(images);
+    }
+
+    /// The cloud's own id.
+    pub fn cloud_id(&self) -> Uuid {
+        self.cloud_id
+    }
+
+    /// Asks a host for bytes; waits for its stream.
+    pub async fn ask(&self, host: &str, what: Ask, timeout: Duration) -> Result<bytes::Bytes> {
+        self.hub.ask(host, what, timeout).await
+    }
+
+    pub(crate) fn observers(&self) -> &[Arc<dyn Observer>] {
+        self.observers.get().map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,172 @@
+//! Desired objects and tombstones.
+
+use crate::Fleet;
+use haneul_agent_api::{Desired, Kind, Object, ObservedGuest, ToAgent, Tombstone};
+use haneul_core::{Error, Result};
+use haneul_store::Tx;
+use std::sync::Arc;
+use uuid::Uuid;
+
+impl Fleet {
+    /// Writes what a host shall hold. The same content again changes nothing. Answers the generation that
+    /// an observation must reach.
+    pub async fn put(self: &Arc<Self>, tx: &mut Tx, host: &str, object: &Object) -> Result<i64> {
+        let doc = serde_json::to_string(object)?;
+        let (kind, id) = (object.kind(), object.id().to_string());
+        let old = tx
+            .row(
+                "SELECT generation, removed, doc FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3",
+                &[host.into(), kind.as_str().into(), id.as_str().into()],
+            )
+            .await?;
+        if let Some(old) = &old
+            && old.i64(1)? == 0
+            && old.str(2)? == doc
+        {
+            return old.i64(0);
+        }
+        self.set(tx, host, kind, &id, false, &doc).await
+    }
+
+    /// Writes a tombstone, the only way to remove something from a host. Without a desired object there is
+    /// nothing to do, and the answer is false.
+    pub async fn remove(self: &Arc<Self>, tx: &mut Tx, host: &str, kind: Kind, id: &str) -> Result<bool> {
+        let old = tx
+            .row(
+                "SELECT removed, doc FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3",
+                &[host.into(), kind.as_str().into(), id.into()],
+            )
+            .await?;
+        let Some(old) = old else { return Ok(false) };
+        if old.i64(0)? == 0 {
+            let doc = old.str(1)?;
+            self.set(tx, host, kind, id, true, &doc).await?;
+        }
+        Ok(true)
+    }
+
+    async fn set(self: &Arc<Self>, tx: &mut Tx, host: &str, kind: Kind, id: &str, removed: bool, doc: &str) -> Result<i64> {
+        // One ascending number for all: it is generation and place in the watch stream at once, so that a
+        // generation never comes back after a tombstone was carried out.
+        let generation = tx.next_number("fleet.generation").await?;
+        tx.exec(
+            "INSERT INTO fleet_desired(host_id, kind, id, generation, removed, doc) VALUES($1,$2,$3,$4,$5,$6)
+             ON CONFLICT(host_id, kind, id) DO UPDATE SET generation = excluded.generation, removed = excluded.removed, doc = excluded.doc",
+            &[host.into(), kind.as_str().into(), id.into(), generation.into(), removed.into(), doc.into()],
+        )
+        .await?;
+        let (fleet, host) = (self.clone(), host.to_owned());
+        tx.after_commit(move || fleet.hub.wake(&host));
+        Ok(generation)
+    }
+
+    /// What a host shall hold under this id.
+    pub async fn desired(&self, tx: &mut Tx, host: &str, kind: Kind, id: &str) -> Result<Option<(i64, Object)>> {
+        let row = tx
+            .row(
+                "SELECT generation, doc FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3 AND removed = 0",
+                &[host.into(), kind.as_str().into(), id.into()],
+            )
+            .await?;
+        row.map(|r| Ok((r.i64(0)?, serde_json::from_str(&r.str(1)?)?)))
+            .transpose()
+    }
+
+    /// Whether anything of this id is or shall be on any host (a tombstone that was not carried out counts).
+    pub async fn anywhere(&self, tx: &mut Tx, kind: Kind, id: &str) -> Result<bool> {
+        Ok(tx
+            .row(
+                "SELECT 1 FROM fleet_desired WHERE kind = $1 AND id = $2 LIMIT 1",
+                &[kind.as_str().into(), id.into()],
+            )
+            .await?
+            .is_some())
+    }
+
+    /// All desired ids of a kind: (host, id, whether it is a tombstone). For audits.
+    pub async fn all_desired(&self, tx: &mut Tx, kind: Kind) -> Result<Vec<(String, String, bool)>> {
+        tx.rows(
+            "SELECT host_id, id, removed FROM fleet_desired WHERE kind = $1 ORDER BY host_id, id",
+            &[kind.as_str().into()],
+        )
+        .await?
+        .iter()
+        .map(|r| Ok((r.str(0)?, r.str(1)?, r.i64(2)? != 0)))
+        .collect()
+    }
+
+    /// The last observation of a guest on a host.
+    pub async fn observed_guest(&self, tx: &mut Tx, host: &str, id: &str) -> Result<Option<ObservedGuest>> {
+        let row = tx
+            .row(
+                "SELECT doc FROM fleet_observed WHERE host_id = $1 AND kind = 'guest' AND id = $2",
+                &[host.into(), id.into()],
+            )
+            .await?;
+        row.map(|r| Ok(serde_json::from_str(&r.str(0)?)?)).transpose()
+    }
+
+    /// Lines of the watch stream after a generation, oldest first; the last generation with them.
+    pub(crate) async fn lines(&self, host: &str, after: i64) -> Result<(Vec<ToAgent>, i64)> {
+        let mut tx = self.db.read().await?;
+        let rows = tx
+            .rows(
+                "SELECT kind, id, generation, removed, doc FROM fleet_desired WHERE host_id = $1 AND generation > $2 ORDER BY generation LIMIT 500",
+                &[host.into(), after.into()],
+            )
+            .await?;
+        let mut last = after;
+        let mut lines = Vec::with_capacity(rows.len());
+        for r in rows {
+            last = r.i64(2)?;
+            let generation = last as u64;
+            let line = if r.i64(3)? != 0 {
+                ToAgent::Remove(Tombstone {
+                    kind: Kind::parse(&r.str(0)?).ok_or_else(|| Error::internal("unknown kind"))?,
+                    id: Uuid::try_parse(&r.str(1)?).map_err(Error::internal)?,
+                    epoch: self.epoch,
+                    generation,
+                })
+            } else {
+                ToAgent::Put(Box::new(Desired {
+                    epoch: self.epoch,
+                    generation,
+                    object: serde_json::from_str(&r.str(4)?)?,
+                }))
+            };
+            lines.push(line);
+        }
+        Ok((lines, last))
+    }
+
+    /// Records a guest's observation; an older one than the last is dropped.
+    pub(crate) async fn record(&self, tx: &mut Tx, host: &str, kind: Kind, id: &str, epoch: u64, generation: u64, doc: String) -> Result<()> {
+        tx.exec(
+            "INSERT INTO fleet_observed(host_id, kind, id, epoch, generation, doc) VALUES($1,$2,$3,$4,$5,$6)
+             ON CONFLICT(host_id, kind, id) DO UPDATE SET epoch = excluded.epoch, generation = excluded.generation, doc = excluded.doc
+             WHERE excluded.epoch > fleet_observed.epoch OR (excluded.epoch = fleet_observed.epoch AND excluded.generation >= fleet_observed.generation)",
+            &[host.into(), kind.as_str().into(), id.into(), epoch.into(), generation.into(), doc.into()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// A tombstone was carried out: forget it, unless the object was wanted again since.
+    pub(crate) async fn forget(&self, tx: &mut Tx, host: &str, t: &Tombstone) -> Result<bool> {
+        let id = t.id.to_string();
+        let n = tx
+            .exec(
+                "DELETE FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3 AND removed = 1 AND generation <= $4",
+                &[host.into(), t.kind.as_str().into(), id.as_str().into(), t.generation.into()],
+            )
+            .await?;
+        if n > 0 {
+            tx.exec(
+                "DELETE FROM fleet_observed WHERE host_id = $1 AND kind = $2 AND id = $3",
+                &[host.into(), t.kind.as_str().into(), id.into()],
+            )
+            .await?;
+        }
+        Ok(n > 0)
+    }
+}

@@ -1,0 +1,104 @@
+//! Hosts: a row each, made by the first greeting.
+
+use crate::Fleet;
+use haneul_agent_api::{Greeting, HypervisorInfo, Inventory};
+use haneul_core::Result;
+use haneul_store::{Actor, Dir, Query, Resource, System, Tx, V};
+use serde::{Deserialize, Serialize};
+
+/// A machine with an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// The UUID in its state directory.
+    pub id: String,
+    /// Its host name: shown to administrators, never used to find it.
+    pub name: String,
+    /// Whether its agent's stream is open.
+    pub up: bool,
+    pub boot_id: String,
+    pub release: String,
+    pub inventory: Inventory,
+    pub hypervisor: HypervisorInfo,
+}
+
+impl Resource for Host {
+    const KIND: &'static str = "host";
+    const TABLE: &'static str = "host";
+    const COLUMNS: &'static [&'static str] = &["up"];
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn project_id(&self) -> Option<&str> {
+        None
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn columns(&self) -> Vec<V> {
+        vec![self.up.into()]
+    }
+}
+
+impl Fleet {
+    /// All hosts, oldest first.
+    pub async fn hosts(&self, tx: &mut Tx) -> Result<Vec<Host>> {
+        let query = Query::new().order("created_at", Dir::Asc).order("id", Dir::Asc);
+        Ok(tx.list::<Host>(&query).await?.into_iter().map(|s| s.value).collect())
+    }
+
+    /// One host.
+    pub async fn host(&self, tx: &mut Tx, id: &str) -> Result<Option<Host>> {
+        Ok(tx.find::<Host>(id).await?.map(|s| s.value))
+    }
+
+    pub(crate) async fn greet(&self, tx: &mut Tx, g: &Greeting) -> Result<()> {
+        let host = Host {
+            id: g.host_id.to_string(),
+            name: g.host_name.clone(),
+            up: true,
+            boot_id: g.boot_id.clone(),
+            release: g.release.clone(),
+            inventory: g.inventory.clone(),
+            hypervisor: g.hypervisor.clone(),
+        };
+        match tx.find::<Host>(&host.id).await? {
+            None => {
+                tx.insert(&System::create(), &host).await?;
+            }
+            Some(old) if old.value != host => {
+                tx.update(&System::of(old), &host).await?;
+            }
+            Some(_) => {}
+        }
+        for o in self.observers() {
+            o.host_up(tx, g).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn down(&self, tx: &mut Tx, id: &str) -> Result<()> {
+        let Some(old) = tx.find::<Host>(id).await?.filter(|h| h.up) else {
+            return Ok(());
+        };
+        let mut host = old.value.clone();
+        host.up = false;
+        tx.update(&System::of(old), &host).await?;
+        for o in self.observers() {
+            o.host_down(tx, id).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn all_down(&self) -> Result<()> {
+        self.db
+            .write(&Actor::system("start"), async |tx| {
+                for old in tx.list::<Host>(&Query::new().eq("up", true)).await? {
+                    let mut host = old.value.clone();
+                    host.up = false;
+                    tx.update(&System::of(old), &host).await?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}

@@ -1,0 +1,287 @@
+//! The listener that agents dial: a Unix socket, HTTP/2, newline-delimited JSON. Only root and our own user
+//! may connect (SO_PEERCRED).
+
+use crate::Fleet;
+use axum::body::Body;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use haneul_agent_api::{Ack, Greeting, Kind, MAX_LINE, ObservedNet, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome};
+use haneul_core::{Error, Result, fault_point};
+use haneul_store::Actor;
+use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// Longest answer to an ask, bytes.
+const MAX_STREAM: usize = 16 << 20;
+/// Longest report, bytes.
+const MAX_REPORT: usize = 16 << 20;
+
+#[derive(Clone, Debug)]
+struct PeerUser(Option<u32>);
+
+impl Connected<axum::serve::IncomingStream<'_, UnixListener>> for PeerUser {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, UnixListener>) -> Self {
+        PeerUser(stream.io().peer_cred().ok().map(|c| c.uid()))
+    }
+}
+
+/// Serves agents until `stop` resolves. `own_uid` is the user that this process runs as.
+pub async fn serve(
+    fleet: Arc<Fleet>,
+    listener: UnixListener,
+    own_uid: u32,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    use haneul_agent_api::path;
+    let app = Router::new()
+        .route(path::GREET, post(greet))
+        .route(path::WATCH, get(watch))
+        .route(path::REPORT, post(report))
+        .route(&format!("{}{{id}}", path::IMAGE), get(image))
+        .route(&format!("{}{{id}}", path::STREAM), post(stream))
+        .layer(middleware::from_fn(
+            move |ConnectInfo(peer): ConnectInfo<PeerUser>, request: Request, next: Next| async move {
+                if peer.0.is_some_and(|u| u == 0 || u == own_uid) {
+                    next.run(request).await
+                } else {
+                    refuse(&Error::forbidden("Only the host's agent may speak here."))
+                }
+            },
+        ))
+        .with_state(fleet);
+    axum::serve(listener, app.into_make_service_with_connect_info::<PeerUser>())
+        .with_graceful_shutdown(stop)
+        .await?;
+    Ok(())
+}
+
+fn refuse(e: &Error) -> Response {
+    if e.kind().status() >= 500 {
+        tracing::error!(error = %e, "an agent's request failed");
+    }
+    let status = http::StatusCode::from_u16(e.kind().status()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    (status, e.public().to_owned()).into_response()
+}
+
+use axum::http;
+
+fn answer<T: serde::Serialize>(result: Result<T>) -> Response {
+    match result {
+        Ok(v) => Json(v).into_response(),
+        Err(e) => refuse(&e),
+    }
+}
+
+async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T> {
+    let bytes = Limited::new(request.into_body(), MAX_REPORT)
+        .collect()
+        .await
+        .map_err(|e| Error::bad_request("The message was cut off or too long.").with_private(e))?
+        .to_bytes();
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::bad_request("The message is not of this protocol.").with_private(e))
+}
+
+async fn greet(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
+    let go = async {
+        let g: Greeting = body(request).await?;
+        // N and N-1: an agent one release older is understood.
+        if g.protocol + 1 < PROTOCOL || g.protocol > PROTOCOL + 1 {
+            return Err(Error::bad_request(format!(
+                "The agent speaks protocol {}, and this control plane {} and {}. Bring both to neighbouring releases.",
+                g.protocol,
+                PROTOCOL,
+                PROTOCOL.saturating_sub(1)
+            )));
+        }
+        let welcome = Welcome {
+            protocol: PROTOCOL.min(g.protocol),
+            release: env!("CARGO_PKG_VERSION").into(),
+            cloud_id: fleet.cloud_id,
+            epoch: fleet.epoch,
+        };
+        let f = fleet.clone();
+        fleet
+            .db
+            .write(&agent(g.host_id), async move |tx| f.greet(tx, &g).await)
+            .await?;
+        Ok(welcome)
+    };
+    answer(go.await)
+}
+
+fn agent(host: Uuid) -> Actor {
+    Actor {
+        user: format!("agent:{host}"),
+        project: String::new(),
+        request_id: String::new(),
+    }
+}
+
+#[derive(Deserialize)]
+struct WatchQuery {
+    host: Uuid,
+}
+
+async fn watch(State(fleet): State<Arc<Fleet>>, Query(q): Query<WatchQuery>) -> Response {
+    let (send, receive) = mpsc::channel::<std::result::Result<Bytes, std::io::Error>>(16);
+    tokio::spawn(pump(fleet, q.host, send));
+    Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receive)).into_response()
+}
+
+/// Feeds one watch: the whole list, a bookmark, then what is new. The agent compares generations, so the list
+/// is always whole; a resume from a sequence is not needed on one machine.
+async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Result<Bytes, std::io::Error>>) {
+    let id = host.to_string();
+    let (watch, mut asks) = fleet.hub.open(&id);
+    let mut last = 0;
+    let mut listed = false;
+    let ended = loop {
+        match fleet.lines(&id, last).await {
+            Ok((lines, newest)) => {
+                let full = lines.len() == 500;
+                last = newest;
+                let mut out = Vec::new();
+                for line in &lines {
+                    push(&mut out, line);
+                }
+                if !full && (!listed || !lines.is_empty()) {
+                    listed = true;
+                    push(&mut out, &ToAgent::Bookmark { sequence: last });
+                }
+                if !out.is_empty() && send.send(Ok(out.into())).await.is_err() {
+                    break "closed";
+                }
+                if full {
+                    continue;
+                }
+            }
+            Err(e) => {
+                tracing::error!(error = %e, host = id, "the desired state could not be read");
+                break "error";
+            }
+        }
+        tokio::select! {
+            () = watch.wake.notified() => {}
+            ask = asks.recv() => {
+                let Some(ask) = ask else { break "replaced" };
+                let mut out = Vec::new();
+                push(&mut out, &ask);
+                if send.send(Ok(out.into())).await.is_err() { break "closed" }
+            }
+            () = send.closed() => break "closed",
+            () = tokio::time::sleep(Duration::from_secs(PING_SECONDS)) => {
+                let mut out = Vec::new();
+                push(&mut out, &ToAgent::Ping);
+                if send.send(Ok(out.into())).await.is_err() { break "closed" }
+            }
+        }
+    };
+    if fleet.hub.close(&id, watch.number) {
+        tracing::info!(host = id, ended, "an agent's stream ended");
+        let f = fleet.clone();
+        let done = fleet
+            .db
+            .write(&agent(host), async move |tx| f.down(tx, &host.to_string()).await)
+            .await;
+        if let Err(e) = done {
+            tracing::error!(error = %e, "the host could not be marked down");
+        }
+    }
+}
+
+fn push(out: &mut Vec<u8>, line: &ToAgent) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, line).is_err() || out.len() - start > MAX_LINE {
+        tracing::error!(bytes = out.len() - start, "a line for an agent is too long and was left out");
+        out.truncate(start);
+        return;
+    }
+    out.push(b'\n');
+}
+
+async fn report(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
+    let go = async {
+        let r: Report = body(request).await?;
+        fault_point!("fleet.report.received");
+        let f = fleet.clone();
+        fleet
+            .db
+            .write(&agent(r.host_id), async move |tx| take(&f, tx, &r).await)
+            .await?;
+        fault_point!("fleet.report.committed");
+        Ok(Ack { ok: true })
+    };
+    answer(go.await)
+}
+
+async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Result<()> {
+    let host = r.host_id.to_string();
+    let nets: [(Kind, &Vec<ObservedNet>); 3] = [
+        (Kind::Network, &r.networks),
+        (Kind::Router, &r.routers),
+        (Kind::Port, &r.ports),
+    ];
+    for (kind, seen) in nets {
+        for o in seen {
+            fleet
+                .record(tx, &host, kind, &o.id.to_string(), o.epoch, o.generation, serde_json::to_string(o)?)
+                .await?;
+            for observer in fleet.observers() {
+                observer.net(tx, &host, kind, o).await?;
+            }
+        }
+    }
+    for g in &r.guests {
+        fleet
+            .record(tx, &host, Kind::Guest, &g.id.to_string(), g.epoch, g.generation, serde_json::to_string(g)?)
+            .await?;
+        for observer in fleet.observers() {
+            observer.guest(tx, &host, g).await?;
+        }
+    }
+    for t in &r.gone {
+        if fleet.forget(tx, &host, t).await? {
+            for observer in fleet.observers() {
+                observer.gone(tx, &host, t.kind, &t.id.to_string()).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn image(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>) -> Response {
+    let Some(images) = fleet.images.get() else {
+        return refuse(&Error::unavailable("This control plane has no image service."));
+    };
+    match images.open(&id.to_string()).await {
+        Ok(s) => (
+            [("content-type", "application/octet-stream".to_owned()), ("content-length", s.size.to_string())],
+            s.body,
+        )
+            .into_response(),
+        Err(e) => refuse(&e),
+    }
+}
+
+async fn stream(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>, request: Request) -> Response {
+    if !fleet.hub.expects(id) {
+        return refuse(&Error::not_found("Nobody waits for this stream."));
+    }
+    let bytes = match Limited::new(request.into_body(), MAX_STREAM).collect().await {
+        Ok(b) => b.to_bytes(),
+        Err(e) => return refuse(&Error::bad_request("The stream was cut off or too long.").with_private(e)),
+    };
+    fleet.hub.answer(id, bytes);
+    answer(Ok(Ack { ok: true }))
+}
