@@ -14,6 +14,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub mod fake;
+pub mod real;
 
 /// A boxed future, so that the driver can be chosen at start (`Arc<dyn NetDriver>`).
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,32 @@
+//! The responders: DHCP, DNS and metadata of one network, router advertisements of one router.
+//!
+//! Their sockets are opened inside a namespace and stay there; the tasks run on the ordinary runtime.
+
+pub mod dhcp4;
+pub mod dhcp6;
+pub mod dns;
+pub mod metadata;
+pub mod ra;
+
+use std::future::Future;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// Tasks that end with their owner.
+#[derive(Default)]
+pub struct Tasks(Vec<JoinHandle<()>>);
+
+impl Tasks {
+    /// Starts one more.
+    pub fn spawn(&mut self, rt: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(rt.spawn(task));
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for t in &self.0 {
+            t.abort();
+        }
+    }
+}
