@@ -1,0 +1,271 @@
+//! Operator commands that ask `serve` over its admin socket.
+
+use crate::args::{ChangesOptions, JobsCommand, JobsOptions, Process};
+use crate::client::{Client, escape};
+use crate::proc::PidFile;
+use crate::{Result, failed, systemd, ui};
+use haneul_core::Kind;
+use haneul_core::config::Config;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+fn ask(config: &Config) -> Result<Client> {
+    let socket = config.admin_socket();
+    if !socket.exists() {
+        return Err(not_running(config));
+    }
+    Client::admin(config)
+}
+
+fn not_running(config: &Config) -> haneul_core::Error {
+    failed(format!(
+        "no cloud runs here ({}). `haneul up` starts it; `haneul logs` says why it ended",
+        config.state_dir.0.display()
+    ))
+}
+
+fn get(config: &Config, path: &str) -> Result<Value> {
+    ask(config)?.get(path).map_err(|e| match e.kind() {
+        Kind::Unavailable => not_running(config).with_private(e),
+        _ => e,
+    })
+}
+
+/// What `serve` says of itself and of the hosts; an error when it does not answer.
+pub fn ready(config: &Config) -> Result<Value> {
+    let mut client = ask(config)?;
+    client.limit = std::time::Duration::from_secs(5);
+    client.get("/admin/v1/status")
+}
+
+pub(crate) fn text<'a>(v: &'a Value, key: &str) -> &'a str {
+    v.get(key).and_then(Value::as_str).unwrap_or("-")
+}
+
+pub(crate) fn list<'a>(v: &'a Value, key: &str) -> &'a [Value] {
+    v.get(key)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+fn cell(v: Option<&Value>) -> String {
+    match v {
+        None | Some(Value::Null) => "-".into(),
+        Some(Value::String(s)) => s.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn rows(items: &[Value], keys: &[&str]) -> Vec<Vec<String>> {
+    items
+        .iter()
+        .map(|i| keys.iter().map(|k| cell(i.get(*k))).collect())
+        .collect()
+}
+
+/// `haneul status`: exit code 0 when the cloud is ready, 1 otherwise.
+pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
+    let processes: Vec<Value> = Process::ALL
+        .iter()
+        .map(|p| {
+            let ident = PidFile::new(&config.run_dir(), p.name())
+                .live()
+                .or_else(|| systemd::main_process(config, p.name()));
+            json!({
+                "name": p.name(),
+                "pid": ident.as_ref().map(|i| i.pid),
+                "resident_bytes": ident.as_ref().and_then(crate::proc::Ident::resident),
+            })
+        })
+        .collect();
+    let cloud = ready(config);
+    let is_ready = cloud
+        .as_ref()
+        .is_ok_and(|c| c.get("ready") == Some(&Value::Bool(true)));
+    let code = if is_ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    };
+    if as_json {
+        ui::json(&json!({
+            "ready": is_ready,
+            "state_dir": config.state_dir.0,
+            "api": config.public_url(),
+            "processes": processes,
+            "cloud": cloud.as_ref().ok(),
+            "error": cloud.as_ref().err().map(|e| e.public()),
+        }));
+        return Ok(code);
+    }
+    ui::line(format_args!("state    {}", config.state_dir.0.display()));
+    for p in &processes {
+        let what = match (
+            p.get("pid").and_then(Value::as_i64),
+            p.get("resident_bytes").and_then(Value::as_u64),
+        ) {
+            (Some(pid), memory) => format!("pid {pid}, {}", ui::size(memory.unwrap_or(0))),
+            (None, _) => "does not run".into(),
+        };
+        ui::line(format_args!("{:8} {what}", text(p, "name")));
+    }
+    match cloud {
+        Ok(cloud) => {
+            ui::line(format_args!("api      {}", config.public_url()));
+            ui::line(format_args!(
+                "release  {}   cloud {}",
+                text(&cloud, "release"),
+                text(&cloud, "cloud_id")
+            ));
+            for h in list(&cloud, "hosts") {
+                let up = if h.get("up") == Some(&Value::Bool(true)) {
+                    "up"
+                } else {
+                    "down"
+                };
+                ui::line(format_args!(
+                    "host     {} {up}, {} ({})",
+                    text(h, "name"),
+                    cell(h.get("hypervisor")),
+                    text(h, "id")
+                ));
+            }
+            ui::line(if is_ready {
+                "ready"
+            } else {
+                "not ready yet: see `haneul logs`"
+            });
+        }
+        Err(e) => ui::line(format_args!("{}", e.public())),
+    }
+    Ok(code)
+}
+
+/// `haneul audit`: exit code 1 when something disagrees.
+pub fn audit(config: &Config, as_json: bool) -> Result<ExitCode> {
+    let answer = get(config, "/admin/v1/audit")?;
+    let findings = list(&answer, "findings");
+    if as_json {
+        ui::json(&answer);
+    } else if findings.is_empty() {
+        ui::line("Nothing disagrees.");
+    } else {
+        for f in findings {
+            ui::line(format_args!(
+                "- {}\n  repair: {}",
+                text(f, "what"),
+                text(f, "repair")
+            ));
+        }
+    }
+    Ok(if findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// `haneul jobs ...`
+pub fn jobs(config: &Config, options: &JobsOptions) -> Result<()> {
+    match options
+        .command
+        .as_ref()
+        .unwrap_or(&JobsCommand::List { all: false })
+    {
+        JobsCommand::List { all } => {
+            let answer = get(
+                config,
+                if *all {
+                    "/admin/v1/jobs?all=true"
+                } else {
+                    "/admin/v1/jobs"
+                },
+            )?;
+            if options.json {
+                ui::json(&answer);
+                return Ok(());
+            }
+            let items = list(&answer, "jobs");
+            if items.is_empty() {
+                ui::line("No jobs.");
+            } else {
+                let keys = [
+                    "id", "kind", "state", "step", "progress", "deadline", "error",
+                ];
+                ui::table(
+                    &[
+                        "ID", "KIND", "STATE", "STEP", "PROGRESS", "DEADLINE", "ERROR",
+                    ],
+                    &rows(items, &keys),
+                );
+            }
+        }
+        JobsCommand::Explain { id } => {
+            let job = get(config, &format!("/admin/v1/jobs/{}", escape(id)))?;
+            if options.json {
+                ui::json(&job);
+                return Ok(());
+            }
+            let body = job.get("job").unwrap_or(&job);
+            for (key, value) in body.as_object().into_iter().flatten() {
+                match value {
+                    Value::Array(items) => {
+                        ui::line(format_args!("{key}:"));
+                        items
+                            .iter()
+                            .for_each(|i| ui::line(format_args!("  - {}", cell(Some(i)))));
+                    }
+                    other => ui::line(format_args!("{key}: {}", cell(Some(other)))),
+                }
+            }
+        }
+        JobsCommand::Retry { id } => {
+            ask(config)?.post(
+                &format!("/admin/v1/jobs/{}/retry", escape(id)),
+                &Value::Null,
+            )?;
+            ui::line(format_args!(
+                "Job {id} runs again. `haneul jobs explain {id}` shows how it goes."
+            ));
+        }
+        JobsCommand::Cancel { id } => {
+            ask(config)?.post(
+                &format!("/admin/v1/jobs/{}/cancel", escape(id)),
+                &Value::Null,
+            )?;
+            ui::line(format_args!(
+                "Job {id} undoes what it did. `haneul jobs explain {id}` shows how it goes."
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `haneul changes`
+pub fn changes(config: &Config, options: &ChangesOptions) -> Result<()> {
+    let answer = get(
+        config,
+        &format!(
+            "/admin/v1/changes?since={}&limit={}",
+            options.since, options.limit
+        ),
+    )?;
+    if options.json {
+        ui::json(&answer);
+        return Ok(());
+    }
+    let keys = [
+        "sequence",
+        "time",
+        "kind",
+        "id",
+        "operation",
+        "actor",
+        "request_id",
+    ];
+    ui::table(
+        &["SEQ", "TIME", "KIND", "ID", "OPERATION", "ACTOR", "REQUEST"],
+        &rows(list(&answer, "changes"), &keys),
+    );
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! The command line.
+
+use crate::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use haneul_core::config::Config;
+use std::path::{Path, PathBuf};
+
+/// Where the configuration is looked for when nobody says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/haneul/haneul.toml";
+
+/// A private cloud in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "haneul",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Globals {
+    /// Configuration file; the default one may be missing [default: /etc/haneul/haneul.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "HANEUL_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Overrides one key of the configuration; may be repeated
+    #[arg(long, global = true, value_name = "section.key=value")]
+    pub set: Vec<String>,
+    /// Short for --set state_dir=DIR
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install what is missing, start the cloud, boot a first server and say how to reach it
+    Up(UpOptions),
+    /// Stop the cloud and its guests; `up` brings both back
+    Down(DownOptions),
+    /// Say what runs
+    Status {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the processes wrote
+    Logs(LogsOptions),
+    /// Check this host, and say for each failed check what to do
+    Doctor {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare all services with each other and with the hosts; exit code 1 when something disagrees
+    Audit {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Long work: list it, explain it, repeat or cancel it
+    Jobs(JobsOptions),
+    /// The change log: who changed what, and when
+    Changes(ChangesOptions),
+    /// Build the small guest image
+    GuestImage {
+        /// File to write
+        #[arg(long, value_name = "FILE", default_value = "haneul-guest.qcow2")]
+        out: PathBuf,
+    },
+    /// Start serve and agent, and start each again when it ends (what `up` starts in the background)
+    Run(RunOptions),
+    /// The control plane
+    Serve {
+        /// Services to serve, for instance identity,object; default: all
+        #[arg(long = "role", value_delimiter = ',', value_name = "ROLE")]
+        roles: Vec<String>,
+    },
+    /// What works on one host: guests, networks, disks. Needs root
+    Agent,
+    /// Make the directories that serve and agent need (run by the systemd units)
+    #[command(hide = true)]
+    Prepare,
+    /// Print the version
+    Version,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunOptions {
+    /// Leave the terminal: new session, own messages to the log directory
+    #[arg(long, hide = true)]
+    pub detach: bool,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct UpOptions {
+    /// Do not ask before a package source is added
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Make no first server, network or key: only start the cloud
+    #[arg(long)]
+    pub no_server: bool,
+    /// Install packages and make the account, then stop
+    #[arg(long)]
+    pub packages_only: bool,
+    /// Use this image instead of building one
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct DownOptions {
+    /// Remove every trace: servers, images, networks, keys, users, files
+    #[arg(long)]
+    pub purge: bool,
+    /// Do not ask before --purge
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Leave the guests running
+    #[arg(long, conflicts_with = "purge")]
+    pub keep_guests: bool,
+    /// Do not ask guests to shut down by themselves first
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// A process of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Process {
+    Serve,
+    Agent,
+    Run,
+}
+
+impl Process {
+    pub const ALL: [Process; 3] = [Process::Serve, Process::Agent, Process::Run];
+    pub fn name(self) -> &'static str {
+        match self {
+            Process::Serve => "serve",
+            Process::Agent => "agent",
+            Process::Run => "run",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LogsOptions {
+    /// Whose; default: all
+    pub process: Option<Process>,
+    /// Go on as more is written
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How many lines of the past
+    #[arg(long, short = 'n', default_value_t = 50)]
+    pub lines: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct JobsOptions {
+    #[command(subcommand)]
+    pub command: Option<JobsCommand>,
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JobsCommand {
+    /// Jobs that are under way or failed
+    List {
+        /// Finished ones too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Steps, progress, deadline and cause of one job
+    Explain { id: String },
+    /// Run a failed job again from where it stopped
+    Retry { id: String },
+    /// Undo what a job did so far and end it
+    Cancel { id: String },
+}
+
+#[derive(Debug, Args)]
+pub struct ChangesOptions {
+    /// Only those after this sequence number
+    #[arg(long, default_value_t = 0)]
+    pub since: i64,
+    /// At the most so many
+    #[arg(long, default_value_t = 50)]
+    pub limit: u32,
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads the command line; ends the process with help or with an explanation when it is wrong.
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+impl Globals {
+    /// The configuration: file, environment, `--set`, `--state-dir`.
+    pub fn load(&self) -> Result<Config> {
+        // Variables that are not configuration: they tell the test suite where things are.
+        let env: Vec<(String, String)> = std::env::vars()
+            .filter(|(k, _)| k != "HANEUL_BIN" && !k.starts_with("HANEUL_TEST_"))
+            .collect();
+        let (file, required) = match &self.config {
+            Some(f) => (f.as_path(), true),
+            None => (Path::new(DEFAULT_CONFIG), false),
+        };
+        let mut config = Config::load(file, required, &env, &self.sets())?;
+        config.state_dir.0 = absolute(&config.state_dir.0);
+        Ok(config)
+    }
+
+    fn sets(&self) -> Vec<String> {
+        let mut sets = self.set.clone();
+        // In quotes, so that a directory named like a number stays a string.
+        sets.extend(self.state_dir.iter().map(|d| {
+            let d = absolute(d)
+                .display()
+                .to_string()
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"");
+            format!("state_dir=\"{d}\"")
+        }));
+        sets
+    }
+
+    /// The same options for another process of ours, which may start in another directory.
+    pub fn to_args(&self) -> Vec<String> {
+        let mut args = Vec::new();
+        if let Some(file) = &self.config {
+            args.extend(["--config".to_owned(), absolute(file).display().to_string()]);
+        }
+        for set in self.sets() {
+            args.extend(["--set".to_owned(), set]);
+        }
+        args
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_survive_the_way_to_a_child() {
+        let cli = Cli::try_parse_from([
+            "haneul",
+            "run",
+            "--state-dir",
+            "/x y",
+            "--set",
+            "api.region=Seoul",
+        ])
+        .unwrap();
+        let mut argv = vec!["haneul".to_owned(), "serve".to_owned()];
+        argv.extend(cli.globals.to_args());
+        let child = Cli::try_parse_from(argv).unwrap();
+        let config = child.globals.load().unwrap();
+        assert_eq!(config.state_dir.0, Path::new("/x y"));
+        assert_eq!(config.api.region, "Seoul");
+    }
+
+    #[test]
+    fn roles_are_a_list() {
+        let cli = Cli::try_parse_from(["haneul", "serve", "--role", "identity,object"]).unwrap();
+        assert!(matches!(cli.command, Command::Serve { roles } if roles == ["identity", "object"]));
+    }
+}
