@@ -158,7 +158,7 @@ impl Ns {
         m.nest(IFLA_LINKINFO | NESTED, &[], |m| {
             m.attr(IFLA_INFO_KIND, b"veth");
             m.nest(IFLA_INFO_DATA | NESTED, &[], |m| {
-                m.nest(VETH_INFO_PEER | NESTED, &ifinfo(0, IFF_UP, IFF_UP), |m| {
+                m.nest(VETH_INFO_PEER | NESTED, &ifinfo(0, 0, 0), |m| {
                     m.str(IFLA_IFNAME, peer).u32(IFLA_MTU, mtu);
                     m.u32(IFLA_NET_NS_FD, fd);
                     if let Some(mac) = peer_mac {
@@ -168,7 +168,7 @@ impl Ns {
             });
         });
         self.route(|s| s.call(RTM_NEWLINK, F_CREATE, &m))?;
-        // The peer is made first, and the flags of a peer count only from some kernels on.
+        // The kernel makes the peer first, and a lone end cannot come up.
         there.link_set(there.need_index(peer)?, Set { up: Some(true), ..Set::default() })
     }
 

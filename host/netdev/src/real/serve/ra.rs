@@ -97,9 +97,15 @@ fn send(fd: &OwnedFd, m: &[u8], to: Ipv6Addr, index: u32) -> io::Result<()> {
     Ok(())
 }
 
+#[allow(unsafe_code)]
+fn register(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps the same descriptor open until it is dropped, and AsyncFd owns it.
+    unsafe { AsyncFd::register(fd) }.ok()
+}
+
 /// Advertises until aborted.
 pub async fn run(fd: OwnedFd, index: u32, a: Advert) {
-    let Ok(fd) = AsyncFd::register(fd) else { return };
+    let Some(fd) = register(fd) else { return };
     let m = message(&a, LIFETIME);
     let mut buf = [0u8; 1500];
     // Three quick ones: the port of a fresh veth may not forward for a moment.
