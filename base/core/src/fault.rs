@@ -1,9 +1,14 @@
-//! Fault points: named places where a test may kill, hang or fail the process. Compiled in always, armed
-//! only with `lab = true`. They are enumerated from the code (`cargo xtask faults` greps for the macro),
-//! so that the crash test runs at each of them without a list that somebody must keep.
+//! Fault points: named places where a test may kill, hang or fail the process. Compiled in always, active
+//! only in a lab (`lab = true`). They are enumerated from the code (`cargo xtask faults`), so that the crash
+//! test runs at each of them without a list that somebody must keep.
+//!
+//! They are armed by a file (`run/fault` in the state directory), which every process of the lab looks at
+//! when it passes a point: `compute.create.committed=kill` or `store.before-commit=fail:3` (`:3` lets three
+//! passes through), separated by commas. A point that acts disarms itself first, so that the process that is
+//! started again does not die of it too.
 
-use std::sync::{Mutex, PoisonError};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// What happens when an armed point is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,60 +21,56 @@ pub enum Action {
     Fail,
 }
 
-struct Armed {
-    name: String,
-    action: Action,
-    /// Passes that are let through before it acts.
-    skip: u32,
-}
+static FILE: OnceLock<PathBuf> = OnceLock::new();
 
-static ANY: AtomicBool = AtomicBool::new(false);
-static ARMED: Mutex<Vec<Armed>> = Mutex::new(Vec::new());
-
-/// Arms points from a text such as `compute.create.committed=kill,store.commit=fail:3` (`:3` lets three
-/// passes through). Empty text disarms all. Callers check `lab`.
-pub fn arm(text: &str) -> Result<(), String> {
-    let mut armed = Vec::new();
-    for item in text.split(',').map(str::trim).filter(|s| !s.is_empty()) {
-        let (name, action) = item
-            .split_once('=')
-            .ok_or_else(|| format!("{item}: write it as point=kill, point=hang or point=fail"))?;
-        let (action, skip) = action.split_once(':').unwrap_or((action, "0"));
-        armed.push(Armed {
-            name: name.to_owned(),
-            action: match action {
-                "kill" => Action::Kill,
-                "hang" => Action::Hang,
-                "fail" => Action::Fail,
-                other => return Err(format!("{other}: write kill, hang or fail")),
-            },
-            skip: skip.parse().map_err(|_| format!("{skip}: not a number"))?,
-        });
-    }
-    ANY.store(!armed.is_empty(), Ordering::Release);
-    *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = armed;
-    Ok(())
+/// Lets points act in this process. Callers check `lab`.
+pub fn enable(file: PathBuf) {
+    let _ = FILE.set(file);
 }
 
 /// Passes a point. True when the caller shall fail here. Use it through [`crate::fault_point!`].
 #[inline]
 pub fn hit(name: &str) -> bool {
-    ANY.load(Ordering::Acquire) && slow(name)
+    match FILE.get() {
+        None => false,
+        Some(file) => slow(name, file),
+    }
 }
 
 #[cold]
-fn slow(name: &str) -> bool {
-    let action = {
-        let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(point) = armed.iter_mut().find(|a| a.name == name) else {
-            return false;
+fn slow(name: &str, file: &PathBuf) -> bool {
+    let Ok(text) = std::fs::read_to_string(file) else { return false };
+    let mut left = Vec::new();
+    let mut act = None;
+    for item in text.split(',').map(str::trim).filter(|s| !s.is_empty()) {
+        let (point, action) = item.split_once('=').unwrap_or((item, "kill"));
+        let (action, skip) = action.split_once(':').unwrap_or((action, "0"));
+        let skip: u32 = skip.parse().unwrap_or(0);
+        if point != name || act.is_some() {
+            left.push(item.to_owned());
+        } else if skip > 0 {
+            left.push(format!("{point}={action}:{}", skip - 1));
+        } else {
+            act = Some(match action {
+                "hang" => Action::Hang,
+                "fail" => Action::Fail,
+                _ => Action::Kill,
+            });
+        }
+    }
+    let rest = left.join(",");
+    if rest != text {
+        let written = if rest.is_empty() {
+            std::fs::remove_file(file)
+        } else {
+            std::fs::write(file, rest)
         };
-        if point.skip > 0 {
-            point.skip -= 1;
+        // Another process was faster with the same point: it acts, not we.
+        if written.is_err() && !file.exists() {
             return false;
         }
-        point.action
-    };
+    }
+    let Some(action) = act else { return false };
     tracing::warn!(point = name, ?action, "fault point reached");
     match action {
         Action::Kill => {

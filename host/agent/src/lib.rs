@@ -1,1 +1,129 @@
+//! The agent of one host: closes the gap between what control desires and what is there.
+//!
+//! One task per guest, one for the network, one for the link to control. The desired set is kept on disk,
+//! so that guests, DHCP and metadata work, and come back after a reboot of the host, while control is away.
+//!
+//! Invariants: absence is never delete (only a tombstone with a higher (epoch, generation) removes);
+//! an unknown guest is left running and reported; nothing here decides where something shall be.
+
+mod drivers;
+mod guests;
+mod link;
+mod nets;
+mod report;
+mod store;
+mod uids;
+
+pub use drivers::{Drivers, accelerator, open_drivers};
+
+use haneul_core::config::Config;
+use haneul_core::{Error, Result, id};
+use haneul_netdev::MetadataSource;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// What all tasks of the agent share.
+pub(crate) struct Shared {
+    pub config: Config,
+    pub host_id: Uuid,
+    pub drivers: Drivers,
+    pub store: store::Store,
+    pub reports: report::Reports,
+    pub uids: uids::Uids,
+    /// Rung when a network object changed.
+    pub net_dirty: Notify,
+    /// Ports that the data plane has (id and generation), for guests that wait for them.
+    pub net_ready: tokio::sync::watch::Sender<std::collections::HashMap<Uuid, u64>>,
+    pub link: link::Handle,
+}
+
+struct Documents(Arc<Shared>);
+
+impl MetadataSource for Documents {
+    fn by_port(&self, port: Uuid) -> Option<(Uuid, String, haneul_agent_api::Metadata)> {
+        self.0.store.guest_of_port(port)
+    }
+}
+
+/// Runs the agent until `stop` resolves. Guests are not touched by its end.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+    let dir = config.agent_dir();
+    std::fs::create_dir_all(&dir)?;
+    let host_id = host_id(&dir)?;
+    let drivers = open_drivers(&config, host_id).await?;
+    let (net_ready, _) = tokio::sync::watch::channel(Default::default());
+    let shared = Arc::new(Shared {
+        store: store::Store::open(&dir.join("desired"))?,
+        reports: report::Reports::default(),
+        uids: uids::Uids::open(&dir.join("uids.json"), config.agent.first_uid)?,
+        net_dirty: Notify::new(),
+        net_ready,
+        link: link::Handle::default(),
+        config,
+        host_id,
+        drivers,
+    });
+    shared.drivers.net.set_metadata(Arc::new(Documents(shared.clone())));
+    let guests = guests::Guests::start(shared.clone()).await;
+    let nets = tokio::spawn(nets::run(shared.clone()));
+    let link = tokio::spawn(link::run(shared.clone(), guests.clone()));
+    shared.net_dirty.notify_one();
+    stop.await;
+    link.abort();
+    nets.abort();
+    Ok(())
+}
+
+/// The host's id: a UUID in its state directory, made once.
+pub fn host_id(dir: &Path) -> Result<Uuid> {
+    let path = dir.join("host-id");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Uuid::try_parse(text.trim()).map_err(|e| Error::internal(format!("{}: {e}", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let new = Uuid::try_parse(&id::uuid()).map_err(Error::internal)?;
+            store::write_durably(&path, format!("{new}\n").as_bytes())?;
+            Ok(new)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Stops all guests of this host (`haneul down`), asking them by ACPI first when `gently`; says how many ran.
+/// Their records stay, and the next start of the agent brings them back. The agent must not run.
+pub async fn stop_guests(config: &Config, gently: bool) -> Result<usize> {
+    let dir = config.agent_dir();
+    if !dir.exists() {
+        return Ok(0);
+    }
+    let drivers = open_drivers(config, host_id(&dir)?).await?;
+    let seen = drivers.hypervisor.observe_all().await.map_err(failed)?;
+    // All at once: each may take its time to shut down.
+    let stops = seen
+        .iter()
+        .filter(|g| g.state != haneul_agent_api::GuestState::Stopped)
+        .map(|g| drivers.hypervisor.stop(g.id, gently));
+    let done = futures_util::future::join_all(stops).await;
+    let count = done.len();
+    done.into_iter().collect::<std::result::Result<Vec<()>, _>>().map_err(failed)?;
+    Ok(count)
+}
+
+/// Takes away every guest and the whole data plane of this host (`down --purge`). The agent must not run.
+pub async fn purge(config: &Config) -> Result<()> {
+    let dir = config.agent_dir();
+    if !dir.exists() {
+        return Ok(());
+    }
+    let drivers = open_drivers(config, host_id(&dir)?).await?;
+    for seen in drivers.hypervisor.observe_all().await.map_err(failed)? {
+        drivers.hypervisor.remove(seen.id).await.map_err(failed)?;
+    }
+    drivers.net.purge().await.map_err(failed)
+}
+
+pub(crate) fn failed(f: haneul_agent_api::Failure) -> Error {
+    Error::unavailable(f.message).with_private(f.detail)
+}
 

@@ -1,0 +1,118 @@
+//! The admin socket: what operator commands ask. Only root and our own user reach it (mode 0600).
+
+use crate::audit;
+use crate::serve::App;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use haneul_core::{Error, Result, clock};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// All of `/admin/v1`.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/admin/v1/status", get(status))
+        .route("/admin/v1/audit", get(run_audit))
+        .route("/admin/v1/jobs", get(jobs))
+        .route("/admin/v1/jobs/{id}", get(job))
+        .route("/admin/v1/jobs/{id}/retry", post(retry))
+        .route("/admin/v1/jobs/{id}/cancel", post(cancel))
+        .route("/admin/v1/changes", get(changes))
+        .route("/admin/v1/routes", get(routes))
+        .with_state(app)
+}
+
+fn answer(result: Result<Value>) -> Response {
+    match result {
+        Ok(v) => Json(v).into_response(),
+        Err(e) => {
+            let status = StatusCode::from_u16(e.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            if status.is_server_error() {
+                tracing::error!(error = %e, "an operator's command failed");
+            }
+            (status, Json(json!({"error": {"code": status.as_u16(), "message": e.public()}}))).into_response()
+        }
+    }
+}
+
+async fn status(State(app): State<Arc<App>>) -> Response {
+    let go = async {
+        let mut tx = app.db.read().await?;
+        let hosts = app.fleet.hosts(&mut tx).await?;
+        Ok(json!({
+            "ready": hosts.iter().any(|h| h.up),
+            "release": haneul_cli::RELEASE,
+            "cloud_id": app.fleet.cloud_id().to_string(),
+            "lab": app.config.lab,
+            "hosts": hosts.iter().map(|h| json!({
+                "id": h.id, "name": h.name, "up": h.up, "hypervisor": h.hypervisor.kind,
+                "accelerator": h.hypervisor.accelerator,
+            })).collect::<Vec<_>>(),
+        }))
+    };
+    answer(go.await)
+}
+
+async fn run_audit(State(app): State<Arc<App>>) -> Response {
+    answer(audit::run(&app).await.map(|findings| {
+        json!({"findings": findings.iter().map(|f| json!({"what": f.what, "repair": f.repair})).collect::<Vec<_>>()})
+    }))
+}
+
+async fn jobs(State(app): State<Arc<App>>) -> Response {
+    let go = async {
+        let mut tx = app.db.read().await?;
+        let jobs = app.jobs.list(&mut tx, 500).await?;
+        Ok(json!({"jobs": jobs.iter().map(haneul_jobs::Job::view).collect::<Vec<_>>()}))
+    };
+    answer(go.await)
+}
+
+async fn job(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    let go = async {
+        let mut tx = app.db.read().await?;
+        let job = app.jobs.get(&mut tx, &id).await?;
+        let job = job.ok_or_else(|| Error::not_found(format!("There is no job {id}.")))?;
+        let mut view = job.view();
+        if let Some(map) = view.as_object_mut() {
+            map.insert("state".into(), job.state);
+        }
+        Ok(view)
+    };
+    answer(go.await)
+}
+
+async fn retry(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    answer(app.jobs.retry(&id).await.map(|()| json!({})))
+}
+
+async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    answer(app.jobs.cancel(&id).await.map(|()| json!({})))
+}
+
+async fn changes(State(app): State<Arc<App>>, Query(q): Query<HashMap<String, String>>) -> Response {
+    let number = |name: &str, default: i64| q.get(name).and_then(|v| v.parse().ok()).unwrap_or(default);
+    let go = async {
+        let mut tx = app.db.read().await?;
+        let rows = haneul_store::changes_since(&mut tx, number("since", 0), number("limit", 100).clamp(1, 1000)).await?;
+        Ok(json!({"changes": rows.iter().map(|c| json!({
+            "sequence": c.sequence, "time": clock::iso_micros(c.time), "project_id": c.project_id, "kind": c.kind,
+            "id": c.id, "generation": c.generation, "actor": c.actor, "request_id": c.request_id,
+            "operation": c.operation, "state": c.state,
+        })).collect::<Vec<_>>()}))
+    };
+    answer(go.await)
+}
+
+/// The route tables, for documents and the sweep test.
+async fn routes(State(app): State<Arc<App>>) -> Response {
+    answer(Ok(json!({"routes": app.routes.iter().map(|r| json!({
+        "method": r.method.as_str(), "path": r.path, "handler": r.handler, "rule": r.rule,
+        "since": r.since.map(|v| v.to_string()), "until": r.until.map(|v| v.to_string()),
+        "file": r.file, "line": r.line,
+    })).collect::<Vec<_>>()})))
+}

@@ -1,0 +1,186 @@
+//! `haneul serve`: the control plane, put together.
+
+use crate::{admin, front};
+use haneul_cli::RELEASE;
+use haneul_compute::Compute;
+use haneul_core::config::Config;
+use haneul_core::{Error, Result};
+use haneul_fleet::Fleet;
+use haneul_http::metrics::Metrics;
+use haneul_http::{RouteInfo, Server};
+use haneul_identity::Identity;
+use haneul_image::Image;
+use haneul_jobs::Jobs;
+use haneul_network::Network;
+use haneul_placement::Placement;
+use haneul_store::{Db, Migration, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+/// Everything that serves.
+pub struct App {
+    pub config: Config,
+    pub db: Db,
+    pub jobs: Jobs,
+    pub fleet: Arc<Fleet>,
+    pub placement: Arc<Placement>,
+    pub network: Arc<Network>,
+    pub compute: Arc<Compute>,
+    pub server: Server,
+    pub routes: Vec<RouteInfo>,
+}
+
+/// All tables, in the order in which crates build on each other.
+fn migrations() -> Vec<Migration> {
+    [
+        haneul_auth::quota::MIGRATIONS,
+        haneul_jobs::MIGRATIONS,
+        haneul_fleet::MIGRATIONS,
+        haneul_identity::MIGRATIONS,
+        haneul_placement::MIGRATIONS,
+        haneul_image::MIGRATIONS,
+        haneul_network::MIGRATIONS,
+        haneul_compute::MIGRATIONS,
+    ]
+    .concat()
+}
+
+/// The policy of all services.
+fn rules() -> Vec<haneul_auth::RuleDefault> {
+    [
+        haneul_identity::RULES,
+        haneul_placement::RULES,
+        haneul_image::RULES,
+        haneul_network::RULES,
+        haneul_compute::RULES,
+    ]
+    .concat()
+}
+
+/// Serves until SIGTERM.
+pub async fn main(config: Config, roles: &[String]) -> Result<()> {
+    // The whole control plane is one role for now; a part of it alone comes with the object store.
+    if let Some(role) = roles.iter().find(|r| *r != "all") {
+        return Err(Error::bad_request(format!("--role {role}: only \"all\" is served for now")));
+    }
+    let control = config.control_dir();
+    private_dir(&control)?;
+    let listener = TcpListener::bind(config.api.listen).await.map_err(|e| {
+        Error::conflict(format!("api.listen = {}: {e}. Free the address or choose another one.", config.api.listen))
+    })?;
+    let metrics_listener = TcpListener::bind(config.api.metrics_listen).await.map_err(|e| {
+        Error::conflict(format!("api.metrics_listen = {}: {e}. Free the address or choose another one.", config.api.metrics_listen))
+    })?;
+    let db = Db::open(
+        &OpenOptions {
+            url: config.database_url(),
+            readers: config.database.readers,
+        },
+        &migrations(),
+    )
+    .await?;
+    let jobs = Jobs::new(db.clone());
+    let fleet = Fleet::open(db.clone()).await?;
+    let identity = Arc::new(Identity::new(db.clone(), &config, control.join("fernet-keys"), &rules())?);
+    if let Some(password) = identity.bootstrap().await? {
+        haneul_cli::state::write_secret(&control.join("admin-password"), &password)?;
+    }
+    let placement = Arc::new(Placement::new(db.clone()));
+    let image = Arc::new(Image::new(db.clone(), &config, control.join("images"))?);
+    let network = Network::new(db.clone(), &config, fleet.clone()).await?;
+    let compute = Compute::new(
+        db.clone(),
+        &config,
+        jobs.clone(),
+        fleet.clone(),
+        placement.clone(),
+        image.clone(),
+        network.clone(),
+    );
+    fleet.set_observers(vec![network.clone(), compute.clone()]);
+    fleet.set_images(image.clone());
+    jobs.register(compute.sagas());
+    let server = Server {
+        auth: identity.clone(),
+        metrics: Arc::new(Metrics::default()),
+        public_url: config.public_url().into(),
+        max_body: config.api.max_body_bytes,
+        max_limit: config.api.max_limit,
+    };
+    let mut routes = Vec::new();
+    let mut api = axum::Router::new();
+    macro_rules! mount {
+        ($($service:expr),*) => {$(
+            let table = $service.routes();
+            routes.extend(table.infos());
+            api = api.merge(table.into_router(&server));
+        )*};
+    }
+    mount!(identity, placement, image, network, compute);
+    let app = Arc::new(App {
+        config: config.clone(),
+        db,
+        jobs: jobs.clone(),
+        fleet: fleet.clone(),
+        placement,
+        network,
+        compute,
+        server,
+        routes,
+    });
+    api = api.merge(front::router(app.clone()));
+
+    let (stop, stopped) = watch::channel(false);
+    let until = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|s| *s).await;
+    };
+    std::fs::create_dir_all(config.run_dir())?;
+    let agents = unix_listener(&config.agent_socket(), 0o600)?;
+    let operators = unix_listener(&config.admin_socket(), 0o600)?;
+    let uid = nix::unistd::geteuid().as_raw();
+    let agents = tokio::spawn(haneul_fleet::serve(fleet, agents, uid, until(stopped.clone())));
+    let operators = axum::serve(operators, admin::router(app.clone())).with_graceful_shutdown(until(stopped.clone()));
+    let operators = tokio::spawn(async move { operators.await });
+    let metrics = axum::serve(metrics_listener, front::metrics(app.clone())).with_graceful_shutdown(until(stopped.clone()));
+    let metrics = tokio::spawn(async move { metrics.await });
+    let running = tokio::spawn(async move { jobs.run().await });
+    tracing::info!(api = %config.api.listen, release = RELEASE, "the control plane answers");
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|io| {
+        // Small answers must not wait for an acknowledgement.
+        let _ = io.set_nodelay(true);
+    });
+    let api = axum::serve(listener, api).with_graceful_shutdown(until(stopped.clone()));
+    let api = tokio::spawn(async move { api.await });
+    crate::stop_signal().await?;
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    // Requests under way get a moment; watch streams never end by themselves.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), api).await;
+    running.abort();
+    for task in [operators, metrics] {
+        task.abort();
+    }
+    agents.abort();
+    Ok(())
+}
+
+fn private_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    Ok(())
+}
+
+fn unix_listener(path: &Path, mode: u32) -> Result<UnixListener> {
+    // What a killed process left behind; a living one holds the TCP address that was bound before.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}

@@ -1,0 +1,84 @@
+//! Which drivers this host uses.
+
+use haneul_agent_api::Uplink;
+use haneul_blockdev::BlockDriver;
+use haneul_core::config::Config;
+use haneul_core::{Error, Result};
+use haneul_hypervisor::Hypervisor;
+use haneul_netdev::NetDriver;
+use haneul_netdev::real::{Real, RealConfig};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The three drivers of a host.
+#[derive(Clone)]
+pub struct Drivers {
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub net: Arc<dyn NetDriver>,
+    pub block: Arc<dyn BlockDriver>,
+    /// Whether the hypervisor is the fake of a lab.
+    pub fake: bool,
+}
+
+/// Opens the drivers that the configuration names. Fakes come only with `lab = true`, which the
+/// configuration has checked.
+pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
+    let dir = config.agent_dir();
+    let fake = config.agent.hypervisor == "fake";
+    let (hypervisor, block): (Arc<dyn Hypervisor>, Arc<dyn BlockDriver>) = if fake {
+        (
+            Arc::new(haneul_hypervisor::fake::Fake::open(&dir.join("guests"))?),
+            Arc::new(haneul_blockdev::fake::Fake::open(&dir.join("block"))?),
+        )
+    } else {
+        let settings = haneul_hypervisor::qemu::Config {
+            accelerator: match config.agent.accelerator.as_str() {
+                "auto" => None,
+                chosen => Some(chosen.to_owned()),
+            },
+            dir: dir.join("qemu"),
+            ..Default::default()
+        };
+        // Asking QEMU what it is blocks for about 0.1 s.
+        let qemu = tokio::task::spawn_blocking(move || haneul_hypervisor::qemu::Qemu::open(settings))
+            .await
+            .map_err(Error::internal)?
+            .map_err(|e| Error::unavailable(format!("QEMU cannot be used: {e}. `haneul doctor` says what is missing.")))?;
+        (Arc::new(qemu), Arc::new(haneul_blockdev::file::File::open(&dir.join("block"))?))
+    };
+    let net: Arc<dyn NetDriver> = if config.agent.network == "fake" {
+        Arc::new(haneul_netdev::fake::Fake::default())
+    } else {
+        let uplink = match config.network.uplink.as_str() {
+            "isolated" => Uplink::Isolated,
+            "nat" => Uplink::Nat,
+            other => Uplink::Bridge(other.trim_start_matches("bridge:").to_owned()),
+        };
+        let upstream = &config.network.dns_upstream;
+        let settings = RealConfig {
+            dns_upstream: (!upstream.is_empty()).then(|| upstream.iter().map(|ip| (*ip, 53).into()).collect()),
+            dns_domain: config.network.dns_domain.clone(),
+            ..RealConfig::new(host_id, uplink, dir.join("net"))
+        };
+        Arc::new(Real::open(settings).map_err(crate::failed)?)
+    };
+    Ok(Drivers {
+        hypervisor,
+        net,
+        block,
+        fake,
+    })
+}
+
+/// How guests would run here: `kvm`, `tcg` or `fake`, whether KVM works, and why.
+pub fn accelerator(config: &Config) -> Result<(String, bool, String)> {
+    if config.agent.hypervisor == "fake" {
+        return Ok(("fake".into(), false, "agent.hypervisor = \"fake\": nothing runs".into()));
+    }
+    let probe = haneul_hypervisor::kvm::probe_accelerator();
+    let kvm = probe.kind == "kvm";
+    Ok(match config.agent.accelerator.as_str() {
+        "auto" => (probe.kind, kvm, probe.reason),
+        chosen => (chosen.to_owned(), kvm, format!("agent.accelerator = \"{chosen}\"; the probe says: {}", probe.reason)),
+    })
+}

@@ -1,0 +1,284 @@
+//! One task per guest: the newest desired state wins over the one that is being carried out.
+
+use crate::{Shared, failed};
+use haneul_agent_api::{documents, Failure, FailureCode, Guest, GuestState, ObservedGuest, Power, Progress, Tombstone, Kind};
+use haneul_core::{Result, fault_point};
+use haneul_hypervisor::Resources;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// How long a guest waits for its ports before it is a failure.
+const PORTS_DEADLINE: Duration = Duration::from_secs(30);
+/// Pause before a pull that control could not serve is tried again.
+const PULL_RETRY: Duration = Duration::from_millis(500);
+const PULL_ATTEMPTS: u32 = 60;
+
+/// The tasks, by guest.
+#[derive(Clone)]
+pub(crate) struct Guests {
+    shared: Arc<Shared>,
+    tasks: Arc<Mutex<HashMap<Uuid, watch::Sender<u64>>>>,
+}
+
+impl Guests {
+    /// Adopts what runs, starts a task for each desired guest, and reports the rest as unknown.
+    pub async fn start(shared: Arc<Shared>) -> Guests {
+        let guests = Guests {
+            shared: shared.clone(),
+            tasks: Arc::default(),
+        };
+        match shared.drivers.hypervisor.observe_all().await {
+            Ok(all) => {
+                let known = shared.store.ids(Kind::Guest);
+                for mut seen in all {
+                    if !known.contains(&seen.id) {
+                        // Left running: an empty or restored control plane must not kill guests.
+                        seen.unknown = true;
+                        tracing::warn!(guest = %seen.id, "a guest that nobody desires was found and left as it is");
+                        shared.reports.guest(seen);
+                    }
+                }
+            }
+            Err(f) => tracing::error!(message = f.message, detail = f.detail, "guests could not be adopted"),
+        }
+        for id in shared.store.ids(Kind::Guest) {
+            guests.poke(id);
+        }
+        if let Some(mut events) = shared.drivers.hypervisor.events() {
+            let this = guests.clone();
+            tokio::spawn(async move {
+                while let Some(id) = events.recv().await {
+                    this.changed_by_itself(id).await;
+                }
+            });
+        }
+        guests
+    }
+
+    /// The guest's desired state changed.
+    pub fn poke(&self, id: Uuid) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = tasks.get(&id)
+            && !task.is_closed()
+        {
+            task.send_modify(|n| *n += 1);
+            return;
+        }
+        let (send, receive) = watch::channel(0);
+        tasks.insert(id, send);
+        tokio::spawn(task(self.shared.clone(), id, receive));
+    }
+
+    /// Everything known about guests is reported again (after a greeting).
+    pub async fn report_all(&self) {
+        for id in self.shared.store.ids(Kind::Guest) {
+            self.poke(id);
+        }
+    }
+
+    async fn changed_by_itself(&self, id: Uuid) {
+        let Some(mut seen) = self.shared.drivers.hypervisor.observe(id).await else { return };
+        if let Some((epoch, generation, _)) = self.shared.store.guest(id) {
+            (seen.epoch, seen.generation) = (epoch, generation);
+            seen.settled = true;
+            self.shared.reports.guest(seen);
+        }
+    }
+}
+
+async fn task(shared: Arc<Shared>, id: Uuid, mut changed: watch::Receiver<u64>) {
+    loop {
+        changed.borrow_and_update();
+        let entry = shared.store.get(Kind::Guest, id);
+        if let Some(t) = entry.tombstone {
+            if let Err(e) = bury(&shared, &t).await {
+                tracing::error!(guest = %id, error = %e, "the guest could not be removed");
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(2)) => continue,
+                    r = changed.changed() => if r.is_err() { return } else { continue },
+                }
+            }
+        } else if let Some((epoch, generation, guest)) = shared.store.guest(id) {
+            // A newer desired state drops what is under way: every driver call is cancel-safe.
+            tokio::select! {
+                () = close_gap(&shared, epoch, generation, &guest) => {}
+                r = changed.changed() => if r.is_err() { return } else { continue },
+            }
+        }
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn bury(shared: &Arc<Shared>, t: &Tombstone) -> Result<()> {
+    shared.drivers.hypervisor.remove(t.id).await.map_err(failed)?;
+    fault_point!("agent.guest.removed");
+    shared.drivers.block.delete(t.id).await.map_err(failed)?;
+    let _ = std::fs::remove_file(config_drive_path(shared, t.id));
+    shared.uids.free(t.id)?;
+    fault_point!("agent.guest.disk-deleted");
+    shared.store.buried(t)?;
+    fault_point!("agent.guest.buried");
+    shared.reports.gone(t.clone());
+    // Its ports may go now.
+    shared.net_dirty.notify_one();
+    Ok(())
+}
+
+fn observed(guest: &Guest, epoch: u64, generation: u64, state: GuestState) -> ObservedGuest {
+    ObservedGuest {
+        id: guest.id,
+        epoch,
+        generation,
+        settled: false,
+        state,
+        failure: None,
+        soft_reboots: 0,
+        hard_reboots: 0,
+        rebuilds: 0,
+        progress: None,
+        unknown: false,
+        started_at: None,
+        vcpus: guest.vcpus,
+        memory_mib: guest.memory_mib,
+        disk_gib: guest.root.size_gib,
+    }
+}
+
+async fn close_gap(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) {
+    fault_point!("agent.guest.desired");
+    let result = bring(shared, epoch, generation, guest).await;
+    fault_point!("agent.guest.applied");
+    let seen = match result {
+        Ok(mut seen) => {
+            (seen.epoch, seen.generation, seen.settled) = (epoch, generation, true);
+            seen
+        }
+        Err(f) => {
+            tracing::error!(guest = %guest.id, request_id = guest.request_id, code = ?f.code, message = f.message, detail = f.detail, "the guest could not be brought to what is desired");
+            let mut seen = shared
+                .drivers
+                .hypervisor
+                .observe(guest.id)
+                .await
+                .unwrap_or_else(|| observed(guest, epoch, generation, GuestState::Failed));
+            (seen.epoch, seen.generation, seen.settled) = (epoch, generation, true);
+            seen.failure = Some(f);
+            seen
+        }
+    };
+    shared.reports.guest(seen);
+}
+
+fn progress(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest, what: &str, percent: Option<u8>) {
+    let mut seen = observed(guest, epoch, generation, GuestState::Building);
+    seen.progress = Some(Progress {
+        what: what.into(),
+        percent,
+    });
+    shared.reports.guest(seen);
+}
+
+async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) -> Result<ObservedGuest, Failure> {
+    let drivers = &shared.drivers;
+    if guest.power == Power::Stopped && drivers.hypervisor.observe(guest.id).await.is_none() {
+        // Never started and shall not run: nothing to make ready yet.
+        return Ok(observed(guest, epoch, generation, GuestState::Stopped));
+    }
+    pull(shared, epoch, generation, guest).await?;
+    let disk = drivers.block.root(guest.id, guest.rebuilds, &guest.root).await?;
+    fault_point!("agent.guest.disk-made");
+    if drivers.hypervisor.needs_start(guest).await {
+        ports(shared, guest).await?;
+        if guest.config_drive && !drivers.fake {
+            config_drive(shared, guest)?;
+        }
+    }
+    let uid = shared.uids.of(guest.id).map_err(|e| Failure {
+        code: FailureCode::Internal,
+        message: e.public().to_owned(),
+        detail: e.private().to_owned(),
+    })?;
+    let net = drivers.net.clone();
+    let resources = Resources {
+        root: disk.path,
+        root_format: disk.format,
+        backing: disk.backing,
+        config_drive: guest.config_drive.then(|| config_drive_path(shared, guest.id)),
+        taps: Arc::new(move |port| net.open_tap(port)),
+        uid,
+    };
+    let seen = drivers.hypervisor.apply(epoch, generation, guest, resources).await?;
+    drivers.block.prune(guest.id, guest.rebuilds).await?;
+    Ok(seen)
+}
+
+/// Pulls the image, again and again while control is away, reporting how far it is.
+async fn pull(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) -> Result<(), Failure> {
+    let image = guest.root.image.clone();
+    for attempt in 1.. {
+        let (link, id) = (shared.link.clone(), image.id);
+        let (s, g) = (shared.clone(), guest.clone());
+        let result = shared
+            .drivers
+            .block
+            .ensure_image(
+                &image,
+                Box::new(move || Box::pin(async move { link.image(id).await })),
+                Arc::new(move |p| progress(&s, epoch, generation, &g, "pulling image", Some(p))),
+            )
+            .await;
+        match result {
+            Err(f) if f.code == FailureCode::ImageUnavailable && attempt < PULL_ATTEMPTS => {
+                tokio::time::sleep(PULL_RETRY).await;
+            }
+            other => return other,
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the data plane has the guest's ports.
+async fn ports(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {
+    let mut ready = shared.net_ready.subscribe();
+    let all = ready.wait_for(|have| guest.nics.iter().all(|n| have.contains_key(&n.port_id)));
+    match tokio::time::timeout(PORTS_DEADLINE, all).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(Failure {
+            code: FailureCode::NetworkError,
+            message: format!("the host's network had not all of the server's {} ports after {} s", guest.nics.len(), PORTS_DEADLINE.as_secs()),
+            detail: String::new(),
+        }),
+    }
+}
+
+fn config_drive_path(shared: &Arc<Shared>, guest: Uuid) -> std::path::PathBuf {
+    shared.config.agent_dir().join("config-drives").join(format!("{guest}.iso"))
+}
+
+fn config_drive(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {
+    let ports = shared.store.ports_of(guest);
+    let ports: Vec<_> = ports.iter().map(|(p, n)| (p, n)).collect();
+    let files = documents::config_drive(&documents::Source {
+        guest_id: guest.id,
+        project_id: &guest.project_id,
+        metadata: &guest.metadata,
+        ports: &ports,
+        public_ipv4: None,
+        random_seed: &haneul_core::id::random_bytes(512),
+    });
+    let path = config_drive_path(shared, guest.id);
+    let write = || {
+        std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        haneul_hypervisor::iso::write_config_drive(&path, &files)
+    };
+    write().map_err(|e: std::io::Error| Failure {
+        code: FailureCode::DiskError,
+        message: "the host could not write the config drive".into(),
+        detail: e.to_string(),
+    })
+}

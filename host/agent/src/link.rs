@@ -1,0 +1,266 @@
+//! The link to control. The agent always dials: one HTTP/2 connection carries the greeting, the watch
+//! stream, the reports and the byte streams. When it breaks, it is dialled again and everything is said anew.
+
+use crate::Shared;
+use crate::guests::Guests;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use haneul_agent_api::{Ask, Failure, FailureCode, Greeting, HostAudit, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome, path};
+use haneul_core::{Error, Result, fault_point};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, BodyStream, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio_util::io::StreamReader;
+use uuid::Uuid;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The current connection, for those who need bytes from control.
+#[derive(Clone, Default)]
+pub(crate) struct Handle(Arc<Mutex<Option<Sender>>>);
+
+impl Handle {
+    fn set(&self, sender: Option<Sender>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sender;
+    }
+
+    fn get(&self) -> Option<Sender> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens the stream of an image.
+    pub async fn image(&self, id: Uuid) -> Result<haneul_blockdev::ImageStream, Failure> {
+        let unavailable = |detail: String| Failure {
+            code: FailureCode::ImageUnavailable,
+            message: "the image could not be fetched from the control plane".into(),
+            detail,
+        };
+        let mut sender = self.get().ok_or_else(|| unavailable("no link to control".into()))?;
+        let response = request(&mut sender, Method::GET, &format!("{}{id}", path::IMAGE), Bytes::new())
+            .await
+            .map_err(|e| unavailable(e.to_string()))?;
+        if response.status() != StatusCode::OK {
+            return Err(unavailable(format!("status {}", response.status())));
+        }
+        let frames = BodyStream::new(response.into_body()).filter_map(|frame| async {
+            match frame {
+                Ok(f) => f.into_data().ok().map(Ok),
+                Err(e) => Some(Err(std::io::Error::other(e))),
+            }
+        });
+        Ok(Box::pin(StreamReader::new(Box::pin(frames))))
+    }
+}
+
+async fn request(sender: &mut Sender, method: Method, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>> {
+    sender.ready().await.map_err(Error::internal)?;
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://control{path}"))
+        .body(Full::new(body))
+        .map_err(Error::internal)?;
+    sender.send_request(request).await.map_err(Error::internal)
+}
+
+async fn call<T: serde::de::DeserializeOwned>(sender: &mut Sender, path: &str, body: &impl serde::Serialize) -> Result<T> {
+    let response = request(sender, Method::POST, path, serde_json::to_vec(body)?.into()).await?;
+    let status = response.status();
+    let bytes = response.into_body().collect().await.map_err(Error::internal)?.to_bytes();
+    if status != StatusCode::OK {
+        return Err(Error::unavailable(format!("control answered {status}: {}", String::from_utf8_lossy(&bytes))));
+    }
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+pub(crate) async fn run(shared: Arc<Shared>, guests: Guests) {
+    let mut pause = 20;
+    loop {
+        match session(&shared, &guests, &mut pause).await {
+            Ok(()) => tracing::info!("control ended the stream"),
+            Err(e) => tracing::debug!(error = %e, "no link to control"),
+        }
+        shared.link.set(None);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        pause = (pause * 2).min(1000);
+    }
+}
+
+async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Result<()> {
+    let stream = UnixStream::connect(shared.config.agent_socket()).await?;
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(Error::internal)?;
+    let connection = tokio::spawn(connection);
+    let greeting = greeting(shared).await;
+    let welcome: Welcome = call(&mut sender, path::GREET, &greeting).await?;
+    tracing::info!(release = welcome.release, cloud = %welcome.cloud_id, epoch = welcome.epoch, "control welcomed this host");
+    *pause = 20;
+    shared.link.set(Some(sender.clone()));
+    guests.report_all().await;
+    shared.net_dirty.notify_one();
+    let response = request(&mut sender, Method::GET, &format!("{}?host={}", path::WATCH, shared.host_id), Bytes::new()).await?;
+    if response.status() != StatusCode::OK {
+        return Err(Error::unavailable(format!("control refused the watch: {}", response.status())));
+    }
+    let result = tokio::select! {
+        r = watch(shared, guests, response.into_body(), &sender) => r,
+        r = reports(shared, sender.clone()) => r,
+    };
+    connection.abort();
+    result
+}
+
+async fn greeting(shared: &Arc<Shared>) -> Greeting {
+    Greeting {
+        protocol: PROTOCOL,
+        release: env!("CARGO_PKG_VERSION").into(),
+        host_id: shared.host_id,
+        host_name: nix::unistd::gethostname().map_or_else(|_| "host".into(), |n| n.to_string_lossy().into_owned()),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        inventory: shared.inventory().await,
+        hypervisor: shared.drivers.hypervisor.info(),
+    }
+}
+
+impl Shared {
+    /// What the host has; what a lab pretends.
+    async fn inventory(&self) -> haneul_agent_api::Inventory {
+        let agent = &self.config.agent;
+        if self.drivers.fake {
+            return haneul_agent_api::Inventory {
+                vcpus: agent.fake_vcpus,
+                memory_mib: agent.fake_memory_mib,
+                disk_gib: agent.fake_disk_gib,
+            };
+        }
+        let memory_kib: u64 = std::fs::read_to_string("/proc/meminfo")
+            .unwrap_or_default()
+            .lines()
+            .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+            .unwrap_or(0);
+        let disk = self.drivers.block.usage().await.unwrap_or_default();
+        haneul_agent_api::Inventory {
+            vcpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            memory_mib: memory_kib / 1024,
+            disk_gib: disk.total >> 30,
+        }
+    }
+}
+
+async fn reports(shared: &Arc<Shared>, mut sender: Sender) -> Result<()> {
+    loop {
+        let report: Report = shared.reports.take(shared.host_id).await;
+        fault_point!("agent.report.taken");
+        let sent: Result<haneul_agent_api::Ack> = call(&mut sender, path::REPORT, &report).await;
+        if let Err(e) = sent {
+            shared.reports.put_back(report);
+            return Err(e);
+        }
+    }
+}
+
+async fn watch(shared: &Arc<Shared>, guests: &Guests, body: hyper::body::Incoming, sender: &Sender) -> Result<()> {
+    let mut frames = BodyStream::new(body);
+    let mut buffer = BytesMut::new();
+    loop {
+        // Control pings a quiet stream; three missed pings mean that it is gone.
+        let frame = tokio::time::timeout(Duration::from_secs(PING_SECONDS * 3), frames.next())
+            .await
+            .map_err(|_| Error::unavailable("control has not spoken for three pings"))?;
+        let Some(frame) = frame else { return Ok(()) };
+        let Ok(data) = frame.map_err(Error::internal)?.into_data() else { continue };
+        buffer.extend_from_slice(&data);
+        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+            let line = buffer.split_to(end + 1);
+            take(shared, guests, serde_json::from_slice(&line)?, sender)?;
+        }
+        if buffer.len() > MAX_LINE {
+            return Err(Error::bad_request(format!("a line of control is longer than {MAX_LINE} bytes")));
+        }
+    }
+}
+
+fn take(shared: &Arc<Shared>, guests: &Guests, line: ToAgent, sender: &Sender) -> Result<()> {
+    match line {
+        ToAgent::Put(d) => {
+            let (kind, id) = (d.object.kind(), d.object.id());
+            if shared.store.put(*d)? {
+                fault_point!("agent.desired.stored");
+                changed(shared, guests, kind, id);
+            }
+        }
+        ToAgent::Remove(t) => {
+            let (kind, id) = (t.kind, t.id);
+            if shared.store.bury(t)? {
+                fault_point!("agent.tombstone.stored");
+                changed(shared, guests, kind, id);
+            }
+        }
+        ToAgent::Bookmark { .. } | ToAgent::Ping => {}
+        ToAgent::Ask { stream, what } => {
+            let (shared, mut sender) = (shared.clone(), sender.clone());
+            tokio::spawn(async move {
+                let bytes = answer(&shared, what).await;
+                let path = format!("{}{stream}", path::STREAM);
+                if let Err(e) = request(&mut sender, Method::POST, &path, bytes.into()).await {
+                    tracing::warn!(error = %e, "an answer to control did not arrive");
+                }
+            });
+        }
+    }
+    Ok(())
+}
+
+fn changed(shared: &Arc<Shared>, guests: &Guests, kind: Kind, id: Uuid) {
+    if kind == Kind::Guest {
+        guests.poke(id);
+    } else {
+        shared.net_dirty.notify_one();
+    }
+}
+
+async fn answer(shared: &Arc<Shared>, what: Ask) -> Vec<u8> {
+    match what {
+        Ask::ConsoleLog { guest, lines } => match shared.drivers.hypervisor.console_log(guest, lines).await {
+            Ok(bytes) => bytes,
+            Err(f) => {
+                tracing::warn!(%guest, message = f.message, detail = f.detail, "no console log");
+                Vec::new()
+            }
+        },
+        Ask::Audit => serde_json::to_vec(&audit(shared).await).unwrap_or_default(),
+    }
+}
+
+async fn audit(shared: &Arc<Shared>) -> HostAudit {
+    let mut out = HostAudit::default();
+    let mut say = |f: Failure| out.findings.push(format!("{} {}", f.message, f.detail));
+    let guests = shared.drivers.hypervisor.observe_all().await.unwrap_or_else(|f| {
+        say(f);
+        vec![]
+    });
+    let disks = shared.drivers.block.list().await.unwrap_or_else(|f| {
+        say(f);
+        vec![]
+    });
+    let net = shared.drivers.net.observe().await.unwrap_or_else(|f| {
+        say(f);
+        Default::default()
+    });
+    use haneul_agent_api::GuestState::{Paused, Running};
+    out.running = guests.iter().filter(|g| matches!(g.state, Running | Paused)).map(|g| g.id).collect();
+    out.records = guests.iter().map(|g| g.id).collect();
+    out.disks = disks.iter().map(|d| d.guest).collect();
+    out.ports = net.ports;
+    out.networks = net.networks;
+    out.routers = net.routers;
+    out.findings.extend(net.strays.into_iter().map(|s| format!("stray on the host: {s}")));
+    out
+}

@@ -1,0 +1,90 @@
+//! Observations on their way to control: the newest per object wins, and nothing is lost while control is
+//! away.
+
+use haneul_agent_api::{Kind, ObservedGuest, ObservedNet, Report, Tombstone};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+#[derive(Default)]
+struct Pending {
+    guests: BTreeMap<Uuid, ObservedGuest>,
+    nets: BTreeMap<(Kind, Uuid), ObservedNet>,
+    gone: BTreeMap<(Kind, Uuid), Tombstone>,
+}
+
+#[derive(Default)]
+pub(crate) struct Reports {
+    pending: Mutex<Pending>,
+    wake: Notify,
+}
+
+impl Reports {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn guest(&self, seen: ObservedGuest) {
+        self.lock().guests.insert(seen.id, seen);
+        self.wake.notify_one();
+    }
+
+    pub fn net(&self, kind: Kind, seen: ObservedNet) {
+        self.lock().nets.insert((kind, seen.id), seen);
+        self.wake.notify_one();
+    }
+
+    pub fn gone(&self, t: Tombstone) {
+        let mut p = self.lock();
+        if t.kind == Kind::Guest {
+            p.guests.remove(&t.id);
+        }
+        p.nets.remove(&(t.kind, t.id));
+        p.gone.insert((t.kind, t.id), t);
+        drop(p);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is something, and takes it.
+    pub async fn take(&self, host_id: Uuid) -> Report {
+        loop {
+            let p = std::mem::take(&mut *self.lock());
+            if p.guests.is_empty() && p.nets.is_empty() && p.gone.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            let of = |kind: Kind, nets: &BTreeMap<(Kind, Uuid), ObservedNet>| {
+                nets.iter().filter(|((k, _), _)| *k == kind).map(|(_, o)| o.clone()).collect()
+            };
+            return Report {
+                host_id,
+                full: false,
+                ports: of(Kind::Port, &p.nets),
+                routers: of(Kind::Router, &p.nets),
+                networks: of(Kind::Network, &p.nets),
+                guests: p.guests.into_values().collect(),
+                gone: p.gone.into_values().collect(),
+                inventory: None,
+            };
+        }
+    }
+
+    /// A report that did not arrive: its parts are pending again, unless there is newer news.
+    pub fn put_back(&self, r: Report) {
+        let mut p = self.lock();
+        for g in r.guests {
+            p.guests.entry(g.id).or_insert(g);
+        }
+        for (kind, list) in [(Kind::Port, r.ports), (Kind::Router, r.routers), (Kind::Network, r.networks)] {
+            for o in list {
+                p.nets.entry((kind, o.id)).or_insert(o);
+            }
+        }
+        for t in r.gone {
+            p.gone.entry((t.kind, t.id)).or_insert(t);
+        }
+        drop(p);
+        self.wake.notify_one();
+    }
+}
