@@ -236,8 +236,9 @@ const SWITCH_SYSCTLS: &[(&str, &str)] = &[
 const SWITCH_SYSCTLS_OPTIONAL: &[(&str, &str)] = &[
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
-    ("netfilter/nf_conntrack_tcp_loose", "0"),
 ];
+/// Written after the rules: where connection tracking is a module, the first rule loads it.
+const TRACKING_SYSCTLS: &[(&str, &str)] = &[("netfilter/nf_conntrack_tcp_loose", "0")];
 
 impl Core {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -399,6 +400,9 @@ impl Core {
             }
             tracing::warn!(error = %e, "rules did not apply; making them anew");
             model::run(sw, &want.full()).context(|| "rules".into())?;
+        }
+        if !partial {
+            sw.sysctl(TRACKING_SYSCTLS, false).context(|| "connection tracking".into())?;
         }
         *have = Some(want);
         Ok(away)

@@ -127,7 +127,6 @@ const SYSCTLS_OPTIONAL: &[(&str, &str)] = &[
     ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/dad_transmits", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
-    ("netfilter/nf_conntrack_tcp_loose", "0"),
 ];
 
 /// Brings one router about. `links` are the switch's; new ends are made there.
@@ -170,7 +169,10 @@ pub fn ensure(
         standing.rules = None;
         model::run(&ns, &want.full()).context(|| "router rules".into())?;
     }
-    standing.rules = Some(want);
+    if standing.rules.replace(want).is_none() {
+        ns.sysctl(super::TRACKING_SYSCTLS, false)
+            .context(|| "connection tracking".into())?;
+    }
     haneul_core::fault_point!("netdev.real.router.rules");
     let mut inside = ns.links().context(|| "listing a router's links".into())?;
     let nics = nics(r)?;

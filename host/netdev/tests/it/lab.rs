@@ -128,6 +128,8 @@ impl Drop for Lab {
         }
         if !self.host.is_empty() {
             sh(&format!("ip netns del {}", self.host));
+            let _ = std::fs::remove_file(format!("/run/haneul/sysctl-before{}.json", self.host));
+            let _ = std::fs::remove_dir("/run/haneul");
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
@@ -147,7 +149,10 @@ impl Lab {
     }
 
     pub fn with(change: impl FnOnce(&mut RealConfig)) -> Lab {
-        let id = Uuid::new_v4();
+        Self::of(Uuid::new_v4(), change)
+    }
+
+    fn of(id: Uuid, change: impl FnOnce(&mut RealConfig)) -> Lab {
         let tag = &id.simple().to_string()[..6];
         let host = format!("t{tag}-host");
         ok(&format!("ip netns add {host} && ip -n {host} link set lo up"));

@@ -197,4 +197,17 @@ async fn ipv6_is_routed_without_translation() {
     let told = sh(&format!("ip netns exec {ga} rdisc6 -1 -w 1000 eth0"));
     assert!(told.contains("fd00:1::/64") && told.contains("1450"), "{told}");
     assert!(told.contains("fd00:1::2"), "recursive DNS: {told}");
+    // With an IPv6 external network, the host knows the way in, and guests reach the host's side.
+    let ext = lab.external("fd00:ee::/64");
+    let r = lab.want.routers[0].id;
+    let spare = lab.router(&[], Some((ext, "fd00:ee::10/64")));
+    let gateway = lab.want.routers.iter().find(|x| x.id == spare).unwrap().gateway.clone();
+    lab.want.routers.retain(|x| x.id == r);
+    lab.want.routers[0].gateway = gateway;
+    lab.apply().await;
+    let host = lab.host.clone();
+    ok(&format!("ip -n {host} -6 route get fd00:1::11 | grep fd00:ee::10"));
+    assert!(ping(&host, &slaac), "the host reaches an open guest");
+    assert!(!ping(&host, "fd00:2::11"), "and not a closed one");
+    assert!(ping(&ga, "fd00:ee::1"), "the guest reaches the host's side");
 }
