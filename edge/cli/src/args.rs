@@ -84,6 +84,9 @@ pub enum Command {
     /// Make the directories that serve and agent need (run by the systemd units)
     #[command(hide = true)]
     Prepare,
+    /// Print the route tables of all services (for docs/routes.txt)
+    #[command(hide = true)]
+    Routes,
     /// Print the version
     Version,
 }

@@ -1,1 +1,119 @@
-fn main() {}
+//! `cargo xtask`: what a developer and the CI do with this repository. It is the same for both: CI runs
+//! `cargo xtask test` and nothing else.
+
+mod dist;
+mod example;
+mod lists;
+mod report;
+mod setup;
+mod shell;
+mod testing;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use shell::{Cmd, root};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Pass {
+    /// Options for the command of the binary
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build Haneul and run `haneul up`: from a bare machine to a shell on a guest
+    Up(Pass),
+    /// `haneul down`; with --purge it removes every trace
+    Down(Pass),
+    /// Everything that CI runs
+    Test(testing::Options),
+    /// Install what the tests need: packages, PostgreSQL, the openstack client
+    TestSetup,
+    /// Checks of the house: allowed dependencies, file lengths, lists in docs/
+    Tidy,
+    /// Are the sources formatted?
+    FmtCheck,
+    /// Write docs/routes.txt from the route tables
+    Routes,
+    /// Write docs/fault-points.txt from the code
+    Faults,
+    /// Build the small guest image
+    GuestImage(Pass),
+    /// Measure; writes docs/performance.md
+    Bench(Pass),
+    /// Build dist/haneul-VERSION-x86_64.tar.gz
+    Dist,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // Not Debug: nobody wants a backtrace of a failed test run.
+            shell::say(format!("xtask: {e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(pass) => binary("up", &pass.args),
+        Command::Down(pass) => binary("down", &pass.args),
+        Command::Test(options) => testing::test(&options),
+        Command::TestSetup => setup::setup(&build()?),
+        Command::Tidy => tidy::tidy(),
+        Command::FmtCheck => Cmd::new("cargo").args(["fmt", "--all", "--check"]).run(),
+        Command::Routes => lists::write_routes(),
+        Command::Faults => lists::write_faults(),
+        Command::GuestImage(pass) => {
+            let out = root().join("target/guest-image/haneul-guest.qcow2");
+            let mut args = pass.args;
+            if !args.iter().any(|a| a.starts_with("--out")) {
+                std::fs::create_dir_all(root().join("target/guest-image"))?;
+                args.extend(["--out".into(), out.display().to_string()]);
+            }
+            binary("guest-image", &args)
+        }
+        Command::Bench(pass) => Cmd::new("cargo")
+            .args([
+                "run",
+                "--release",
+                "-p",
+                "haneul-testkit",
+                "--bin",
+                "bench",
+                "--",
+            ])
+            .args(&pass.args)
+            .run(),
+        Command::Dist => dist::dist(),
+    }
+}
+
+/// Builds the binary and says where it is.
+fn build() -> Result<PathBuf> {
+    Cmd::new("cargo").args(["build", "-p", "haneul"]).run()?;
+    Ok(shell::target_dir().join("debug/haneul"))
+}
+
+/// Builds the binary and becomes it: `up`, `down` and the like are its own commands, for users have no cargo.
+fn binary(command: &str, args: &[String]) -> Result<()> {
+    let haneul = build()?;
+    shell::as_root(&haneul).arg(command).args(args).exec()
+}

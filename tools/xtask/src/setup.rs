@@ -1,0 +1,103 @@
+//! What the tests need beyond what Haneul itself needs: PostgreSQL, the openstack client, small tools.
+
+use crate::shell::{Cmd, find, is_root, root, say, target_dir};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// The client that tests drive the cloud with, as anybody gets it from PyPI. One version, so that a run today
+/// and one next month say the same.
+const CLIENT: &str = include_str!("../requirements.txt");
+
+/// Package, and a file that tells that it is there.
+const PACKAGES: [(&str, &str); 5] = [
+    ("postgresql-15", "/usr/lib/postgresql/15/bin/postgres"),
+    ("python3-venv", "/usr/lib/python3.11/ensurepip/__init__.py"),
+    ("openssh-client", "/usr/bin/ssh"),
+    ("iperf3", "/usr/bin/iperf3"),
+    ("jq", "/usr/bin/jq"),
+];
+
+/// The directory with the programs of the Python environment.
+pub fn client_bin() -> PathBuf {
+    target_dir().join("venv/bin")
+}
+
+/// Installs what is missing; quick when nothing is.
+pub fn setup(haneul: &Path) -> Result<()> {
+    if is_root() {
+        packages()?;
+        // The binary's own step: QEMU, nftables, the account and so on.
+        Cmd::new(haneul)
+            .args(["up", "--packages-only", "--yes"])
+            .run()?;
+    } else {
+        say("not root: no packages are installed, and tests that need root will be skipped");
+    }
+    client()
+}
+
+fn packages() -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, file)| !Path::new(file).exists())
+        .map(|(p, _)| *p)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if find("apt-get").is_none() {
+        bail!("install these by hand: {}", missing.join(", "));
+    }
+    // Debian's package would make and start a cluster of its own, which no test needs.
+    let conf = Path::new("/etc/postgresql-common/createcluster.conf");
+    if missing.contains(&"postgresql-15") && !conf.exists() {
+        std::fs::create_dir_all("/etc/postgresql-common")?;
+        std::fs::write(conf, "create_main_cluster = false\n")?;
+    }
+    let apt = |args: &[&str]| {
+        Cmd::new("apt-get")
+            .args([
+                "-qq",
+                "-o",
+                "DPkg::Lock::Timeout=300",
+                "-o",
+                "Acquire::Retries=3",
+                "-o",
+                "Dpkg::Options::=--force-confold",
+            ])
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .run()
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "-y", "--no-install-recommends"][..], &missing].concat())
+}
+
+fn client() -> Result<()> {
+    let venv = target_dir().join("venv");
+    let stamp = venv.join("requirements.txt");
+    if std::fs::read_to_string(&stamp).ok().as_deref() == Some(CLIENT) {
+        return Ok(());
+    }
+    say("openstack client: installing from PyPI into target/venv");
+    let _ = std::fs::remove_dir_all(&venv);
+    // The system's own Python where there is one: it is the quicker one.
+    let system = Path::new("/usr/bin/python3");
+    let python = if system.exists() {
+        system.to_owned()
+    } else {
+        find("python3").context("python3 is missing")?
+    };
+    Cmd::new(python).args(["-m", "venv"]).arg(&venv).run()?;
+    Cmd::new(venv.join("bin/pip"))
+        .args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+        ])
+        .arg(root().join("tools/xtask/requirements.txt"))
+        .run()?;
+    std::fs::write(&stamp, CLIENT)?;
+    Ok(())
+}

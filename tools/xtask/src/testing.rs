@@ -1,0 +1,261 @@
+//! `cargo xtask test`: everything that CI runs, step by step, with a table of time and outcome at the end. A
+//! step that fails does not keep the later ones from telling what they have to tell.
+
+use crate::report::Tally;
+use crate::shell::{Cmd, find, is_root, root, say, target_dir};
+use crate::{build, setup, tidy};
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// CI's budget on two cores.
+const BUDGET: Duration = Duration::from_secs(45 * 60);
+/// The real lane must run at least so many tests: the committed number.
+const MINIMUM: &str = ".ci/real-lane-minimum";
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Also what does not fit in CI's time
+    #[arg(long)]
+    full: bool,
+    /// Only these lanes or steps: fmt, clippy, tidy, unit, fake, real
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Install nothing
+    #[arg(long)]
+    no_setup: bool,
+}
+
+/// A lane of tests: its name, and which tests are in it, by the last part of their name.
+const LANES: [(&str, &str, &str); 3] = [
+    (
+        "unit",
+        "everything that starts no cloud; the store suites on both databases",
+        "",
+    ),
+    (
+        "fake",
+        "whole clouds of real processes, with fake drivers",
+        "fake_",
+    ),
+    (
+        "real",
+        "whole clouds with real guests and networks",
+        "real_",
+    ),
+];
+
+struct Line {
+    name: String,
+    took: Duration,
+    result: Result<()>,
+    tally: Option<Tally>,
+}
+
+/// The command.
+pub fn test(options: &Options) -> Result<()> {
+    let begun = Instant::now();
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|o| o == name);
+    let mut lines = Vec::new();
+    let mut step = |name: &str, act: &mut dyn FnMut() -> Result<Option<Tally>>| {
+        say(format!("\n=== {name}"));
+        let start = Instant::now();
+        let (result, tally) = match act() {
+            Ok(tally) => (Ok(()), tally),
+            Err(e) => (Err(e), None),
+        };
+        if let Err(e) = &result {
+            say(format!("{name}: {e:#}"));
+        }
+        let good = result.is_ok();
+        lines.push(Line {
+            name: name.to_owned(),
+            took: start.elapsed(),
+            result,
+            tally,
+        });
+        good
+    };
+    let cargo = |args: &[&str]| Cmd::new("cargo").args(args).run().map(|()| None);
+
+    if wanted("fmt") {
+        step("fmt", &mut || cargo(&["fmt", "--all", "--check"]));
+    }
+    let mut binary = target_dir().join("debug/haneul");
+    let built = step("build", &mut || {
+        binary = build()?;
+        Ok(None)
+    });
+    if built && !options.no_setup {
+        step("set-up", &mut || setup::setup(&binary).map(|()| None));
+    }
+    if wanted("tidy") {
+        step("tidy", &mut || tidy::tidy().map(|()| None));
+    }
+    if wanted("clippy") {
+        // Lints are warnings while one works, and errors here. Tests may unwrap and print: not --all-targets.
+        step("clippy", &mut || {
+            cargo(&["clippy", "--workspace", "--quiet", "--", "-D", "warnings"])
+        });
+    }
+    if built {
+        for (lane, _, prefix) in LANES.iter().filter(|l| wanted(l.0)) {
+            step(lane, &mut || {
+                run_lane(lane, prefix, &binary, options.full).map(Some)
+            });
+        }
+    }
+    summary(
+        &mut lines,
+        begun.elapsed(),
+        wanted("real") && built,
+        options.full,
+    )
+}
+
+/// nextest where it is installed (a process for each test, retries nothing), else cargo's own runner.
+fn run_lane(lane: &str, prefix: &str, binary: &Path, full: bool) -> Result<Tally> {
+    let nextest = find("cargo-nextest").is_some() || cargo_home_has_nextest();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let with_env = |c: Cmd| {
+        c.env("HANEUL_BIN", binary)
+            .env("HANEUL_TEST_LANE", lane)
+            .env(
+                "HANEUL_TEST_OPENSTACK",
+                setup::client_bin().join("openstack"),
+            )
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+    };
+    if nextest {
+        let clouds = "test(/(^|::)(fake|real)_/)";
+        let filter = if prefix.is_empty() {
+            format!("not {clouds}")
+        } else {
+            format!("test(/(^|::){prefix}/)")
+        };
+        let junit = target_dir().join("nextest/ci/junit.xml");
+        let _ = std::fs::remove_file(&junit);
+        let mut cmd = Cmd::new("cargo").args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--profile",
+            "ci",
+            "--no-tests",
+            "pass",
+            "-E",
+            &filter,
+        ]);
+        if full {
+            cmd = cmd.args(["--run-ignored", "all"]);
+        }
+        let ran = with_env(cmd).run();
+        let tally = std::fs::read_to_string(&junit)
+            .map(|xml| Tally::from_junit(&xml))
+            .unwrap_or_default();
+        if let (Err(e), true) = (ran, tally.failed.is_empty()) {
+            return Err(e);
+        }
+        return Ok(tally);
+    }
+    let mut cmd = Cmd::new("cargo").args(["test", "--workspace", "--no-fail-fast", "--"]);
+    cmd = match prefix {
+        "" => cmd.args(["--skip", "fake_", "--skip", "real_"]),
+        // Clouds with real guests one after the other: two cores have room for one.
+        "real_" => cmd.args(["real_", "--test-threads", "1"]),
+        prefix => cmd.args([prefix, "--test-threads", "2"]),
+    };
+    if full {
+        cmd = cmd.arg("--include-ignored");
+    }
+    let (good, text) = with_env(cmd.arg("--show-output")).tee()?;
+    let tally = Tally::from_libtest(&text);
+    if !good && tally.failed.is_empty() {
+        bail!("the tests did not run to their end");
+    }
+    Ok(tally)
+}
+
+fn cargo_home_has_nextest() -> bool {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")));
+    home.is_some_and(|h| h.join("bin/cargo-nextest").is_file())
+}
+
+fn minimum() -> Result<usize> {
+    let text = std::fs::read_to_string(root().join(MINIMUM)).with_context(|| MINIMUM.to_owned())?;
+    let number = text
+        .lines()
+        .find(|l| !l.starts_with('#'))
+        .unwrap_or_default()
+        .trim();
+    number
+        .parse()
+        .with_context(|| format!("{MINIMUM}: {number:?} is not a number"))
+}
+
+/// The table; an error when anything failed.
+fn summary(lines: &mut [Line], took: Duration, real: bool, full: bool) -> Result<()> {
+    let mut problems = Vec::new();
+    say("\n=== Summary");
+    say(format!(
+        "{:<8} {:>7}  {:>6} {:>6} {:>7}",
+        "step", "time", "passed", "failed", "skipped"
+    ));
+    for line in lines.iter() {
+        let time = format!(
+            "{}:{:02}",
+            line.took.as_secs() / 60,
+            line.took.as_secs() % 60
+        );
+        let numbers = match (&line.result, &line.tally) {
+            (Ok(()), Some(t)) => format!("{:>6} {:>6} {:>7}", t.passed, t.failed.len(), t.skips()),
+            (Ok(()), None) => "    ok".to_owned(),
+            (Err(_), _) => "FAILED".to_owned(),
+        };
+        say(format!("{:<8} {time:>7}  {numbers}", line.name));
+        if let Err(e) = &line.result {
+            problems.push(format!("{}: {e:#}", line.name));
+        }
+        let Some(tally) = &line.tally else { continue };
+        for (reason, n) in &tally.skipped {
+            say(format!("{:<18}skipped {n}: {reason}", ""));
+        }
+        problems.extend(tally.failed.iter().map(|f| format!("{}: {f}", line.name)));
+    }
+    for (lane, what, _) in LANES {
+        say(format!("{lane}: {what}"));
+    }
+    if real {
+        let ran = lines
+            .iter()
+            .find(|l| l.name == "real")
+            .and_then(|l| l.tally.as_ref())
+            .map_or(0, |t| t.passed + t.failed.len());
+        let least = minimum()?;
+        if ran < least {
+            let why = if is_root() { "" } else { " (it needs root)" };
+            problems.push(format!("real: ran {ran} tests, and {MINIMUM} says {least}{why}: a lane that does not run proves nothing"));
+        }
+    }
+    if took > BUDGET && !full {
+        problems.push(format!(
+            "took {} minutes; the budget is {}",
+            took.as_secs() / 60,
+            BUDGET.as_secs() / 60
+        ));
+    }
+    say(format!(
+        "total {}:{:02}",
+        took.as_secs() / 60,
+        took.as_secs() % 60
+    ));
+    if problems.is_empty() {
+        say("All is well.");
+        return Ok(());
+    }
+    for p in &problems {
+        say(format!("FAILED {p}"));
+    }
+    bail!("{} problems", problems.len());
+}
