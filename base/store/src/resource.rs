@@ -119,6 +119,12 @@ impl Tx {
         self.rows(&sql, &args).await?.iter().map(stored).collect()
     }
 
+    /// Some columns of the resources that match, for lists that show little of each.
+    pub async fn columns_of<T: Resource>(&mut self, columns: &str, query: &Query) -> Result<Vec<crate::Row>> {
+        let (sql, args) = query.sql(&format!("SELECT {columns} FROM {}", T::TABLE));
+        self.rows(&sql, &args).await
+    }
+
     /// How many match.
     pub async fn count<T: Resource>(&mut self, query: &Query) -> Result<i64> {
         let (sql, args) = query.count_sql(T::TABLE);

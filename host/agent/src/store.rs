@@ -144,15 +144,6 @@ impl Store {
         self.lock().keys().filter(|(k, _)| *k == kind).map(|(_, id)| *id).collect()
     }
 
-    /// Ids that are wanted.
-    pub fn wanted(&self, kind: Kind) -> Vec<Uuid> {
-        self.lock()
-            .iter()
-            .filter(|((k, _), e)| *k == kind && e.desired.is_some() && e.tombstone.is_none())
-            .map(|((_, id), _)| *id)
-            .collect()
-    }
-
     /// Tombstones of the network's kinds that may be carried out now: a port stays while its guest does.
     pub fn net_tombstones(&self) -> Vec<Tombstone> {
         let entries = self.lock();

@@ -1,0 +1,305 @@
+//! One cloud of separate processes.
+
+use crate::{Client, eventually};
+use haneul_http::client::{Peer, send};
+use http::Method;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How a cloud is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The built binary.
+    pub binary: PathBuf,
+    /// PostgreSQL instead of SQLite.
+    pub database: Option<String>,
+    /// Real guests and networks instead of the fakes.
+    pub real: bool,
+    /// Further `section.key=value`.
+    pub sets: Vec<String>,
+}
+
+impl Options {
+    /// A cloud on the fake drivers.
+    pub fn fake(binary: impl Into<PathBuf>) -> Self {
+        Self {
+            binary: binary.into(),
+            database: None,
+            real: false,
+            sets: vec![],
+        }
+    }
+}
+
+/// See the crate. Ends what it started when it is dropped.
+pub struct Cloud {
+    pub dir: PathBuf,
+    pub options: Options,
+    pub address: String,
+    pub metrics_address: String,
+    serve: Option<Child>,
+    agent: Option<Child>,
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .port()
+}
+
+impl Cloud {
+    /// Starts both processes and waits until the host is up.
+    pub async fn start(options: Options) -> Cloud {
+        let mut cloud = Cloud::prepare(options);
+        cloud.start_serve();
+        cloud.start_agent();
+        cloud.ready().await;
+        cloud
+    }
+
+    /// Makes the directory and chooses ports, and starts nothing.
+    pub fn prepare(options: Options) -> Cloud {
+        let dir = std::env::temp_dir().join(format!("haneul-test-{}", haneul_core::id::hex()));
+        std::fs::create_dir_all(dir.join("log")).expect("a directory");
+        Cloud {
+            address: format!("127.0.0.1:{}", free_port()),
+            metrics_address: format!("127.0.0.1:{}", free_port()),
+            dir,
+            options,
+            serve: None,
+            agent: None,
+        }
+    }
+
+    /// The command line that all processes of this cloud share.
+    pub fn command(&self) -> Command {
+        let mut c = Command::new(&self.options.binary);
+        c.arg("--config").arg(self.dir.join("haneul.toml"));
+        if !self.dir.join("haneul.toml").exists() {
+            std::fs::write(self.dir.join("haneul.toml"), "").expect("a file");
+        }
+        let mut sets = vec![
+            format!("state_dir={}", self.dir.display()),
+            "lab=true".into(),
+            format!("api.listen={}", self.address),
+            format!("api.metrics_listen={}", self.metrics_address),
+            "identity.bcrypt_rounds=4".into(),
+        ];
+        if !self.options.real {
+            sets.push("agent.hypervisor=fake".into());
+            sets.push("agent.network=fake".into());
+        }
+        if let Some(url) = &self.options.database {
+            sets.push(format!("database.url={url}"));
+        }
+        sets.extend(self.options.sets.iter().cloned());
+        for set in sets {
+            c.arg("--set").arg(set);
+        }
+        c
+    }
+
+    fn spawn(&self, what: &str) -> Child {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log").join(format!("{what}.log")))
+            .expect("a log");
+        self.command()
+            .arg(what)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts")
+    }
+
+    pub fn start_serve(&mut self) {
+        self.serve = Some(self.spawn("serve"));
+    }
+    pub fn start_agent(&mut self) {
+        self.agent = Some(self.spawn("agent"));
+    }
+
+    /// SIGKILL and reap.
+    pub fn kill_serve(&mut self) {
+        end(&mut self.serve, Signal::SIGKILL);
+    }
+    pub fn kill_agent(&mut self) {
+        end(&mut self.agent, Signal::SIGKILL);
+    }
+    /// SIGTERM and wait.
+    pub fn stop_serve(&mut self) {
+        end(&mut self.serve, Signal::SIGTERM);
+    }
+    pub fn stop_agent(&mut self) {
+        end(&mut self.agent, Signal::SIGTERM);
+    }
+
+    /// Starts again whichever process has ended; says whether there was one.
+    pub fn revive(&mut self) -> bool {
+        let mut revived = false;
+        if self
+            .serve
+            .as_mut()
+            .is_none_or(|c| c.try_wait().expect("wait").is_some())
+        {
+            self.start_serve();
+            revived = true;
+        }
+        if self
+            .agent
+            .as_mut()
+            .is_none_or(|c| c.try_wait().expect("wait").is_some())
+        {
+            self.start_agent();
+            revived = true;
+        }
+        revived
+    }
+
+    /// Waits until the control plane answers and a host is up; brings dead processes back on the way only when
+    /// the caller does so.
+    pub async fn ready(&self) {
+        let limit = Duration::from_secs(30);
+        eventually(
+            &format!(
+                "the cloud in {} is ready\n{}",
+                self.dir.display(),
+                self.tail()
+            ),
+            limit,
+            || async {
+                let v = self.admin(Method::GET, "/admin/v1/status").await?;
+                (v.get("ready") == Some(&Value::Bool(true))).then_some(())
+            },
+        )
+        .await;
+    }
+
+    /// Asks the admin socket.
+    pub async fn admin(&self, method: Method, path: &str) -> Option<Value> {
+        let peer = Peer::Unix(self.dir.join("run/admin.sock"));
+        let answer = send(&peer, method, path, &[], Vec::new()).await.ok()?;
+        answer.status.is_success().then(|| answer.json())
+    }
+
+    /// The password of the first administrator.
+    pub fn password(&self) -> String {
+        std::fs::read_to_string(self.dir.join("control/admin-password"))
+            .expect("the admin password")
+            .trim()
+            .to_owned()
+    }
+
+    /// A client without a token.
+    pub fn anonymous(&self) -> Client {
+        Client::new(&self.address)
+    }
+
+    /// A client of the administrator.
+    pub async fn admin_client(&self) -> Client {
+        self.anonymous()
+            .login("admin", &self.password(), "admin")
+            .await
+    }
+
+    /// Arms fault points (`name=kill`); see `haneul_core::fault`.
+    pub fn arm(&self, text: &str) {
+        std::fs::write(self.dir.join("run/fault"), text).expect("a file");
+    }
+    /// What is armed still.
+    pub fn armed(&self) -> String {
+        std::fs::read_to_string(self.dir.join("run/fault")).unwrap_or_default()
+    }
+    pub fn disarm(&self) {
+        let _ = std::fs::remove_file(self.dir.join("run/fault"));
+    }
+
+    /// Waits until `haneul audit` finds nothing; panics with what it finds.
+    pub async fn audit(&self) {
+        let start = std::time::Instant::now();
+        loop {
+            let found = self.admin(Method::GET, "/admin/v1/audit").await;
+            let list = found
+                .as_ref()
+                .and_then(|v| v.get("findings"))
+                .and_then(Value::as_array)
+                .cloned();
+            if list.as_ref().is_some_and(Vec::is_empty) {
+                return;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "the audit finds: {}\n{}",
+                json!(list),
+                self.tail()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The ends of the logs, for a failed test.
+    pub fn tail(&self) -> String {
+        ["serve", "agent"]
+            .iter()
+            .map(|p| {
+                let text = std::fs::read_to_string(self.dir.join("log").join(format!("{p}.log")))
+                    .unwrap_or_default();
+                let lines: Vec<&str> = text.lines().rev().take(25).collect();
+                format!(
+                    "--- {p}\n{}",
+                    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+                )
+            })
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Process ids of serve and agent.
+    pub fn pids(&self) -> (Option<u32>, Option<u32>) {
+        (
+            self.serve.as_ref().map(Child::id),
+            self.agent.as_ref().map(Child::id),
+        )
+    }
+}
+
+fn end(child: &mut Option<Child>, signal: Signal) {
+    if let Some(mut c) = child.take() {
+        let _ = kill(Pid::from_raw(c.id() as i32), signal);
+        let _ = c.wait();
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        end(&mut self.agent, Signal::SIGTERM);
+        end(&mut self.serve, Signal::SIGTERM);
+        if std::thread::panicking() {
+            let note = format!("{}\n", self.tail());
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes());
+        }
+        if self.options.real {
+            // Guests and namespaces outlive our processes by design; a test takes them away.
+            let _ = self
+                .command()
+                .args(["down", "--purge", "--yes"])
+                .stdin(Stdio::null())
+                .output();
+        }
+        remove(&self.dir);
+    }
+}
+
+fn remove(dir: &Path) {
+    if std::env::var_os("HANEUL_KEEP").is_none() {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
