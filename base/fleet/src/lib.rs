@@ -127,6 +127,11 @@ impl Fleet {
         self.cloud_id
     }
 
+    /// The epoch of desired state; observations of an older one are about a state before a restore.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Asks a host for bytes; waits for its stream.
     pub async fn ask(&self, host: &str, what: Ask, timeout: Duration) -> Result<bytes::Bytes> {
         self.hub.ask(host, what, timeout).await

@@ -115,6 +115,30 @@ impl Jobs {
         .transpose()
     }
 
+    /// Ends the subject's running job without undoing it, because another takes its place in this very
+    /// transaction (a delete over whatever was going on). Answers the job that gave way.
+    pub async fn supersede(&self, tx: &mut Tx, subject: (&str, &str)) -> Result<Option<Job>> {
+        let Some(mut j) = self.running(tx, subject).await? else {
+            return Ok(None);
+        };
+        j.status = "cancelled".into();
+        j.error = Some("Another action took its place.".into());
+        self.save(tx, &mut j).await?;
+        Ok(Some(j))
+    }
+
+    /// All jobs of a subject, newest first.
+    pub async fn history(&self, tx: &mut Tx, subject: (&str, &str)) -> Result<Vec<Job>> {
+        tx.rows(
+            &format!("SELECT {COLUMNS} FROM job WHERE subject_kind = $1 AND subject_id = $2 ORDER BY created_at DESC, id"),
+            &[subject.0.into(), subject.1.into()],
+        )
+        .await?
+        .iter()
+        .map(job)
+        .collect()
+    }
+
     /// Lets the subject's running job go on, inside the transaction that changed what it waits for.
     pub async fn poke(&self, tx: &mut Tx, subject: (&str, &str)) -> Result<()> {
         match self.running(tx, subject).await? {

@@ -24,6 +24,10 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
               progress TEXT NOT NULL, error TEXT, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL);
           CREATE UNIQUE INDEX job_one_per_subject ON job(subject_kind, subject_id) WHERE status = 'running';
           CREATE INDEX job_by_deadline ON job(status, deadline)",
+}, Migration {
+    owner: "jobs",
+    number: 2,
+    sql: "CREATE INDEX job_by_subject ON job(subject_kind, subject_id, created_at)",
 }];
 
 /// A step of a saga.
