@@ -173,30 +173,35 @@ pub fn jobs(config: &Config, options: &JobsOptions) -> Result<()> {
         .unwrap_or(&JobsCommand::List { all: false })
     {
         JobsCommand::List { all } => {
-            let answer = get(
-                config,
-                if *all {
-                    "/admin/v1/jobs?all=true"
-                } else {
-                    "/admin/v1/jobs"
-                },
-            )?;
+            let answer = get(config, "/admin/v1/jobs")?;
+            // What is done or was cancelled needs nobody's attention.
+            let open = |j: &&Value| *all || !["done", "cancelled"].contains(&text(j, "status"));
+            let items: Vec<Value> = list(&answer, "jobs").iter().filter(open).cloned().collect();
             if options.json {
-                ui::json(&answer);
-                return Ok(());
-            }
-            let items = list(&answer, "jobs");
-            if items.is_empty() {
-                ui::line("No jobs.");
+                ui::json(&json!({ "jobs": items }));
+            } else if items.is_empty() {
+                ui::line(if *all {
+                    "No jobs."
+                } else {
+                    "Nothing is under way, and nothing has failed."
+                });
             } else {
+                let subject = |j: &Value| {
+                    let s = j.get("subject").cloned().unwrap_or_default();
+                    format!("{} {}", text(&s, "kind"), text(&s, "id"))
+                };
                 let keys = [
-                    "id", "kind", "state", "step", "progress", "deadline", "error",
+                    "id", "kind", "status", "step", "progress", "deadline", "error",
                 ];
+                let mut table = rows(&items, &keys);
+                for (row, job) in table.iter_mut().zip(&items) {
+                    row.insert(2, subject(job));
+                }
                 ui::table(
                     &[
-                        "ID", "KIND", "STATE", "STEP", "PROGRESS", "DEADLINE", "ERROR",
+                        "ID", "KIND", "SUBJECT", "STATUS", "STEP", "PROGRESS", "DEADLINE", "ERROR",
                     ],
-                    &rows(items, &keys),
+                    &table,
                 );
             }
         }
@@ -267,5 +272,38 @@ pub fn changes(config: &Config, options: &ChangesOptions) -> Result<()> {
         &["SEQ", "TIME", "KIND", "ID", "OPERATION", "ACTOR", "REQUEST"],
         &rows(list(&answer, "changes"), &keys),
     );
+    Ok(())
+}
+
+/// `haneul routes`: one line per route, sorted, for `docs/routes.txt`.
+pub fn routes(config: &Config) -> Result<()> {
+    let answer = get(config, "/admin/v1/routes")?;
+    let mut lines: Vec<String> = list(&answer, "routes")
+        .iter()
+        .map(|r| {
+            let versions = match (
+                r.get("since").and_then(Value::as_str),
+                r.get("until").and_then(Value::as_str),
+            ) {
+                (None, None) => "-".to_owned(),
+                (since, until) => format!(
+                    "{}..{}",
+                    since.unwrap_or_default(),
+                    until.unwrap_or_default()
+                ),
+            };
+            format!(
+                "{} {} {} {} {versions} {}:{}",
+                text(r, "path"),
+                text(r, "method"),
+                text(r, "handler"),
+                text(r, "rule"),
+                text(r, "file"),
+                cell(r.get("line")),
+            )
+        })
+        .collect();
+    lines.sort();
+    lines.iter().for_each(ui::line);
     Ok(())
 }

@@ -84,8 +84,7 @@ pub enum Command {
     /// Make the directories that serve and agent need (run by the systemd units)
     #[command(hide = true)]
     Prepare,
-    /// Print the route tables of all services (for docs/routes.txt)
-    #[command(hide = true)]
+    /// Every method and path that the cloud answers, with its handler and policy rule
     Routes,
     /// Print the version
     Version,

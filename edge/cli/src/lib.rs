@@ -57,7 +57,7 @@ pub struct Accelerator {
     pub why: String,
 }
 
-/// Runs every command but `serve`, `agent` and `routes`, which the binary wires itself.
+/// Runs every command but `serve` and `agent`, which the binary wires itself.
 pub fn execute(cli: &Cli, host: &dyn Host) -> ExitCode {
     match try_execute(cli, host) {
         Ok(code) => code,
@@ -94,7 +94,8 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
         Command::Audit { json } => admin::audit(&config, *json),
         Command::Jobs(command) => admin::jobs(&config, command).map(good),
         Command::Changes(options) => admin::changes(&config, options).map(good),
-        Command::Serve { .. } | Command::Agent | Command::Routes | Command::Version | Command::GuestImage { .. } => {
+        Command::Routes => admin::routes(&config).map(good),
+        Command::Serve { .. } | Command::Agent | Command::Version | Command::GuestImage { .. } => {
             Err(Error::internal("this command belongs to the binary"))
         }
     }

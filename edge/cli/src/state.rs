@@ -51,6 +51,11 @@ impl Deeds {
     }
 }
 
+/// Writes a secret that only its owner may read (the admin's password, at the first start of serve).
+pub fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    replace(path, format!("{secret}\n").as_bytes(), 0o600)
+}
+
 /// Writes a file whole or not at all.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;

@@ -84,7 +84,6 @@ fn supervisor(dir: &Dir) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["helper_supervisor", "--exact", "--ignored", "--nocapture"])
         .env("HANEUL_TEST_DIR", &dir.0)
-        .env("HANEUL_FAULT", "x=kill")
         .stdout(Stdio::null())
         .stderr(fs::File::create(dir.0.join("run.err")).unwrap())
         .spawn()
@@ -164,11 +163,7 @@ fn kills_what_does_not_stop() {
 #[test]
 fn restarts_with_growing_waits_and_hangup_is_nothing() {
     let dir = Dir::new();
-    script(
-        &dir,
-        "serve",
-        "date +%s%N >>times; echo \"fault=${HANEUL_FAULT:-none}\" >>faults; exit 3",
-    );
+    script(&dir, "serve", "date +%s%N >>times; exit 3");
     let mut run = supervisor(&dir);
     until("the first start", || !dir.read("times").is_empty());
     Ident::of(i32::try_from(run.id()).unwrap())
@@ -198,9 +193,6 @@ fn restarts_with_growing_waits_and_hangup_is_nothing() {
         "{}",
         dir.read("run.err")
     );
-    // An armed fault point acts once, or nothing would ever recover from it.
-    let faults = dir.read("faults");
-    assert!(faults.starts_with("fault=x=kill\nfault=none\n"), "{faults}");
     term(&run);
     assert!(run.wait().unwrap().success());
 }

@@ -100,17 +100,6 @@ impl Cmd {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
-    /// Runs it; whether it succeeded, and its standard output.
-    pub fn output(mut self) -> Result<(bool, String)> {
-        let output = self
-            .command
-            .output()
-            .with_context(|| format!("cannot run {}", self.text))?;
-        Ok((
-            output.status.success(),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-        ))
-    }
     /// Runs it; standard output goes to the person and comes back.
     pub fn tee(mut self) -> Result<(bool, String)> {
         use std::io::{BufRead, BufReader};
