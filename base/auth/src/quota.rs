@@ -64,6 +64,18 @@ pub async fn take(tx: &mut Tx, project: &str, resource: &str, n: i64, default: i
     .with_details(serde_json::json!({"resource": name, "limit": q.limit, "used": q.used, "asked": n})))
 }
 
+/// Counts `n` without a limit: what the cloud itself makes for a project (a default security group, a service
+/// port). [`give_back`] takes it off again.
+pub async fn count(tx: &mut Tx, project: &str, resource: &str, n: i64) -> Result<()> {
+    tx.exec(
+        "INSERT INTO quota(project_id, resource, used) VALUES($1, $2, $3)
+         ON CONFLICT(project_id, resource) DO UPDATE SET used = quota.used + excluded.used",
+        &[project.into(), resource.into(), n.into()],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Gives `n` back.
 pub async fn give_back(tx: &mut Tx, project: &str, resource: &str, n: i64) -> Result<()> {
     if n == 0 {
