@@ -177,6 +177,19 @@ impl Hypervisor for Fake {
         })
     }
 
+    fn stop(&self, id: Uuid, gently: bool) -> BoxFuture<'_, Result<(), Failure>> {
+        let _ = gently;
+        Box::pin(async move {
+            let record = self.lock().get(&id).cloned();
+            if let Some(mut record) = record {
+                record.state = GuestState::Stopped;
+                self.save(&record)?;
+                self.lock().insert(id, record);
+            }
+            Ok(())
+        })
+    }
+
     fn console_log(&self, id: Uuid, lines: Option<u32>) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
         let known = self.lock().contains_key(&id);
         Box::pin(async move {

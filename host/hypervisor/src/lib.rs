@@ -18,6 +18,9 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub mod fake;
+pub mod iso;
+pub mod kvm;
+pub mod qemu;
 
 /// A boxed future, so that the driver can be chosen at start (`Arc<dyn Hypervisor>`).
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -28,6 +31,9 @@ pub struct Resources {
     pub root: PathBuf,
     /// `qcow2` or `raw`.
     pub root_format: String,
+    /// File and format of the read-only image below a layer, as blockdev noted it: the layer's own header
+    /// is what a guest may have written, and is never believed.
+    pub backing: Option<(PathBuf, String)>,
     /// ISO image with the config drive, when the guest wants one.
     pub config_drive: Option<PathBuf>,
     /// Gives the open tap of a port when the driver starts a process; called only then.
@@ -62,6 +68,10 @@ pub trait Hypervisor: Send + Sync {
 
     /// Stops the process if there is one and forgets the record. Removing what is not there is fine.
     fn remove(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Stops the process (when `gently` by ACPI first, then hard) and keeps the record, so that the next [`Hypervisor::apply`]
+    /// starts it again: `haneul down`.
+    fn stop(&self, id: Uuid, gently: bool) -> BoxFuture<'_, Result<(), Failure>>;
 
     /// The end of the guest's serial log.
     fn console_log(&self, id: Uuid, lines: Option<u32>) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;
