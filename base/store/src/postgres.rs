@@ -89,10 +89,11 @@ async fn run(
                 if std::mem::take(&mut tx.logged) {
                     changed.send_modify(|n| *n += 1);
                 }
-                work.finish(Ok(()));
+                // Before the answer: who hears that a token is revoked finds every cache without it.
                 for hook in hooks {
                     hook();
                 }
+                work.finish(Ok(()));
                 return;
             }
             Err(e) => {

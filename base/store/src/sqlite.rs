@@ -52,11 +52,12 @@ async fn commit_batch(tx: &mut Tx, mut batch: Vec<Box<dyn Work>>, changed: &watc
             if std::mem::take(&mut tx.logged) {
                 changed.send_modify(|n| *n += 1);
             }
-            for work in batch {
-                work.finish(Ok(()));
-            }
+            // Before the answers: who hears that a token is revoked finds every cache without it.
             for hook in hooks {
                 hook();
+            }
+            for work in batch {
+                work.finish(Ok(()));
             }
         }
         Err(e) => {
