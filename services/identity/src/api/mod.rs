@@ -1,0 +1,69 @@
+//! The route table: one line per method and path. HEAD is answered wherever GET is.
+
+mod auth;
+mod common;
+mod domains;
+mod projects;
+mod roles;
+mod tags;
+mod users;
+mod versions;
+
+use crate::Identity;
+use haneul_http::{Routes, Service};
+use http::Method;
+use std::sync::Arc;
+
+#[rustfmt::skip]
+pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
+    Routes::new(Service::Identity, app.clone())
+        .public(Method::GET, "", versions::all)
+        .public(Method::GET, "/", versions::all)
+        .public(Method::GET, "/v3", versions::three)
+        .public(Method::GET, "/v3/", versions::three)
+
+        .public(Method::POST, "/v3/auth/tokens", auth::issue)
+        .get("/v3/auth/tokens", auth::validate, "identity:validate_token")
+        .delete("/v3/auth/tokens", auth::delete, "identity:revoke_token")
+        .get("/v3/auth/catalog", auth::catalog, "identity:get_auth_catalog")
+        .get("/v3/auth/projects", auth::projects, "identity:get_auth_projects")
+        .get("/v3/auth/domains", auth::domains, "identity:get_auth_domains")
+        .get("/v3/auth/system", auth::system, "identity:get_auth_system")
+
+        .get("/v3/domains", domains::list, "identity:list_domains")
+        .post("/v3/domains", domains::create, "identity:create_domain")
+        .get("/v3/domains/{domain_id}", domains::show, "identity:get_domain")
+        .patch("/v3/domains/{domain_id}", domains::update, "identity:update_domain")
+        .delete("/v3/domains/{domain_id}", domains::delete, "identity:delete_domain")
+
+        .get("/v3/projects", projects::list, "identity:list_projects")
+        .post("/v3/projects", projects::create, "identity:create_project")
+        .get("/v3/projects/{project_id}", projects::show, "identity:get_project")
+        .patch("/v3/projects/{project_id}", projects::update, "identity:update_project")
+        .delete("/v3/projects/{project_id}", projects::delete, "identity:delete_project")
+        .get("/v3/projects/{project_id}/tags", tags::list, "identity:list_project_tags")
+        .put("/v3/projects/{project_id}/tags", tags::replace, "identity:update_project_tags")
+        .delete("/v3/projects/{project_id}/tags", tags::clear, "identity:delete_project_tags")
+        .get("/v3/projects/{project_id}/tags/{value}", tags::check, "identity:get_project_tag")
+        .put("/v3/projects/{project_id}/tags/{value}", tags::add, "identity:create_project_tag")
+        .delete("/v3/projects/{project_id}/tags/{value}", tags::remove, "identity:delete_project_tag")
+
+        .get("/v3/users", users::list, "identity:list_users")
+        .post("/v3/users", users::create, "identity:create_user")
+        .get("/v3/users/{user_id}", users::show, "identity:get_user")
+        .patch("/v3/users/{user_id}", users::update, "identity:update_user")
+        .delete("/v3/users/{user_id}", users::delete, "identity:delete_user")
+        .public(Method::POST, "/v3/users/{user_id}/password", users::change_password)
+        .get("/v3/users/{user_id}/projects", projects::list_of_user, "identity:list_user_projects")
+
+        .get("/v3/roles", roles::list, "identity:list_roles")
+        .post("/v3/roles", roles::create, "identity:create_role")
+        .get("/v3/roles/{role_id}", roles::show, "identity:get_role")
+        .patch("/v3/roles/{role_id}", roles::update, "identity:update_role")
+        .delete("/v3/roles/{role_id}", roles::delete, "identity:delete_role")
+        .get("/v3/roles/{role_id}/implies", roles::implied, "identity:list_implied_roles")
+        .get("/v3/roles/{role_id}/implies/{implied_id}", roles::check_implied, "identity:get_implied_role")
+        .put("/v3/roles/{role_id}/implies/{implied_id}", roles::imply, "identity:create_implied_role")
+        .delete("/v3/roles/{role_id}/implies/{implied_id}", roles::unimply, "identity:delete_implied_role")
+        .get("/v3/role_inferences", roles::inferences, "identity:list_role_inference_rules")
+}

@@ -1,0 +1,258 @@
+//! /v3/users (API reference: Identity API v3, "Users").
+
+use super::common::{self, ID, Kind, Listing, NAME, OPTIONS, PASSWORD, TEXT, Take};
+use crate::Identity;
+use crate::logic::remove;
+use crate::model::{Domain, Project, User, missing};
+use crate::policy::{CreateUser, DeleteUser, GetUser, UpdateUser};
+use crate::store::{revoke, set_secret, user_by_name};
+use haneul_auth::{Secured, allow_create, fetch};
+use haneul_core::{Error, Result, clock, id};
+use haneul_http::{Body, FieldKind, Reply, Req, f};
+use haneul_store::{Actor, Query, System, Tx};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+static CREATE: Body = Body {
+    open: true,
+    fields: &[
+        f("name", NAME).req(),
+        f("domain_id", ID).null(),
+        f("default_project_id", ID).null(),
+        f("description", TEXT).null(),
+        f("enabled", FieldKind::Bool),
+        f("password", PASSWORD).null(),
+        f("options", OPTIONS),
+    ],
+};
+static UPDATE: Body = Body {
+    open: true,
+    fields: &[
+        f("name", NAME),
+        f("domain_id", ID).null(),
+        f("default_project_id", ID).null(),
+        f("description", TEXT).null(),
+        f("enabled", FieldKind::Bool),
+        f("password", PASSWORD).null(),
+        f("options", OPTIONS),
+    ],
+};
+static CHANGE_PASSWORD: Body = Body {
+    open: true,
+    fields: &[f("password", PASSWORD).req(), f("original_password", PASSWORD).req()],
+};
+
+pub(crate) fn show_view(base: &str, u: &User) -> Value {
+    let mut doc = common::view(base, "users", u);
+    common::remove(&mut doc, "password_set_at");
+    // Keystone leaves out what was never set.
+    if u.default_project_id.is_none() {
+        common::remove(&mut doc, "default_project_id");
+    }
+    if u.description.is_none() {
+        common::remove(&mut doc, "description");
+    }
+    common::put(&mut doc, "password_expires_at", Value::Null);
+    doc
+}
+
+/// GET /v3/users
+pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?.clone();
+    ctx.enforce("identity:list_users", &common::list_target(&ctx))?;
+    let listing = Listing::of(
+        &req,
+        &[
+            ("name", Kind::Column),
+            ("domain_id", Kind::Column),
+            ("enabled", Kind::Flag),
+            ("email", Kind::Member),
+            ("description", Kind::Member),
+        ],
+    )?;
+    let mut query = Query::new();
+    if let Some(own) = ctx.domain_scope() {
+        query = query.eq("domain_id", own);
+    }
+    let base = listing.base.clone();
+    let mut tx = app.db.read().await?;
+    let rows = listing.run::<User>(&mut tx, query, None, &|u| show_view(&base, u)).await?;
+    Ok(listing.reply("users", rows))
+}
+
+/// GET /v3/users/{user_id}
+pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
+    let (ctx, id, base) = (req.ctx()?.clone(), req.param("user_id").to_owned(), req.base.clone());
+    let user = fetch(&mut app.db.read().await?, &ctx, GetUser, &id).await?;
+    Ok(Reply::ok(&json!({"user": show_view(&base, &user)})))
+}
+
+fn clash(name: &str) -> Error {
+    common::conflict("user", format!("Duplicate entry found with name {name} at domain"))
+}
+
+/// A default project must be one, and not a domain; that the user has no role there is no error.
+async fn check_default(tx: &mut Tx, id: Option<&str>) -> Result<()> {
+    let Some(id) = id else { return Ok(()) };
+    if tx.find::<Domain>(id).await?.is_some() {
+        return Err(Error::field(
+            "user.default_project_id",
+            format!("User's default project ID cannot be a domain ID: {id} (default_project_id)"),
+        ));
+    }
+    if tx.find::<Project>(id).await?.is_none() {
+        return Err(missing("project", id).with_field("user.default_project_id"));
+    }
+    Ok(())
+}
+
+/// POST /v3/users
+pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?.clone();
+    let mut body = common::body(&mut req, "user", &CREATE).await?;
+    let base = req.base.clone();
+    let password = body.text("password");
+    let user = User {
+        id: id::hex(),
+        name: body.text("name").unwrap_or_default().trim().to_owned(),
+        domain_id: body.text("domain_id").unwrap_or_else(|| common::own_domain(&ctx)),
+        enabled: body.flag("enabled").unwrap_or(true),
+        default_project_id: body.text("default_project_id"),
+        description: body.text("description"),
+        options: body.object("options").unwrap_or_default(),
+        password_set_at: password.is_some().then(clock::now),
+        extra: body.rest(),
+    };
+    // Who may not create does not make us hash.
+    allow_create(&ctx, CreateUser, &user.target())?;
+    let hash = match password {
+        Some(p) => Some(app.hasher.hash(&p).await?),
+        None => None,
+    };
+    let asker = ctx.clone();
+    let made = app
+        .db
+        .write(&ctx.actor(), async move |tx| {
+            let grant = allow_create(&asker, CreateUser, &user.target())?;
+            if tx.find::<Domain>(&user.domain_id).await?.is_none() {
+                return Err(missing("domain", &user.domain_id).with_field("user.domain_id"));
+            }
+            check_default(tx, user.default_project_id.as_deref()).await?;
+            let made = tx.insert(&grant, &user).await?.ok_or_else(|| clash(&user.name))?;
+            if let Some(hash) = &hash {
+                set_secret(tx, &user.id, hash).await?;
+            }
+            Ok(made)
+        })
+        .await?;
+    Ok(Reply::created(&json!({"user": show_view(&base, &made)})))
+}
+
+/// PATCH /v3/users/{user_id}
+pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?.clone();
+    let id = req.param("user_id").to_owned();
+    let mut body = common::body(&mut req, "user", &UPDATE).await?;
+    common::same_id(&body, &id, "user")?;
+    let base = req.base.clone();
+    let password = body.nullable("password");
+    let hash = match &password {
+        Some(Some(p)) => {
+            fetch(&mut app.db.read().await?, &ctx, UpdateUser, &id).await?;
+            Some(app.hasher.hash(p).await?)
+        }
+        _ => None,
+    };
+    let (this, asker) = (app.clone(), ctx.clone());
+    let cleared = password == Some(None);
+    let now = app
+        .db
+        .write(&ctx.actor(), async move |tx| {
+            let found = fetch(tx, &asker, UpdateUser, &id).await?;
+            common::same_domain(&body, &found.domain_id, "user")?;
+            let mut body = body.clone();
+            let mut value = found.edit();
+            if let Some(name) = body.text("name").map(|n| n.trim().to_owned()) {
+                if user_by_name(tx, &found.domain_id, &name).await?.is_some_and(|u| u.id != id) {
+                    return Err(clash(&name));
+                }
+                value.name = name;
+            }
+            if let Some(p) = body.nullable("default_project_id") {
+                check_default(tx, p.as_deref()).await?;
+                value.default_project_id = p;
+            }
+            if let Some(d) = body.nullable("description") {
+                value.description = d;
+            }
+            if let Some(e) = body.flag("enabled") {
+                value.enabled = e;
+            }
+            if let Some(o) = body.object("options") {
+                common::merge_options(&mut value.options, o);
+            }
+            value.extra.extend(body.rest());
+            if let Some(hash) = &hash {
+                set_secret(tx, &id, hash).await?;
+                value.password_set_at = Some(clock::now());
+            } else if cleared {
+                crate::store::drop_secret(tx, &id).await?;
+                value.password_set_at = None;
+            }
+            if hash.is_some() || cleared || (found.enabled && !value.enabled) {
+                revoke(tx, "user", &id, this.config.token_seconds).await?;
+            }
+            this.invalidate(tx).await?;
+            tx.update(&found, &value).await
+        })
+        .await?;
+    Ok(Reply::ok(&json!({"user": show_view(&base, &now)})))
+}
+
+/// DELETE /v3/users/{user_id}
+pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?.clone();
+    let id = req.param("user_id").to_owned();
+    let (this, asker) = (app.clone(), ctx.clone());
+    app.db
+        .write(&ctx.actor(), async move |tx| {
+            let found = fetch(tx, &asker, DeleteUser, &id).await?;
+            remove::user_parts(tx, &id).await?;
+            this.invalidate(tx).await?;
+            tx.delete(&found).await
+        })
+        .await?;
+    Ok(Reply::no_content())
+}
+
+/// POST /v3/users/{user_id}/password: public, for the old password is the proof.
+pub(crate) async fn change_password(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
+    let id = req.param("user_id").to_owned();
+    let mut body = common::body(&mut req, "user", &CHANGE_PASSWORD).await?;
+    let request_id = req.request_id.to_string();
+    let old = body.text("original_password").unwrap_or_default();
+    let new = body.text("password").unwrap_or_default();
+    let known = app.db.read().await?.find::<User>(&id).await?.map(|u| u.value.id);
+    app.check_secret(known.as_deref(), &old).await?;
+    crate::logic::resolve::enabled_user(&mut app.db.read().await?, &id).await?;
+    let hash = app.hasher.hash(&new).await?;
+    let this = app.clone();
+    let actor = Actor {
+        user: id.clone(),
+        project: String::new(),
+        request_id,
+    };
+    app.db
+        .write(&actor, async move |tx| {
+            let found = tx.find::<User>(&id).await?.ok_or_else(Error::unauthorized)?;
+            let mut value = found.value.clone();
+            value.password_set_at = Some(clock::now());
+            set_secret(tx, &id, &hash).await?;
+            revoke(tx, "user", &id, this.config.token_seconds).await?;
+            this.invalidate(tx).await?;
+            // The old password was the permission.
+            tx.update(&System::of(found), &value).await
+        })
+        .await?;
+    Ok(Reply::no_content())
+}

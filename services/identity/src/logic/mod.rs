@@ -1,0 +1,8 @@
+//! Use cases, one file each.
+
+pub(crate) mod bootstrap;
+pub(crate) mod catalog;
+pub(crate) mod hashing;
+pub(crate) mod login;
+pub(crate) mod remove;
+pub(crate) mod resolve;

@@ -1,0 +1,81 @@
+//! What goes with a thing that goes.
+
+use crate::model::{AppCred, Group, ImpliedRole, Project, Role, User};
+use crate::store::{drop_assignments, drop_memberships, drop_secret};
+use haneul_core::Result;
+use haneul_store::{Query, Stored, System, Tx};
+
+async fn app_creds(tx: &mut Tx, query: Query) -> Result<()> {
+    for c in tx.list::<AppCred>(&query).await? {
+        drop_secret(tx, &c.id).await?;
+        tx.delete(&System::of(c)).await?;
+    }
+    Ok(())
+}
+
+/// All that hangs on a user: password, assignments, memberships, application credentials.
+pub(crate) async fn user_parts(tx: &mut Tx, id: &str) -> Result<()> {
+    drop_secret(tx, id).await?;
+    drop_assignments(tx, "actor_id", id).await?;
+    drop_memberships(tx, "user_id", id).await?;
+    app_creds(tx, Query::new().eq("user_id", id)).await
+}
+
+/// All that hangs on a group: assignments and memberships.
+pub(crate) async fn group_parts(tx: &mut Tx, id: &str) -> Result<()> {
+    drop_assignments(tx, "actor_id", id).await?;
+    drop_memberships(tx, "group_id", id).await
+}
+
+/// All that hangs on a project: assignments, application credentials, users' defaults.
+pub(crate) async fn project_parts(tx: &mut Tx, id: &str) -> Result<()> {
+    drop_assignments(tx, "target_id", id).await?;
+    app_creds(tx, Query::new().eq("project_id", id)).await?;
+    for u in tx.list::<User>(&Query::new().eq("default_project_id", id)).await? {
+        let mut value = u.value.clone();
+        value.default_project_id = None;
+        tx.update(&System::of(u), &value).await?;
+    }
+    Ok(())
+}
+
+/// The application credentials of a user for a project: they go when a role is taken from the user there
+/// (keystone/application_credential/core.py).
+pub(crate) async fn app_creds_on(tx: &mut Tx, user: &str, project: &str) -> Result<()> {
+    app_creds(tx, Query::new().eq("user_id", user).eq("project_id", project)).await
+}
+
+/// All that hangs on a role: assignments and inference rules.
+pub(crate) async fn role_parts(tx: &mut Tx, id: &str) -> Result<()> {
+    drop_assignments(tx, "role_id", id).await?;
+    for column in ["prior", "implied"] {
+        for rule in tx.list::<ImpliedRole>(&Query::new().eq(column, id)).await? {
+            tx.delete(&System::of(rule)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything in a domain that is about to go.
+pub(crate) async fn domain_contents(tx: &mut Tx, id: &str) -> Result<()> {
+    let inside = Query::new().eq("domain_id", id);
+    for p in tx.list::<Project>(&inside).await? {
+        project_parts(tx, &p.id).await?;
+        tx.delete(&System::of(p)).await?;
+    }
+    for g in tx.list::<Group>(&inside).await? {
+        group_parts(tx, &g.id).await?;
+        tx.delete(&System::of(g)).await?;
+    }
+    for u in tx.list::<User>(&inside).await? {
+        user_parts(tx, &u.id).await?;
+        // project_parts may have changed it in this transaction; it is loaded after that.
+        tx.delete(&System::of(u)).await?;
+    }
+    let roles: Vec<Stored<Role>> = tx.list(&inside).await?;
+    for r in roles {
+        role_parts(tx, &r.id).await?;
+        tx.delete(&System::of(r)).await?;
+    }
+    drop_assignments(tx, "target_id", id).await
+}

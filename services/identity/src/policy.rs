@@ -1,0 +1,212 @@
+//! Rules with Keystone's names and meaning (keystone/common/policies): `role:admin` acts on everything, a
+//! system reader sees everything, managers and readers of a domain act on and see what is in it, and
+//! everybody sees themselves.
+
+use crate::model::{
+    AppCred, Assignment, CatalogService, Domain, Endpoint, Group, ImpliedRole, Membership, Project, Region, Role, User,
+};
+use haneul_auth::RuleDefault;
+
+const ADMIN: &str = "rule:admin_required";
+const ANY: &str = "";
+const ADMIN_OR_SYSTEM_READER: &str = "rule:admin_required or (role:reader and system_scope:all)";
+/// Lists: the domain of the caller's token, set as the target by the handler.
+const DOMAIN_READER_LIST: &str =
+    "rule:admin_required or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.domain_id)s)";
+
+const USER_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:reader and token.domain.id:%(target.user.domain_id)s) or user_id:%(target.user.id)s";
+const USER_WRITE: &str = "rule:admin_required or (role:manager and token.domain.id:%(target.user.domain_id)s)";
+const USER_PROJECTS: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.user.domain_id)s) or user_id:%(target.user.id)s";
+
+const PROJECT_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.project.domain_id)s) or project_id:%(target.project.id)s";
+const PROJECT_WRITE: &str = "rule:admin_required or (role:manager and domain_id:%(target.project.domain_id)s)";
+
+const DOMAIN_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or token.domain.id:%(target.domain.id)s or token.project.domain.id:%(target.domain.id)s";
+
+const GROUP_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.group.domain_id)s)";
+const GROUP_WRITE: &str = "rule:admin_required or (role:manager and domain_id:%(target.group.domain_id)s)";
+const MEMBER_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)";
+const MEMBER_WRITE: &str = "rule:admin_required or (role:manager and domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)";
+
+const ROLE_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:manager and rule:domain_managed_target_role)";
+const ROLE_LIST: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:manager and domain_id:%(target.domain_id)s)";
+
+/// Actor and target of a grant are both of the domain of the caller's token.
+macro_rules! grant_in_domain {
+    ($role:literal, $more:literal) => {
+        concat!(
+            "(role:", $role, " and domain_id:%(target.user.domain_id)s and domain_id:%(target.project.domain_id)s", $more, ") or ",
+            "(role:", $role, " and domain_id:%(target.user.domain_id)s and domain_id:%(target.domain.id)s", $more, ") or ",
+            "(role:", $role, " and domain_id:%(target.group.domain_id)s and domain_id:%(target.project.domain_id)s", $more, ") or ",
+            "(role:", $role, " and domain_id:%(target.group.domain_id)s and domain_id:%(target.domain.id)s", $more, ")"
+        )
+    };
+}
+const GRANT_CHECK: &str = concat!(
+    "rule:admin_required or (role:reader and system_scope:all) or ",
+    grant_in_domain!("reader", " and (domain_id:%(target.role.domain_id)s or 'None':%(target.role.domain_id)s)")
+);
+const GRANT_LIST: &str = concat!(
+    "rule:admin_required or (role:reader and system_scope:all) or ",
+    grant_in_domain!("reader", "")
+);
+const GRANT_WRITE: &str = concat!(
+    "rule:admin_required or ",
+    grant_in_domain!("manager", " and rule:domain_managed_target_role and (domain_id:%(target.role.domain_id)s or 'None':%(target.role.domain_id)s)")
+);
+
+const APP_CRED_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or rule:owner";
+
+mod actions {
+    use super::*;
+    haneul_auth::actions! {
+        Domain {
+            GetDomain = "identity:get_domain" => DOMAIN_READ;
+            CreateDomain = "identity:create_domain" => ADMIN;
+            UpdateDomain = "identity:update_domain" => ADMIN;
+            DeleteDomain = "identity:delete_domain" => ADMIN;
+        }
+        Project {
+            GetProject = "identity:get_project" => PROJECT_READ;
+            CreateProject = "identity:create_project" => PROJECT_WRITE;
+            UpdateProject = "identity:update_project" => PROJECT_WRITE;
+            DeleteProject = "identity:delete_project" => PROJECT_WRITE;
+            ListProjectTags = "identity:list_project_tags" => PROJECT_READ;
+            GetProjectTag = "identity:get_project_tag" => PROJECT_READ;
+            UpdateProjectTags = "identity:update_project_tags" => PROJECT_WRITE;
+            CreateProjectTag = "identity:create_project_tag" => PROJECT_WRITE;
+            DeleteProjectTags = "identity:delete_project_tags" => PROJECT_WRITE;
+            DeleteProjectTag = "identity:delete_project_tag" => PROJECT_WRITE;
+        }
+        User {
+            GetUser = "identity:get_user" => USER_READ;
+            CreateUser = "identity:create_user" => USER_WRITE;
+            UpdateUser = "identity:update_user" => USER_WRITE;
+            DeleteUser = "identity:delete_user" => USER_WRITE;
+            ListUserProjects = "identity:list_user_projects" => USER_PROJECTS;
+            ListGroupsForUser = "identity:list_groups_for_user" => USER_PROJECTS;
+        }
+        Group {
+            GetGroup = "identity:get_group" => GROUP_READ;
+            CreateGroup = "identity:create_group" => GROUP_WRITE;
+            UpdateGroup = "identity:update_group" => GROUP_WRITE;
+            DeleteGroup = "identity:delete_group" => GROUP_WRITE;
+            ListUsersInGroup = "identity:list_users_in_group" => GROUP_READ;
+        }
+        Membership {
+            CheckUserInGroup = "identity:check_user_in_group" => MEMBER_READ;
+            AddUserToGroup = "identity:add_user_to_group" => MEMBER_WRITE;
+            RemoveUserFromGroup = "identity:remove_user_from_group" => MEMBER_WRITE;
+        }
+        Role {
+            GetRole = "identity:get_role" => ROLE_READ;
+            CreateRole = "identity:create_role" => ADMIN;
+            UpdateRole = "identity:update_role" => ADMIN;
+            DeleteRole = "identity:delete_role" => ADMIN;
+            GetDomainRole = "identity:get_domain_role" => ADMIN_OR_SYSTEM_READER;
+            CreateDomainRole = "identity:create_domain_role" => ADMIN;
+            UpdateDomainRole = "identity:update_domain_role" => ADMIN;
+            DeleteDomainRole = "identity:delete_domain_role" => ADMIN;
+        }
+        ImpliedRole {
+            GetImpliedRole = "identity:get_implied_role" => ADMIN_OR_SYSTEM_READER;
+            CreateImpliedRole = "identity:create_implied_role" => ADMIN;
+            DeleteImpliedRole = "identity:delete_implied_role" => ADMIN;
+        }
+        Assignment {
+            CheckGrant = "identity:check_grant" => GRANT_CHECK;
+            CreateGrant = "identity:create_grant" => GRANT_WRITE;
+            RevokeGrant = "identity:revoke_grant" => GRANT_WRITE;
+            CheckSystemGrantForUser = "identity:check_system_grant_for_user" => ADMIN_OR_SYSTEM_READER;
+            CreateSystemGrantForUser = "identity:create_system_grant_for_user" => ADMIN;
+            RevokeSystemGrantForUser = "identity:revoke_system_grant_for_user" => ADMIN;
+            CheckSystemGrantForGroup = "identity:check_system_grant_for_group" => ADMIN_OR_SYSTEM_READER;
+            CreateSystemGrantForGroup = "identity:create_system_grant_for_group" => ADMIN;
+            RevokeSystemGrantForGroup = "identity:revoke_system_grant_for_group" => ADMIN;
+        }
+        AppCred {
+            GetAppCred = "identity:get_application_credential" => APP_CRED_READ;
+            CreateAppCred = "identity:create_application_credential" => "rule:owner";
+            DeleteAppCred = "identity:delete_application_credential" => "rule:admin_required or rule:owner";
+        }
+        Region {
+            GetRegion = "identity:get_region" => ANY;
+        }
+        CatalogService {
+            GetService = "identity:get_service" => ADMIN_OR_SYSTEM_READER;
+        }
+        Endpoint {
+            GetEndpoint = "identity:get_endpoint" => ADMIN_OR_SYSTEM_READER;
+        }
+    }
+}
+pub(crate) use actions::*;
+
+const fn rule(name: &'static str, check: &'static str) -> RuleDefault {
+    RuleDefault { name, check }
+}
+
+/// Rules that other rules name, and those of lists and tokens.
+const MORE: [RuleDefault; 33] = [
+    rule("admin_required", "role:admin"),
+    rule("service_role", "role:service"),
+    rule("service_or_admin", "rule:admin_required or rule:service_role"),
+    rule("owner", "user_id:%(user_id)s"),
+    rule("admin_or_owner", "rule:admin_required or rule:owner"),
+    rule("token_subject", "user_id:%(target.token.user_id)s"),
+    rule("admin_or_token_subject", "rule:admin_required or rule:token_subject"),
+    rule("service_admin_or_token_subject", "rule:service_or_admin or rule:token_subject"),
+    rule(
+        "domain_managed_target_role",
+        "'manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s",
+    ),
+    rule(
+        "identity:check_token",
+        "rule:admin_required or (role:reader and system_scope:all) or rule:token_subject",
+    ),
+    rule(
+        "identity:validate_token",
+        "rule:admin_required or (role:reader and system_scope:all) or rule:service_role or rule:token_subject",
+    ),
+    rule("identity:revoke_token", "rule:admin_required or rule:token_subject"),
+    rule("identity:get_auth_catalog", ANY),
+    rule("identity:get_auth_projects", ANY),
+    rule("identity:get_auth_domains", ANY),
+    rule("identity:get_auth_system", ANY),
+    rule(
+        "identity:list_domains",
+        "rule:admin_required or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.domain_id)s)",
+    ),
+    rule("identity:list_projects", DOMAIN_READER_LIST),
+    rule("identity:list_users", DOMAIN_READER_LIST),
+    rule("identity:list_groups", DOMAIN_READER_LIST),
+    rule("identity:list_roles", ROLE_LIST),
+    rule("identity:list_domain_roles", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_implied_roles", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_role_inference_rules", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_grants", GRANT_LIST),
+    rule("identity:list_system_grants_for_user", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_system_grants_for_group", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_role_assignments", DOMAIN_READER_LIST),
+    rule("identity:list_role_assignments_for_tree", DOMAIN_READER_LIST),
+    rule("identity:list_application_credentials", APP_CRED_READ),
+    rule("identity:list_services", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_endpoints", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_regions", ANY),
+];
+
+/// All of identity's rules with their defaults.
+pub const RULES: &[RuleDefault] = &{
+    let mut all = [RuleDefault { name: "", check: "" }; MORE.len() + actions::RULES.len()];
+    let mut i = 0;
+    while i < MORE.len() {
+        all[i] = MORE[i];
+        i += 1;
+    }
+    let mut j = 0;
+    while j < actions::RULES.len() {
+        all[MORE.len() + j] = actions::RULES[j];
+        j += 1;
+    }
+    all
+};

@@ -1,0 +1,85 @@
+//! What was validated lately, by the SHA-256 of the token. An entry holds for one revocation sequence: a
+//! write that may change what any token is good for raises the sequence (`Identity::invalidate`), and every
+//! entry is read from the database again at its next use.
+//!
+//! The sequence is read before the database, so an entry made while a revocation commits counts as old.
+//! One process serves today and keeps the sequence in memory. When several do, each follows the row
+//! `identity.revocation` of the table `counter`, which the same transactions raise: on PostgreSQL by LISTEN
+//! before the commit is answered, with SQLite there is only one.
+
+use bytes::Bytes;
+use haneul_auth::context::CtxInner;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// Entries per shard at the most.
+const PER_SHARD: usize = 2048;
+const SHARDS: usize = 16;
+
+/// A validated token.
+pub(crate) struct Entry {
+    /// The revocation sequence that it holds for.
+    pub sequence: u64,
+    pub ctx: Arc<CtxInner>,
+    /// The answer of GET /v3/auth/tokens?nocatalog.
+    pub body: Bytes,
+    /// The same with the catalog, made when it is first asked for.
+    pub with_catalog: OnceLock<Bytes>,
+}
+
+type Key = [u8; 32];
+
+/// See the module.
+pub(crate) struct Cache {
+    shards: Vec<RwLock<HashMap<Key, Arc<Entry>>>>,
+    pub(crate) sequence: Arc<AtomicU64>,
+}
+
+impl Cache {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::new(HashMap::new())).collect(),
+            sequence: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// The sequence to note before reading the database.
+    pub(crate) fn now(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn key(token: &str) -> Key {
+        Sha256::digest(token.as_bytes()).into()
+    }
+
+    fn shard(&self, key: &Key) -> Option<&RwLock<HashMap<Key, Arc<Entry>>>> {
+        self.shards.get(usize::from(*key.first()?) % SHARDS)
+    }
+
+    /// The entry, if it still holds at `time`.
+    pub(crate) fn get(&self, key: &Key, time: i64) -> Option<Arc<Entry>> {
+        let shard = self.shard(key)?.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = shard.get(key)?;
+        (entry.sequence == self.now() && entry.ctx.expires_at > time).then(|| entry.clone())
+    }
+
+    pub(crate) fn put(&self, key: Key, entry: Arc<Entry>, time: i64) {
+        let Some(shard) = self.shard(&key) else { return };
+        let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+        if shard.len() >= PER_SHARD {
+            let now = self.now();
+            shard.retain(|_, e| e.sequence == now && e.ctx.expires_at > time);
+            // All of them good: forget every other one.
+            let mut keep = false;
+            if shard.len() >= PER_SHARD {
+                shard.retain(|_, _| {
+                    keep = !keep;
+                    keep
+                });
+            }
+        }
+        shard.insert(key, entry);
+    }
+}

@@ -1,0 +1,10 @@
+//! Tokens: what is inside ([`payload`]), how it is sealed ([`keys`]), and what was validated lately
+//! ([`cache`]).
+
+pub(crate) mod cache;
+pub(crate) mod keys;
+pub(crate) mod payload;
+
+pub(crate) use cache::{Cache, Entry};
+pub(crate) use keys::Keys;
+pub(crate) use payload::{Payload, Scope};
