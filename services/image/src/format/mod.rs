@@ -25,7 +25,7 @@ mod vhdx;
 mod vmdk;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::io;

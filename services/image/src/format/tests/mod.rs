@@ -1,7 +1,5 @@
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 mod accepted;
-mod build;
+pub(crate) mod build;
 mod hostile;
 mod hostile_foreign;
 mod mutate;

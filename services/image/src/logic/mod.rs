@@ -1,0 +1,19 @@
+//! One file per use case.
+
+pub(crate) mod create_image;
+pub(crate) mod delete_image;
+pub(crate) mod download;
+pub(crate) mod members;
+pub(crate) mod reconcile;
+pub(crate) mod update_image;
+pub(crate) mod upload;
+
+use crate::format::Refusal;
+use haneul_core::{Error, Kind};
+
+/// A refused image as Glance answers it: 415 with the cause (its InvalidImageData).
+pub(crate) fn refused(r: &Refusal) -> Error {
+    Error::new(Kind::UnsupportedMediaType, r.to_string())
+        .with_field("disk_format")
+        .with_details(serde_json::json!({"problem": r.problem, "remedy": r.remedy}))
+}
