@@ -87,8 +87,6 @@ impl Client {
         if let Some(token) = &self.token {
             headers.push(("x-auth-token", token));
         }
-        // Flavors by description, IPv6 keypairs and the like are old; this is new enough for all we ask.
-        headers.push(("openstack-api-version", "compute 2.37"));
         let body = body.into();
         self.runtime.block_on(async {
             tokio::time::timeout(self.limit, send(&self.peer, method, path, &headers, body))

@@ -64,7 +64,6 @@ const DEVICES: [(&str, &[&str], &str, bool); 5] = [
 
 /// Rules of the forms that the kernel-native network driver uses.
 const RULES: &str = "table inet haneul-probe {
-  map zones { type ifname : integer; elements = { \"hb0\" : 1 } }
   chain zone { type filter hook prerouting priority -310; ct zone set 1; }
   chain forward { type filter hook forward priority 0; policy drop; ct state established,related accept; meta mark 1 tcp dport 22 accept; }
   chain nat { type nat hook postrouting priority 100; masquerade; }

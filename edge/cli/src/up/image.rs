@@ -14,8 +14,9 @@ pub const NAME: &str = "haneul-guest";
 /// `haneul guest-image --out FILE`
 pub fn command(out: &Path) -> Result<()> {
     let step = Step::begin("guest image");
-    let work = std::env::temp_dir().join("haneul-guest-image");
     let out = std::path::absolute(out).at(out)?;
+    // Beside the result and not in /tmp, where anybody could have prepared it. It keeps downloaded packages.
+    let work = out.with_extension("work");
     let built = build(&work, &out, &step)?;
     step.done(format!("{built}: {}", out.display()));
     Ok(())

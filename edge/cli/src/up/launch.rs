@@ -97,10 +97,15 @@ pub fn wait_ready(config: &Config) -> Result<()> {
             Err(e) => why = e.public().to_owned(),
         }
         step.doing(&why);
-        if monotonic() > end {
+        let gone =
+            !systemd::manages(config) && PidFile::new(&config.run_dir(), "run").live().is_none();
+        if gone {
+            why = "`haneul run` has ended".to_owned();
+        }
+        if gone || monotonic() > end {
             step.fail(&why);
             return Err(failed(format!(
-                "the cloud did not get ready within 60 s: {why}\n{}",
+                "the cloud did not get ready: {why}\n{}",
                 last_words(config)
             )));
         }

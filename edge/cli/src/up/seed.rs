@@ -60,7 +60,7 @@ fn create(client: &Client, path: &str, key: &str, body: Value) -> Result<Value> 
 /// Flavors that are missing.
 pub fn flavors(client: &Client) -> Result<()> {
     let step = Step::begin("flavors");
-    let there = client.get("/compute/v2.1/flavors/detail?is_public=none")?;
+    let there = client.get("/compute/v2.1/flavors/detail?is_public=None")?;
     let names: Vec<&str> = admin::list(&there, "flavors")
         .iter()
         .map(|f| admin::text(f, "name"))
@@ -293,7 +293,7 @@ fn keypair(config: &Config, client: &Client, person: &Person) -> Result<PathBuf>
             client,
             "/compute/v2.1/os-keypairs",
             "keypair",
-            json!({"name": KEYPAIR, "public_key": text, "type": "ssh"}),
+            json!({"name": KEYPAIR, "public_key": text}),
         )?;
         made = true;
     }
@@ -318,7 +318,7 @@ pub fn first_server(
     let step = Step::begin("server");
     let found = client.get(&format!(
         "/compute/v2.1/servers/detail?name={}",
-        escape(&format!("^{SERVER}$"))
+        escape(SERVER)
     ))?;
     let there = admin::list(&found, "servers")
         .iter()
