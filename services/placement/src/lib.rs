@@ -6,8 +6,10 @@
 //!
 //! Knows nothing of servers: a consumer is an id.
 
+mod api;
 mod facade;
 mod model;
+mod names;
 mod policy;
 
 pub use facade::{Placement, ProviderState};
@@ -30,5 +32,6 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
               generation BIGINT NOT NULL, type TEXT NOT NULL);
           CREATE TABLE placement_allocation(consumer_id TEXT NOT NULL, provider_id TEXT NOT NULL, class TEXT NOT NULL,
               amount BIGINT NOT NULL, PRIMARY KEY(consumer_id, provider_id, class));
-          CREATE INDEX placement_allocation_by_provider ON placement_allocation(provider_id)",
+          CREATE INDEX placement_allocation_by_provider ON placement_allocation(provider_id);
+          CREATE TABLE placement_name(kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY(kind, name))",
 }];

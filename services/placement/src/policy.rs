@@ -1,23 +1,43 @@
-//! Rules and actions (Placement policies; default: admin and the service role).
+//! Rules and actions (Placement, "Policy Reference").
 
 use crate::ResourceProvider;
 
 /// Placement is the cloud's own book: administrators and services read and write it.
-const ADMIN_OR_SERVICE: &str = "role:admin or role:service";
+const BOOK: &str = "role:admin or role:service";
 
 haneul_auth::actions! {
     ResourceProvider {
-        List = "placement:resource_providers:list" => ADMIN_OR_SERVICE;
-        Create = "placement:resource_providers:create" => ADMIN_OR_SERVICE;
-        Show = "placement:resource_providers:show" => ADMIN_OR_SERVICE;
-        Update = "placement:resource_providers:update" => ADMIN_OR_SERVICE;
-        Delete = "placement:resource_providers:delete" => ADMIN_OR_SERVICE;
-        InventoriesShow = "placement:resource_providers:inventories:list" => ADMIN_OR_SERVICE;
-        InventoriesUpdate = "placement:resource_providers:inventories:update" => ADMIN_OR_SERVICE;
-        Usages = "placement:resource_providers:usages" => ADMIN_OR_SERVICE;
-        ProviderAllocations = "placement:resource_providers:allocations:list" => ADMIN_OR_SERVICE;
-        AllocationsManage = "placement:allocations:manage" => ADMIN_OR_SERVICE;
-        Candidates = "placement:allocation_candidates:list" => ADMIN_OR_SERVICE;
+        ClassesList = "placement:resource_classes:list" => BOOK;
+        ClassesCreate = "placement:resource_classes:create" => BOOK;
+        ClassesShow = "placement:resource_classes:show" => BOOK;
+        ClassesUpdate = "placement:resource_classes:update" => BOOK;
+        ClassesDelete = "placement:resource_classes:delete" => BOOK;
+        TraitsList = "placement:traits:list" => BOOK;
+        TraitsShow = "placement:traits:show" => BOOK;
+        TraitsUpdate = "placement:traits:update" => BOOK;
+        TraitsDelete = "placement:traits:delete" => BOOK;
+        List = "placement:resource_providers:list" => BOOK;
+        Create = "placement:resource_providers:create" => BOOK;
+        Show = "placement:resource_providers:show" => BOOK;
+        Update = "placement:resource_providers:update" => BOOK;
+        Delete = "placement:resource_providers:delete" => BOOK;
+        InventoriesList = "placement:resource_providers:inventories:list" => BOOK;
+        InventoriesShow = "placement:resource_providers:inventories:show" => BOOK;
+        InventoriesCreate = "placement:resource_providers:inventories:create" => BOOK;
+        InventoriesUpdate = "placement:resource_providers:inventories:update" => BOOK;
+        InventoriesDelete = "placement:resource_providers:inventories:delete" => BOOK;
+        Usages = "placement:resource_providers:usages" => BOOK;
+        ProviderAllocations = "placement:resource_providers:allocations:list" => BOOK;
+        AggregatesList = "placement:resource_providers:aggregates:list" => BOOK;
+        AggregatesUpdate = "placement:resource_providers:aggregates:update" => BOOK;
+        ProviderTraitsList = "placement:resource_providers:traits:list" => BOOK;
+        ProviderTraitsUpdate = "placement:resource_providers:traits:update" => BOOK;
+        ProviderTraitsDelete = "placement:resource_providers:traits:delete" => BOOK;
+        AllocationsList = "placement:allocations:list" => BOOK;
+        AllocationsUpdate = "placement:allocations:update" => BOOK;
+        AllocationsDelete = "placement:allocations:delete" => BOOK;
+        AllocationsManage = "placement:allocations:manage" => BOOK;
+        Candidates = "placement:allocation_candidates:list" => BOOK;
         ProjectUsages = "placement:usages" => "role:admin or role:service or (role:reader and project_id:%(project_id)s)";
     }
 }

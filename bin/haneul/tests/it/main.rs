@@ -1,0 +1,6 @@
+//! Acceptance tests: the built binary with separate processes. Lane `fake_*` runs on the fake drivers, lane
+//! `real_*` boots guests and needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod fake_create;
+mod setup;

@@ -1,0 +1,115 @@
+//! What most tests need: a cloud with an image, a flavor and a network.
+
+use haneul_testkit::{Client, Cloud, Options, eventually};
+use http::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A cloud that is ready for servers.
+pub struct Ready {
+    pub cloud: Cloud,
+    pub admin: Client,
+    pub image: String,
+    pub network: String,
+}
+
+pub fn options() -> Options {
+    Options::fake(env!("CARGO_BIN_EXE_haneul"))
+}
+
+pub fn id(v: &Value, pointer: &str) -> String {
+    v.pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no {pointer} in {v}"))
+        .to_owned()
+}
+
+impl Ready {
+    pub async fn new(options: Options) -> Ready {
+        let cloud = Cloud::start(options).await;
+        Ready::on(cloud).await
+    }
+
+    pub async fn on(cloud: Cloud) -> Ready {
+        let admin = cloud.admin_client().await;
+        let image = admin
+            .post("/image/v2/images", &json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"}))
+            .await
+            .expect(201);
+        let image = id(&image, "/id");
+        let octets = [("content-type", "application/octet-stream")];
+        let up = admin
+            .send(Method::PUT, &format!("/image/v2/images/{image}/file"), &octets, vec![0x42; 1 << 20])
+            .await;
+        assert_eq!(up.status, 204, "{}", up.text);
+        for (name, vcpus, ram, disk) in [("tiny", 1, 128, 1), ("small", 2, 512, 2), ("large", 4, 1024, 4)] {
+            admin
+                .post("/compute/v2.1/flavors", &json!({"flavor": {"name": name, "id": name, "vcpus": vcpus, "ram": ram, "disk": disk}}))
+                .await
+                .expect(200);
+        }
+        let network = admin.post("/network/v2.0/networks", &json!({"network": {"name": "net"}})).await.expect(201);
+        let network = id(&network, "/network/id");
+        admin
+            .post("/network/v2.0/subnets", &json!({"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.1.0.0/16", "name": "sub"}}))
+            .await
+            .expect(201);
+        Ready {
+            cloud,
+            admin,
+            image,
+            network,
+        }
+    }
+
+    /// Body of POST /servers.
+    pub fn server(&self, name: &str, flavor: &str) -> Value {
+        json!({"server": {"name": name, "imageRef": self.image, "flavorRef": flavor, "networks": [{"uuid": self.network}]}})
+    }
+
+    pub async fn create(&self, name: &str) -> String {
+        let v = self.admin.post("/compute/v2.1/servers", &self.server(name, "tiny")).await.expect(202);
+        id(&v, "/server/id")
+    }
+
+    pub async fn show(&self, server: &str) -> Option<Value> {
+        let a = self
+            .admin
+            .try_send(Method::GET, &format!("/compute/v2.1/servers/{server}"), &[], vec![])
+            .await?;
+        (a.status == 200).then_some(a.body["server"].clone())
+    }
+
+    /// Waits for a status; an ERROR that was not waited for ends the test.
+    pub async fn wait(&self, server: &str, status: &str) -> Value {
+        eventually(&format!("server {server} is {status}"), Duration::from_secs(20), || async {
+            let s = self.show(server).await?;
+            let now = s["status"].as_str().unwrap_or_default();
+            assert!(now == status || now != "ERROR", "{s}\n{}", self.cloud.tail());
+            (now == status).then_some(s)
+        })
+        .await
+    }
+
+    /// Waits until the server is not there any more.
+    pub async fn wait_gone(&self, server: &str) {
+        eventually(&format!("server {server} is gone"), Duration::from_secs(20), || async {
+            let a = self
+                .admin
+                .try_send(Method::GET, &format!("/compute/v2.1/servers/{server}"), &[], vec![])
+                .await?;
+            (a.status == 404).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn delete(&self, server: &str) {
+        let a = self.admin.delete(&format!("/compute/v2.1/servers/{server}")).await;
+        assert_eq!(a.status, 204, "{}", a.text);
+        self.wait_gone(server).await;
+    }
+
+    pub async fn action(&self, server: &str, body: Value) -> haneul_testkit::Answer {
+        self.admin.post(&format!("/compute/v2.1/servers/{server}/action"), &body).await
+    }
+}

@@ -1,0 +1,16 @@
+//! Version document (Placement API reference, "API Versions").
+
+use super::MAX;
+use crate::Placement;
+use haneul_core::Result;
+use haneul_http::{Reply, Req};
+use serde_json::json;
+use std::sync::Arc;
+
+/// GET /placement
+pub async fn versions(_app: Arc<Placement>, _req: Req) -> Result<Reply> {
+    Ok(Reply::ok(&json!({"versions": [{
+        "id": "v1.0", "status": "CURRENT", "min_version": "1.0", "max_version": MAX.to_string(),
+        "links": [{"rel": "self", "href": ""}]
+    }]})))
+}
