@@ -81,6 +81,7 @@ pub fn rules(r: &Router) -> Model {
         .rule("in", "iifname \"lo\" accept")
         .rule("in", "ct state established,related accept")
         .rule("in", "meta l4proto { icmp, ipv6-icmp } accept")
+        .rule("fw", "ct state established,related accept")
         // Metadata is each network's own: it never crosses a router.
         .rule("fw", "ip daddr 169.254.0.0/16 drop")
         .rule("fw", "ip saddr 169.254.0.0/16 drop");
@@ -102,7 +103,6 @@ pub fn rules(r: &Router) -> Model {
             t.rule("post", format!("oifname \"{gw}\" meta nfproto ipv4 snat ip to {own}"));
             // Untranslatable packets must not leave with inner addresses.
             t.rule("fw", format!("oifname \"{gw}\" meta nfproto ipv4 ct state invalid drop"));
-            t.rule("fw", format!("iifname \"{gw}\" ct state established,related accept"));
             t.rule("fw", format!("iifname \"{gw}\" ct status dnat accept"));
             t.rule("fw", format!("iifname \"{gw}\" meta nfproto ipv4 drop"));
         }

@@ -59,22 +59,22 @@ pub fn switch(known: &Known) -> Model {
         .map("from", "type ifname : verdict;")
         .map("to", "type ifname : mark;")
         .set("open", "type ifname;")
-        .set("down", "type ifname;")
         .base("pre", "type filter hook prerouting priority -300; policy accept;")
-        .rule("pre", "iifname @down drop")
         .rule("pre", "iifname vmap @from")
-        .rule("pre", "iifname \"ht*\" iifname != @open drop")
+        .rule("pre", "iifname \"ht*\" drop")
         .base("fw", "type filter hook forward priority -200; policy accept;")
-        .rule("fw", "oifname @down drop")
         .rule("fw", "meta mark set 0")
-        // Answers of our own DHCP responders need no rule of the guest's groups.
-        .rule("fw", "iifname \"hs*\" udp sport 67 udp dport 68 accept")
-        .rule("fw", "iifname \"hs*\" udp sport 547 udp dport 546 accept")
         .rule("fw", "oifname != \"ht*\" accept")
-        .rule("fw", "oifname @open accept")
-        .rule("fw", "ether type != { arp, ip, ip6 } drop")
         .rule("fw", "meta mark set oifname map @to")
-        .rule("fw", "meta mark 0 drop")
+        .rule("fw", "meta mark 0 goto unmarked")
+        .rule("fw", "iifname \"hs*\" jump service")
+        .rule("fw", "ether type { arp, ip, ip6 } accept")
+        .rule("fw", "drop")
+        .rule("unmarked", "oifname @open accept")
+        .rule("unmarked", "drop")
+        // Answers of our own DHCP responders need no rule of the guest's groups.
+        .rule("service", "udp sport 67 udp dport 68 meta mark set 0 accept")
+        .rule("service", "udp sport 547 udp dport 546 meta mark set 0 accept")
         .base("in", "type filter hook input priority -200; policy drop;");
     for p in known.ports.values() {
         let tap = format!("\"{}\"", names::tap(p.index));
@@ -83,9 +83,9 @@ pub fn switch(known: &Known) -> Model {
             .get(&p.network_id)
             .is_some_and(|n| n.admin_state_up);
         if !p.admin_state_up || !net_up {
-            guard.element("down", tap);
+            guard.pair("from", tap, "drop");
         } else if !p.port_security {
-            guard.element("open", tap);
+            guard.pair("from", tap.clone(), "accept").element("open", tap);
         } else if guard_port(guard, p) {
             guard
                 .pair("from", tap.clone(), format!("jump {}", port_chain('g', p)))
@@ -97,16 +97,36 @@ pub fn switch(known: &Known) -> Model {
         .map("zone", "typeof iifname : ct zone;")
         .map("egress", "type mark : verdict;")
         .map("ingress", "type mark : verdict;")
-        .set("stateless", "type mark;")
         .base("zones", "type filter hook prerouting priority -310; policy accept;")
         .rule("zones", "ct zone set iifname map @zone");
+    // Ports with stateless groups go without the table of connections: rules speak for both ways.
+    let stateless = known.ports.values().any(|p| is_stateless(known, p));
+    if stateless {
+        groups.set("stateless", "type mark;");
+        for (chain, map) in [("loose_out", "egress"), ("loose_in", "ingress")] {
+            groups.rule(chain, format!("{ND} accept"));
+            if map == "egress" {
+                groups
+                    .rule(chain, "udp sport 68 udp dport 67 accept")
+                    .rule(chain, "udp sport 546 udp dport 547 accept");
+            } else {
+                groups.rule(chain, "icmpv6 type nd-router-advert accept");
+            }
+            groups.rule(chain, format!("meta mark vmap @{map}")).rule(chain, "drop");
+        }
+    }
     for (chain, hook, map) in [
         ("out", "prerouting priority -150", "egress"),
         ("in", "forward priority 0", "ingress"),
     ] {
         groups
             .base(chain, &format!("type filter hook {hook}; policy accept;"))
-            .rule(chain, "meta mark 0 accept")
+            .rule(chain, "meta mark 0 accept");
+        if stateless {
+            groups.rule(chain, format!("meta mark @stateless goto loose_{chain}"));
+        }
+        groups
+            .rule(chain, "ct state established,related accept")
             // Neighbour discovery has no connections; whose addresses it may speak of is the guard's.
             .rule(chain, format!("{ND} accept"));
         if chain == "out" {
@@ -117,8 +137,7 @@ pub fn switch(known: &Known) -> Model {
             groups.rule(chain, "icmpv6 type nd-router-advert accept");
         }
         groups
-            .rule(chain, "meta mark != @stateless ct state established,related accept")
-            .rule(chain, "meta mark != @stateless ct state invalid drop")
+            .rule(chain, "ct state invalid drop")
             .rule(chain, format!("meta mark vmap @{map}"))
             .rule(chain, "drop");
     }
@@ -158,15 +177,16 @@ pub fn switch(known: &Known) -> Model {
             groups.rule(&chain, "drop");
             groups.pair(map, mark(p), format!("jump {chain}"));
         }
-        if p
-            .security_groups
-            .iter()
-            .any(|g| known.groups.get(g).is_some_and(|g| !g.stateful))
-        {
+        if is_stateless(known, p) {
             groups.element("stateless", mark(p));
         }
     }
     m
+}
+
+fn is_stateless(known: &Known, p: &Port) -> bool {
+    let mut groups = p.security_groups.iter().filter_map(|g| known.groups.get(g));
+    p.port_security && groups.any(|g| !g.stateful)
 }
 
 fn port_chain(letter: char, p: &Port) -> String {
@@ -208,6 +228,18 @@ fn guard_port(t: &mut Table, p: &Port) -> bool {
     let macs = macs.into_iter().collect::<Vec<_>>().join(", ");
     t.rule(&c, format!("meta mark set {}", mark(p)));
     t.rule(&c, format!("ether saddr != {{ {macs} }} drop"));
+    // Most packets are TCP from the port's own addresses: nothing below could object to them.
+    let own = |v4: bool| -> Vec<String> {
+        ids.iter()
+            .filter(|(_, n)| n.addr().is_ipv4() == v4 && n.prefix_len() == n.max_prefix_len())
+            .map(|(m, n)| format!("{} . {}", show_mac(*m), n.addr()))
+            .collect()
+    };
+    for (ether, field, list) in [("ip", "ip", own(true)), ("ip6", "ip6", own(false))] {
+        if !list.is_empty() {
+            t.rule(&c, format!("ether type {ether} meta l4proto tcp ether saddr . {field} saddr {{ {} }} accept", list.join(", ")));
+        }
+    }
     // A guest is no DHCP server and no router.
     t.rule(&c, "udp sport 67 udp dport 68 drop");
     t.rule(&c, "udp sport 547 udp dport 546 drop");

@@ -126,8 +126,9 @@ async fn a_real_client_gets_its_lease_and_its_documents() {
     let gb = lab.configure(b);
     ok(&format!("ip -n {gb} route add 169.254.169.254 via 10.0.1.2"));
     assert!(get(&gb, "/latest/meta-data/hostname").contains("beta"));
+    // Its own link-local address first has to be through with duplicate detection.
     let six = sh(&format!(
-        "ip netns exec {gb} sh -c 'sleep 1.5; curl -sS -m 2 -g \"http://[fe80::a9fe:a9fe%25eth0]/latest/meta-data/hostname\"'"
+        "ip netns exec {gb} curl -sS -m 8 --retry 20 --retry-delay 1 --retry-all-errors --retry-max-time 8 -g 'http://[fe80::a9fe:a9fe%25eth0]/latest/meta-data/hostname'"
     ));
     assert!(six.contains("beta"), "{six}");
     // And cannot ask for another's.

@@ -236,3 +236,29 @@ async fn the_driver_answers_for_unknown_and_removed_groups() {
     assert!(!alive(&mut s), "a tombstone takes away");
     lab.real.remove(Kind::SecurityGroup, all).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateless_group_needs_a_rule_for_each_way() {
+    if !able() {
+        return;
+    }
+    let mut lab = Lab::new();
+    let n = lab.network(&["10.0.1.0/24"]);
+    let plain = lab.group(vec![tcp_in(22)]);
+    let bare = lab.group(vec![tcp_in(22)]);
+    lab.group_mut(bare).stateful = false;
+    let a = lab.port(n, &["10.0.1.11"], &[plain]);
+    let b = lab.port(n, &["10.0.1.12"], &[bare]);
+    lab.apply().await;
+    let (ga, gb) = (lab.configure(a), lab.configure(b));
+    serve(&ga, "0.0.0.0:22");
+    serve(&gb, "0.0.0.0:22");
+    assert!(reaches(&ga, "10.0.1.12:22"), "in by its rule, out by the other");
+    assert!(!reaches(&gb, "10.0.1.11:22"), "the answer has no rule");
+    lab.group_mut(bare).rules.push(Rule { protocol: Some(6), ..rule(Direction::Ingress, EtherType::Ipv4) });
+    lab.apply().await;
+    assert!(reaches(&gb, "10.0.1.11:22"));
+    lab.group_mut(bare).stateful = true;
+    lab.apply().await;
+    assert!(reaches(&gb, "10.0.1.11:22"));
+}

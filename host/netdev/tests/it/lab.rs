@@ -155,7 +155,10 @@ impl Lab {
     fn of(id: Uuid, change: impl FnOnce(&mut RealConfig)) -> Lab {
         let tag = &id.simple().to_string()[..6];
         let host = format!("t{tag}-host");
-        ok(&format!("ip netns add {host} && ip -n {host} link set lo up"));
+        // A new namespace takes the real host's value at the moment, and another test may have it at 1.
+        ok(&format!(
+            "ip netns add {host} && ip -n {host} link set lo up && ip netns exec {host} sysctl -qw net.ipv4.ip_forward=0"
+        ));
         let dir = std::env::temp_dir().join(format!("netdev-{tag}"));
         let mut config = RealConfig::new(id, Uplink::Nat, &dir);
         config.lab_ports = true;

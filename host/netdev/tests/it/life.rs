@@ -15,8 +15,8 @@ fn traces(ours: &str) -> String {
             .map(|l| format!("{l}\n"))
             .collect()
     };
-    keep(sh("ip netns | cut -d' ' -f1 | grep -v -e '^h' -e '-host' ; true"))
-        + &keep(sh(&format!("ip netns | grep {ours}; true")))
+    keep(sh("ip netns 2>/dev/null | cut -d' ' -f1 | grep -v -e '^h' -e '-host' ; true"))
+        + &keep(sh(&format!("ip netns 2>/dev/null | grep {ours}; true")))
         + &keep(sh("ip -o link | cut -d' ' -f2 | sed 's/@.*//'"))
         + &sh("ip -o addr | awk '{print $2,$3,$4}'")
         + &sh("ip route; ip -6 route | sed 's/expires.*//'")
@@ -347,7 +347,7 @@ async fn killed_at_any_point_the_next_apply_repairs() {
         lab.restart();
         lab.real.purge().await.unwrap();
         let left = sh(&format!(
-            "ip netns | grep {0}-; ip -n {1} -o link | grep {0}; ip netns exec {1} nft list tables; ip netns exec {1} sysctl net.ipv4.ip_forward | grep 1$",
+            "ip netns 2>/dev/null | grep {0}-; ip -n {1} -o link | grep {0}; ip netns exec {1} nft list tables; ip netns exec {1} sysctl net.ipv4.ip_forward | grep 1$",
             lab.real.namespaces(0).0.replace("-sw", ""),
             lab.host
         ));

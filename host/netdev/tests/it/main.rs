@@ -9,3 +9,4 @@ mod groups;
 mod lab;
 mod life;
 mod routers;
+mod speed;
