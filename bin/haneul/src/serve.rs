@@ -2,14 +2,15 @@
 
 use crate::{admin, front};
 use haneul_cli::RELEASE;
+use haneul_auth::Policy;
 use haneul_compute::Compute;
 use haneul_core::config::Config;
 use haneul_core::{Error, Result};
-use haneul_fleet::Fleet;
+use haneul_fleet::{Fleet, ImageSource, ImageStream};
 use haneul_http::metrics::Metrics;
 use haneul_http::{RouteInfo, Server};
 use haneul_identity::Identity;
-use haneul_image::Image;
+use haneul_image::Images;
 use haneul_jobs::Jobs;
 use haneul_network::Network;
 use haneul_placement::Placement;
@@ -84,12 +85,12 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     .await?;
     let jobs = Jobs::new(db.clone());
     let fleet = Fleet::open(db.clone()).await?;
-    let identity = Arc::new(Identity::new(db.clone(), &config, control.join("fernet-keys"), &rules())?);
-    if let Some(password) = identity.bootstrap().await? {
-        haneul_cli::state::write_secret(&control.join("admin-password"), &password)?;
-    }
+    let identity = Arc::new(Identity::new(db.clone(), &config, control.join("fernet-keys"))?);
+    identity.set_policy(Arc::new(Policy::new(&rules(), &[])?));
+    first_password(&identity, &control.join("admin-password")).await?;
     let placement = Arc::new(Placement::new(db.clone()));
-    let image = Arc::new(Image::new(db.clone(), &config, control.join("images"))?);
+    let image = Images::new(db.clone(), &config)?;
+    image.reconcile().await?;
     let network = Network::new(db.clone(), &config, fleet.clone()).await?;
     let compute = Compute::new(
         db.clone(),
@@ -101,7 +102,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         network.clone(),
     );
     fleet.set_observers(vec![network.clone(), compute.clone()]);
-    fleet.set_images(image.clone());
+    fleet.set_images(Arc::new(Pulls(image.clone())));
     jobs.register(compute.sagas());
     let server = Server {
         auth: identity.clone(),
@@ -119,7 +120,9 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
             api = api.merge(table.into_router(&server));
         )*};
     }
-    mount!(identity, placement, image, network, compute);
+    mount!(identity, placement, network, compute);
+    routes.extend(image.routes().infos());
+    api = api.merge(image.router(&server));
     let app = Arc::new(App {
         config: config.clone(),
         db,
@@ -166,6 +169,34 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     }
     agents.abort();
     Ok(())
+}
+
+/// The first administrator's password: chosen at the first start, and on disk before the database has it, so
+/// that a kill in between loses nothing.
+async fn first_password(identity: &Identity, file: &Path) -> Result<()> {
+    let password = match std::fs::read_to_string(file) {
+        Ok(text) => text.trim().to_owned(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let new = haneul_core::id::secret(24);
+            haneul_cli::state::write_secret(file, &new)?;
+            new
+        }
+        Err(e) => return Err(e.into()),
+    };
+    identity.bootstrap(Some(password)).await?;
+    Ok(())
+}
+
+/// Agents pull images from the image service.
+struct Pulls(Arc<Images>);
+
+impl ImageSource for Pulls {
+    fn open<'a>(&'a self, id: &'a str) -> haneul_fleet::BoxFuture<'a, Result<ImageStream>> {
+        Box::pin(async move {
+            let (size, body) = self.0.bytes(id).await?;
+            Ok(ImageStream { size, body })
+        })
+    }
 }
 
 fn private_dir(dir: &Path) -> Result<()> {
