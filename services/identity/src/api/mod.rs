@@ -1,8 +1,13 @@
 //! The route table: one line per method and path. HEAD is answered wherever GET is.
 
+mod app_creds;
+mod assignments;
 mod auth;
+mod catalog;
 mod common;
 mod domains;
+mod grants;
+mod groups;
 mod projects;
 mod roles;
 mod tags;
@@ -66,4 +71,69 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .put("/v3/roles/{role_id}/implies/{implied_id}", roles::imply, "identity:create_implied_role")
         .delete("/v3/roles/{role_id}/implies/{implied_id}", roles::unimply, "identity:delete_implied_role")
         .get("/v3/role_inferences", roles::inferences, "identity:list_role_inference_rules")
+
+        .get("/v3/users/{user_id}/groups", groups::list_of_user, "identity:list_groups_for_user")
+        .get("/v3/users/{user_id}/application_credentials", app_creds::list, "identity:list_application_credentials")
+        .post("/v3/users/{user_id}/application_credentials", app_creds::create, "identity:create_application_credential")
+        .get("/v3/users/{user_id}/application_credentials/{application_credential_id}", app_creds::show, "identity:get_application_credential")
+        .delete("/v3/users/{user_id}/application_credentials/{application_credential_id}", app_creds::delete, "identity:delete_application_credential")
+
+        .get("/v3/groups", groups::list, "identity:list_groups")
+        .post("/v3/groups", groups::create, "identity:create_group")
+        .get("/v3/groups/{group_id}", groups::show, "identity:get_group")
+        .patch("/v3/groups/{group_id}", groups::update, "identity:update_group")
+        .delete("/v3/groups/{group_id}", groups::delete, "identity:delete_group")
+        .get("/v3/groups/{group_id}/users", groups::users, "identity:list_users_in_group")
+        .get("/v3/groups/{group_id}/users/{user_id}", groups::check_member, "identity:check_user_in_group")
+        .put("/v3/groups/{group_id}/users/{user_id}", groups::add_member, "identity:add_user_to_group")
+        .delete("/v3/groups/{group_id}/users/{user_id}", groups::remove_member, "identity:remove_user_from_group")
+
+        .get("/v3/role_assignments", assignments::list, "identity:list_role_assignments")
+        .get("/v3/projects/{project_id}/users/{user_id}/roles", grants::list, "identity:list_grants")
+        .get("/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", grants::check, "identity:check_grant")
+        .put("/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", grants::create, "identity:create_grant")
+        .delete("/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", grants::revoke, "identity:revoke_grant")
+        .get("/v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/inherited_to_projects", grants::list, "identity:list_grants")
+        .get("/v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/{role_id}/inherited_to_projects", grants::check, "identity:check_grant")
+        .put("/v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/{role_id}/inherited_to_projects", grants::create, "identity:create_grant")
+        .delete("/v3/OS-INHERIT/projects/{project_id}/users/{user_id}/roles/{role_id}/inherited_to_projects", grants::revoke, "identity:revoke_grant")
+        .get("/v3/projects/{project_id}/groups/{group_id}/roles", grants::list, "identity:list_grants")
+        .get("/v3/projects/{project_id}/groups/{group_id}/roles/{role_id}", grants::check, "identity:check_grant")
+        .put("/v3/projects/{project_id}/groups/{group_id}/roles/{role_id}", grants::create, "identity:create_grant")
+        .delete("/v3/projects/{project_id}/groups/{group_id}/roles/{role_id}", grants::revoke, "identity:revoke_grant")
+        .get("/v3/OS-INHERIT/projects/{project_id}/groups/{group_id}/roles/inherited_to_projects", grants::list, "identity:list_grants")
+        .get("/v3/OS-INHERIT/projects/{project_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects", grants::check, "identity:check_grant")
+        .put("/v3/OS-INHERIT/projects/{project_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects", grants::create, "identity:create_grant")
+        .delete("/v3/OS-INHERIT/projects/{project_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects", grants::revoke, "identity:revoke_grant")
+        .get("/v3/domains/{domain_id}/users/{user_id}/roles", grants::list, "identity:list_grants")
+        .get("/v3/domains/{domain_id}/users/{user_id}/roles/{role_id}", grants::check, "identity:check_grant")
+        .put("/v3/domains/{domain_id}/users/{user_id}/roles/{role_id}", grants::create, "identity:create_grant")
+        .delete("/v3/domains/{domain_id}/users/{user_id}/roles/{role_id}", grants::revoke, "identity:revoke_grant")
+        .get("/v3/OS-INHERIT/domains/{domain_id}/users/{user_id}/roles/inherited_to_projects", grants::list, "identity:list_grants")
+        .get("/v3/OS-INHERIT/domains/{domain_id}/users/{user_id}/roles/{role_id}/inherited_to_projects", grants::check, "identity:check_grant")
+        .put("/v3/OS-INHERIT/domains/{domain_id}/users/{user_id}/roles/{role_id}/inherited_to_projects", grants::create, "identity:create_grant")
+        .delete("/v3/OS-INHERIT/domains/{domain_id}/users/{user_id}/roles/{role_id}/inherited_to_projects", grants::revoke, "identity:revoke_grant")
+        .get("/v3/domains/{domain_id}/groups/{group_id}/roles", grants::list, "identity:list_grants")
+        .get("/v3/domains/{domain_id}/groups/{group_id}/roles/{role_id}", grants::check, "identity:check_grant")
+        .put("/v3/domains/{domain_id}/groups/{group_id}/roles/{role_id}", grants::create, "identity:create_grant")
+        .delete("/v3/domains/{domain_id}/groups/{group_id}/roles/{role_id}", grants::revoke, "identity:revoke_grant")
+        .get("/v3/OS-INHERIT/domains/{domain_id}/groups/{group_id}/roles/inherited_to_projects", grants::list, "identity:list_grants")
+        .get("/v3/OS-INHERIT/domains/{domain_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects", grants::check, "identity:check_grant")
+        .put("/v3/OS-INHERIT/domains/{domain_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects", grants::create, "identity:create_grant")
+        .delete("/v3/OS-INHERIT/domains/{domain_id}/groups/{group_id}/roles/{role_id}/inherited_to_projects", grants::revoke, "identity:revoke_grant")
+        .get("/v3/system/users/{user_id}/roles", grants::list, "identity:list_system_grants_for_user")
+        .get("/v3/system/users/{user_id}/roles/{role_id}", grants::check, "identity:check_system_grant_for_user")
+        .put("/v3/system/users/{user_id}/roles/{role_id}", grants::create, "identity:create_system_grant_for_user")
+        .delete("/v3/system/users/{user_id}/roles/{role_id}", grants::revoke, "identity:revoke_system_grant_for_user")
+        .get("/v3/system/groups/{group_id}/roles", grants::list, "identity:list_system_grants_for_group")
+        .get("/v3/system/groups/{group_id}/roles/{role_id}", grants::check, "identity:check_system_grant_for_group")
+        .put("/v3/system/groups/{group_id}/roles/{role_id}", grants::create, "identity:create_system_grant_for_group")
+        .delete("/v3/system/groups/{group_id}/roles/{role_id}", grants::revoke, "identity:revoke_system_grant_for_group")
+
+        .get("/v3/regions", catalog::regions, "identity:list_regions")
+        .get("/v3/regions/{region_id}", catalog::region, "identity:get_region")
+        .get("/v3/services", catalog::services, "identity:list_services")
+        .get("/v3/services/{service_id}", catalog::service, "identity:get_service")
+        .get("/v3/endpoints", catalog::endpoints, "identity:list_endpoints")
+        .get("/v3/endpoints/{endpoint_id}", catalog::endpoint, "identity:get_endpoint")
 }

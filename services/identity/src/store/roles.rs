@@ -1,8 +1,8 @@
 //! Which roles somebody effectively has: directly, by groups, inherited, implied.
 
-use crate::model::{Assignment, ImpliedRole, Membership, Project, Role, TargetKind, User};
+use crate::model::{Assignment, ImpliedRole, Membership, Project, Role, TargetKind};
 use haneul_core::Result;
-use haneul_store::{Query, Stored, System, Tx, V};
+use haneul_store::{Query, System, Tx};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All roles by id, and what implies what. Small tables, read whole.
@@ -132,15 +132,6 @@ pub(crate) async fn drop_memberships(tx: &mut Tx, column: &str, id: &str) -> Res
         tx.delete(&System::of(m)).await?;
     }
     Ok(())
-}
-
-/// The members of a group.
-pub(crate) async fn members(tx: &mut Tx, group: &str) -> Result<Vec<Stored<User>>> {
-    tx.list(&Query::new().raw(
-        "id IN (SELECT user_id FROM identity_membership WHERE group_id = {})",
-        vec![V::from(group)],
-    ))
-    .await
 }
 
 /// Ids of all members of all groups, for effective assignments.
