@@ -150,10 +150,10 @@ fn write(
     // Space is taken at once, so that a full disk shows before the bytes are moved.
     if image.size > 0 {
         let all = i64::try_from(image.size).unwrap_or(i64::MAX);
-        match nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, all) {
-            Err(nix::errno::Errno::ENOSPC) => return Err(io(nix::errno::Errno::ENOSPC.into())),
-            // Not every file system has it.
-            _ => {}
+        let taken = nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, all);
+        // Not every file system has it; what counts is only "no space".
+        if taken == Err(nix::errno::Errno::ENOSPC) {
+            return Err(io(nix::errno::Errno::ENOSPC.into()));
         }
     }
     let mut hash = Sha512::new();

@@ -23,7 +23,21 @@ pub(crate) fn open(dir: &Path) -> io::Result<File> {
 
 /// Cheap look whether [`rotate`] has work.
 pub(crate) fn is_full(dir: &Path) -> bool {
-    fs::metadata(dir.join(NAME)).is_ok_and(|m| m.len() > LIMIT)
+    past_limit(&dir.join(NAME))
+}
+
+fn past_limit(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.len() > LIMIT)
+}
+
+/// Empties QEMU's own log when it has grown past [`LIMIT`]: what a start wrote is long read by then, and a
+/// guest may be able to make QEMU complain without end.
+pub(crate) fn bound_log(dir: &Path, name: &str) -> io::Result<()> {
+    let path = dir.join(name);
+    if past_limit(&path) {
+        OpenOptions::new().write(true).open(path)?.set_len(0)?;
+    }
+    Ok(())
 }
 
 /// Moves the last [`LIMIT`] bytes aside and empties the log. QEMU has the file open for appending, so

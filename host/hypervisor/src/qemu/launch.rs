@@ -86,21 +86,12 @@ fn open_log(dir: &Path, request_id: &str) -> io::Result<(File, String)> {
     Ok((file, name))
 }
 
-/// The end of the newest log of QEMU, for the administrator.
-pub(crate) fn log_tail(dir: &Path, request_id: &str) -> String {
-    let name = open_log_name(request_id);
-    let text = fs::read(dir.join(name)).unwrap_or_default();
+/// The end of QEMU's log of the last start, for the administrator.
+pub(crate) fn log_tail(entry: &Entry) -> String {
+    let name = entry.record().map_or_else(String::new, |r| r.log);
+    let text = fs::read(entry.dir.join(name)).unwrap_or_default();
     let from = text.len().saturating_sub(2000);
     String::from_utf8_lossy(text.get(from..).unwrap_or_default()).trim().to_owned()
-}
-
-fn open_log_name(request_id: &str) -> String {
-    let safe: String = request_id
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-        .take(64)
-        .collect();
-    format!("qemu-{safe}.log")
 }
 
 /// Makes the guest's directory durable before anything is put there.
@@ -173,6 +164,7 @@ impl Inner {
             accelerator: self.accelerator.kind.clone(),
             qemu: self.version.clone(),
             qmp: QMP.into(),
+            log: String::new(),
             devices: Vec::new(),
             phase: Phase::Starting,
             process: None,
@@ -241,7 +233,8 @@ impl Inner {
             nics: &nics,
         });
         record.devices = devices;
-        let (mut log, _) = open_log(dir, &desired.request_id).map_err(io)?;
+        let (mut log, name) = open_log(dir, &desired.request_id).map_err(io)?;
+        record.log = name;
         let _ = writeln!(log, "haneul: start of {} for {}", desired.id, desired.request_id);
 
         record.save(dir).map_err(io)?;
@@ -276,7 +269,7 @@ impl Inner {
         })
         .map_err(|e| hypervisor_error("the hypervisor could not be started", e))?;
         fault_point!("hypervisor.qemu.after-exec", internal("fault point"));
-        let live = Live::watch(process.pid, pidfd, dir, QMP, self.watch(entry)).map_err(internal)?;
+        let live = Live::watch(process.pid, pidfd, dir, &record, self.watch(entry)).map_err(internal)?;
         record.process = Some(process);
         record.phase = Phase::Up;
         {
@@ -343,7 +336,7 @@ impl Inner {
                     record.phase = Phase::Up;
                     record.save(&entry.dir)?;
                 }
-                Some(Live::watch(process.pid, pidfd, &entry.dir, &record.qmp, self.watch(entry))?)
+                Some(Live::watch(process.pid, pidfd, &entry.dir, &record, self.watch(entry))?)
             }
             None => {
                 if record.process.is_some() || record.phase != Phase::PoweredOff {

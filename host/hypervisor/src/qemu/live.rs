@@ -3,6 +3,7 @@
 use super::console;
 use super::process;
 use super::qmp::{Event, Qmp, QmpError};
+use super::record::Record;
 use serde_json::Value;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -73,7 +74,7 @@ impl Live {
         pid: i32,
         pidfd: OwnedFd,
         dir: &Path,
-        qmp: &str,
+        record: &Record,
         watch: Arc<dyn Watch>,
     ) -> std::io::Result<Self> {
         // SAFETY: an `OwnedFd` always gives the same open descriptor and closes it only when the `AsyncFd`
@@ -86,10 +87,11 @@ impl Live {
             qmp: None,
         });
         let handle = Arc::clone(&pidfd);
-        let (socket, hold) = super::launch::socket_path(dir, qmp)?;
+        let (socket, hold) = super::launch::socket_path(dir, &record.qmp)?;
         let watcher = Watcher {
             pid,
             dir: dir.to_path_buf(),
+            log: record.log.clone(),
             socket,
             _hold: hold,
             send,
@@ -166,6 +168,8 @@ enum Never {}
 struct Watcher {
     pid: i32,
     dir: PathBuf,
+    /// Name of QEMU's own log.
+    log: String,
     socket: PathBuf,
     /// Keeps `socket` meaning something when it is a path through an open directory.
     _hold: Option<std::fs::File>,
@@ -198,6 +202,9 @@ impl Watcher {
     async fn bound_console(&self, look: &mut tokio::time::Interval) -> Never {
         loop {
             look.tick().await;
+            if let Err(e) = console::bound_log(&self.dir, &self.log) {
+                tracing::debug!(pid = self.pid, error = %e, "QEMU's log cannot be cut");
+            }
             if console::is_full(&self.dir) {
                 let dir = self.dir.clone();
                 let done = tokio::task::spawn_blocking(move || console::rotate(&dir)).await;

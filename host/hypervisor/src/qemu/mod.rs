@@ -498,7 +498,7 @@ fn observed(entry: &Entry) -> Option<ObservedGuest> {
         id: r.id,
         epoch: r.epoch,
         generation: r.generation,
-        settled: as_wanted && !busy && failure.is_none(),
+        settled: as_wanted && failure.is_none(),
         state,
         failure,
         soft_reboots: r.soft_reboots,

@@ -101,7 +101,7 @@ impl Inner {
         }
         let live;
         (guard, live) = self.launch(&entry, guard, order, desired, resources).await?;
-        self.await_start(&entry, &live, desired).await?;
+        self.await_start(&entry, &live).await?;
         self.fit_disk(&entry, &live, desired).await?;
         drop(guard);
         Ok(self.answer(&entry))
@@ -131,7 +131,6 @@ impl Inner {
         let mut o = observed(entry).unwrap_or_else(|| {
             super::blank(entry.id, haneul_agent_api::GuestState::Stopped, internal("no record"))
         });
-        // The caller may still hold the guest's lock, which looks like work under way.
         o.settled = o.failure.is_none();
         o
     }
@@ -210,6 +209,7 @@ impl Inner {
             accelerator: self.accelerator.kind.clone(),
             qemu: self.version.clone(),
             qmp: "qmp".into(),
+            log: String::new(),
             devices: Vec::new(),
             phase: Phase::Off,
             process: None,
@@ -229,12 +229,12 @@ impl Inner {
     }
 
     /// Waits until a process that was just started answers.
-    async fn await_start(&self, entry: &Arc<Entry>, live: &Live, desired: &Guest) -> Result<(), Failure> {
+    async fn await_start(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
         if live.until(START_DEADLINE, |s| s.gone || s.qmp.is_some()).await && !live.is_gone() {
             return Ok(());
         }
         let gone = live.is_gone();
-        let tail = launch::log_tail(&entry.dir, &desired.request_id);
+        let tail = launch::log_tail(entry);
         if !gone {
             live.kill().await;
         }
@@ -255,10 +255,16 @@ impl Inner {
         desired: &Guest,
         resources: &Resources,
     ) -> Result<ObservedGuest, Failure> {
-        if live.run() == Run::Unknown && !live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Unknown).await {
-            return Err(hung("the monitor has not answered since the guest was adopted"));
-        }
         let record = entry.record();
+        if live.run() == Run::Unknown {
+            // It may be the start of an apply that was dropped.
+            let started = record.as_ref().and_then(|r| r.process.as_ref()).map_or(0, |p| p.started_at);
+            if clock::now() - started < START_DEADLINE.as_micros() as i64 {
+                self.await_start(entry, live).await?;
+            } else if !live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Unknown).await {
+                return Err(hung("the monitor has not answered since the guest was adopted"));
+            }
+        }
         let newer = record.as_ref().is_none_or(|r| (r.epoch, r.generation) < order);
         if live.run() == Run::Shutdown && !newer && !record.as_ref().is_some_and(powerdown_is_ours) {
             // The guest's own wish, seen before the watcher dealt with it.
@@ -440,7 +446,7 @@ impl Inner {
 
     /// The watcher saw the guest switch off.
     pub(crate) async fn after_shutdown(self: Arc<Self>, entry: Arc<Entry>, pid: i32) {
-        let _guard = Arc::clone(&entry.op).lock_owned().await;
+        let guard = Arc::clone(&entry.op).lock_owned().await;
         let Some(live) = entry.live().filter(|l| l.pid == pid && l.run() == Run::Shutdown) else {
             return;
         };
@@ -449,12 +455,13 @@ impl Inner {
         {
             tracing::error!(guest = %entry.id, message = e.message, detail = e.detail, "recording a power-off failed");
         }
+        drop(guard);
         let _ = self.events.send(entry.id);
     }
 
     /// The watcher saw the process end.
     pub(crate) async fn after_end(self: Arc<Self>, entry: Arc<Entry>, pid: i32) {
-        let _guard = Arc::clone(&entry.op).lock_owned().await;
+        let guard = Arc::clone(&entry.op).lock_owned().await;
         // Whoever ended it on purpose has forgotten it already.
         if entry.view().live.as_ref().is_none_or(|l| l.pid != pid) {
             return;
@@ -463,6 +470,7 @@ impl Inner {
         if let Err(e) = self.forget(&entry, Phase::Off).await {
             tracing::error!(guest = %entry.id, message = e.message, detail = e.detail, "recording an end failed");
         }
+        drop(guard);
         let _ = self.events.send(entry.id);
     }
 

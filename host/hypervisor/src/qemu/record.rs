@@ -89,6 +89,9 @@ pub struct Record {
     pub qemu: String,
     /// The monitor's socket, relative to the guest's directory.
     pub qmp: String,
+    /// QEMU's own log, in the same place.
+    #[serde(default)]
+    pub log: String,
     pub devices: Vec<Device>,
     pub phase: Phase,
     #[serde(default)]

@@ -43,7 +43,11 @@ pub struct Host {
 
 impl Host {
     pub fn new(code: &[u8]) -> Self {
-        let dir = std::env::temp_dir().join(format!("hnh-{}", Uuid::new_v4().simple()));
+        Self::below(code, "")
+    }
+
+    pub fn below(code: &[u8], more: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("hnh-{}{more}", Uuid::new_v4().simple()));
         fs::create_dir_all(&dir).unwrap();
         let mut sector = code.to_vec();
         sector.resize(510, 0);
@@ -163,10 +167,15 @@ impl Drop for Host {
             std::thread::sleep(Duration::from_millis(10));
         }
         for group in self.cgroups() {
-            for child in fs::read_dir(&group).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir(child.path());
+            for _ in 0..100 {
+                for child in fs::read_dir(&group).into_iter().flatten().flatten() {
+                    let _ = fs::remove_dir(child.path());
+                }
+                if fs::remove_dir(&group).is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
-            let _ = fs::remove_dir(&group);
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
