@@ -31,6 +31,7 @@ use haneul_core::{Error, Result};
 use haneul_http::{Routes, Server};
 use haneul_store::{Db, Tx};
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use policy::RULES;
@@ -43,6 +44,8 @@ pub struct Images {
     max_bytes: u64,
     /// Keys of the uploads that run in this process.
     live: Mutex<HashSet<String>>,
+    /// Whether a task waits to clean up again.
+    mending: AtomicBool,
 }
 
 /// An image as other services see it: one that the caller may use, with bytes.
@@ -81,6 +84,7 @@ impl Images {
             files: store::Files::open(dir, config.image.reserve_bytes)?,
             max_bytes: config.image.max_bytes,
             live: Mutex::default(),
+            mending: AtomicBool::new(false),
         }))
     }
 

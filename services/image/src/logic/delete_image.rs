@@ -5,9 +5,10 @@ use crate::policy::DeleteImage;
 use crate::store::{image_delete, image_fetch, trash_put};
 use haneul_auth::Ctx;
 use haneul_core::{Error, Result, fault_point};
+use std::sync::Arc;
 
 /// Deletes the row and removes the bytes. An upload that is under way finds the row gone and cleans up.
-pub(crate) async fn run(app: &Images, ctx: &Ctx, id: &str) -> Result<()> {
+pub(crate) async fn run(app: &Arc<Images>, ctx: &Ctx, id: &str) -> Result<()> {
     let (ctx_, id) = (ctx.clone(), id.to_owned());
     let file = app
         .db
@@ -31,7 +32,8 @@ pub(crate) async fn run(app: &Images, ctx: &Ctx, id: &str) -> Result<()> {
     if let Some(file) = file {
         // The image is deleted whatever happens to its file; the reconciler tries again.
         if let Err(e) = app.discard(&file).await {
-            tracing::warn!(file, error = %e, "removing the bytes of a deleted image failed");
+            tracing::warn!(file, error = %e, "removing the bytes of a deleted image failed; trying again");
+            app.mend_later();
         }
     }
     Ok(())

@@ -4,13 +4,20 @@
 use crate::Images;
 use crate::model::{Image, Status};
 use crate::store::{image_update, images_saving, trash_list, trash_remove};
-use haneul_core::Result;
+use haneul_core::{Result, fault_point};
 use haneul_store::{Actor, System};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Between two tries of a clean-up that failed.
+const MEND_AGAIN: Duration = Duration::from_secs(5);
 
 impl Images {
     /// Removes a file that [`crate::store::trash_put`] noted, and then the note.
     pub(crate) async fn discard(&self, file: &str) -> Result<()> {
         self.remove_file(file).await?;
+        fault_point!("image.delete.removed");
         let file = file.to_owned();
         self.db
             .write(&Actor::system("image-trash"), async move |tx| {
@@ -45,8 +52,30 @@ impl Images {
             .await
     }
 
-    /// One round; answers how many things it mended. Call it once at start, before requests are served,
-    /// and then at intervals: it also catches an upload whose own clean-up failed.
+    /// A clean-up failed (the database or the disk did): tries again until it succeeds, one task at a time.
+    pub(crate) fn mend_later(self: &Arc<Self>) {
+        if self.mending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let app = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(MEND_AGAIN).await;
+                // Cleared first: what fails from here on asks for another round.
+                app.mending.store(false, Ordering::Release);
+                match app.reconcile().await {
+                    Ok(_) => return,
+                    Err(e) => {
+                        tracing::error!(error = %e, "cleaning up images failed; trying again")
+                    }
+                }
+                app.mending.store(true, Ordering::Release);
+            }
+        });
+    }
+
+    /// One round; answers how many things it mended. Call it once at start, before requests are served; a
+    /// clean-up that fails later calls it by itself.
     ///
     /// # Errors
     /// When the database or the disk fails; the next round tries again.

@@ -55,7 +55,7 @@ pub(crate) async fn run(
 }
 
 async fn upload(
-    app: &Images,
+    app: &Arc<Images>,
     ctx: &Ctx,
     id: &str,
     stream: &mut Data,
@@ -245,13 +245,15 @@ async fn commit(app: &Images, ctx: &Ctx, id: &str, key: &str, bytes: Bytes) -> R
 }
 
 /// Removes the bytes and puts the image back. What fails here the reconciler does later.
-async fn undo(app: &Images, ctx: &Ctx, id: &str, key: &str) {
+async fn undo(app: &Arc<Images>, ctx: &Ctx, id: &str, key: &str) {
     let result = async {
         app.remove_file(key).await?;
+        fault_point!("image.upload.undone", Error::internal("armed"));
         app.requeue(&ctx.actor(), id, key).await
     };
     if let Err(e) = result.await {
-        tracing::error!(image = id, error = %e, "undoing an upload failed; the reconciler will");
+        tracing::error!(image = id, error = %e, "undoing an upload failed; trying again");
+        app.mend_later();
     }
 }
 

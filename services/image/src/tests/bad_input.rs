@@ -303,7 +303,7 @@ fn other_word() -> &'static str {
 }
 
 #[tokio::test]
-async fn refused_and_nothing_changed() {
+pub(super) async fn refused_and_nothing_changed() {
     let cloud = Cloud::open().await;
     let id = cloud
         .image("alice", json!({"name": "kept", "a": "b"}))
@@ -324,10 +324,7 @@ async fn refused_and_nothing_changed() {
                 answer.text()
             );
             let text = answer.text();
-            assert!(
-                text.contains(word),
-                "{method} {path} {shown}: {text}"
-            );
+            assert!(text.contains(word), "{method} {path} {shown}: {text}");
             if accept == "*/*" {
                 assert!(
                     answer.header("content-type").starts_with("text/html"),

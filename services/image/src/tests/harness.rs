@@ -8,11 +8,32 @@ use haneul_core::config::Config;
 use haneul_core::{Error, Result, id};
 use haneul_http::Server;
 use haneul_store::{Db, OpenOptions};
+use haneul_testkit::postgres::Postgres;
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tower::ServiceExt;
+
+thread_local! {
+    /// Set for a thread whose tests run on PostgreSQL.
+    static POSTGRES: RefCell<Option<Postgres>> = const { RefCell::new(None) };
+}
+
+/// From here on, clouds of this thread keep their state in PostgreSQL.
+pub(crate) fn use_postgres() {
+    let server = Postgres::start().unwrap();
+    POSTGRES.with(|p| *p.borrow_mut() = Some(server));
+}
+
+/// An empty database.
+fn database_url(dir: &Path) -> String {
+    POSTGRES.with(|p| match &*p.borrow() {
+        Some(server) => server.create_database(&id::hex()).unwrap(),
+        None => format!("sqlite:{}", dir.join("test.db").display()),
+    })
+}
 
 /// Tokens: `admin`, `alice` and `amy` (member and reader of project `aaa`), `bob` (member of `bbb`).
 pub(crate) struct Cloud {
@@ -108,8 +129,7 @@ impl Cloud {
         config.image.reserve_bytes = 0;
         bend(&mut config);
         std::fs::create_dir_all(config.control_dir()).unwrap();
-        // The same tests run on PostgreSQL when a database is given; each test needs an empty one.
-        let url = format!("sqlite:{}", dir.join("test.db").display());
+        let url = database_url(&dir);
         let db = Db::open(&OpenOptions { url, readers: 2 }, MIGRATIONS)
             .await
             .unwrap();

@@ -4,7 +4,7 @@ use super::Cloud;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn an_image_from_birth_to_death() {
+pub(super) async fn an_image_from_birth_to_death() {
     let cloud = Cloud::open().await;
     let body = json!({
         "name": "cirros", "disk_format": "qcow2", "container_format": "bare", "min_disk": 1, "min_ram": 64,
@@ -99,7 +99,7 @@ async fn an_id_may_be_chosen_once() {
 }
 
 #[tokio::test]
-async fn who_sees_and_who_changes() {
+pub(super) async fn who_sees_and_who_changes() {
     let cloud = Cloud::open().await;
     let mut ids = Vec::new();
     for visibility in ["private", "shared", "community"] {
@@ -208,7 +208,7 @@ async fn a_protected_image_stays() {
 }
 
 #[tokio::test]
-async fn tags_one_by_one() {
+pub(super) async fn tags_one_by_one() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
     let tag = |t: &str| format!("/v2/images/{id}/tags/{t}");
@@ -269,7 +269,7 @@ async fn a_patch_in_the_old_spelling() {
 }
 
 #[tokio::test]
-async fn an_owner_change_moves_the_memberships() {
+pub(super) async fn an_owner_change_moves_the_memberships() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
     cloud
@@ -301,7 +301,7 @@ async fn an_owner_change_moves_the_memberships() {
 }
 
 #[tokio::test]
-async fn every_change_is_in_the_log_and_nothing_else() {
+pub(super) async fn every_change_is_in_the_log_and_nothing_else() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({"name": "n"})).await;
     cloud

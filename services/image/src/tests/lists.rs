@@ -4,7 +4,7 @@ use super::Cloud;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn pages_meet_without_gap_or_overlap() {
+pub(super) async fn pages_meet_without_gap_or_overlap() {
     let cloud = Cloud::open().await;
     let mut all = Vec::new();
     for i in 0..13 {
@@ -71,7 +71,7 @@ async fn a_page_has_25_by_default() {
 }
 
 #[tokio::test]
-async fn filters() {
+pub(super) async fn filters() {
     let cloud = Cloud::open().await;
     let a = cloud
         .image(
@@ -163,7 +163,7 @@ async fn filters() {
 }
 
 #[tokio::test]
-async fn everybody_lists_what_is_theirs() {
+pub(super) async fn everybody_lists_what_is_theirs() {
     let cloud = Cloud::open().await;
     let private = cloud.image("alice", json!({"visibility": "private"})).await;
     let community = cloud
@@ -200,7 +200,7 @@ async fn everybody_lists_what_is_theirs() {
 
 /// A filter's value reaches the database as a value only.
 #[tokio::test]
-async fn filters_are_not_sql() {
+pub(super) async fn filters_are_not_sql() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({"name": "it's"})).await;
     assert_eq!(cloud.list("alice", "?name=it's").await, [id.as_str()]);

@@ -4,7 +4,7 @@ use super::Cloud;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn an_offer_taken_and_withdrawn() {
+pub(super) async fn an_offer_taken_and_withdrawn() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
     let members = format!("/v2/images/{id}/members");
@@ -71,7 +71,7 @@ async fn an_offer_taken_and_withdrawn() {
 }
 
 #[tokio::test]
-async fn members_do_not_learn_of_each_other() {
+pub(super) async fn members_do_not_learn_of_each_other() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
     let members = format!("/v2/images/{id}/members");

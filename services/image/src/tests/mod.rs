@@ -1,6 +1,7 @@
 //! The service through its router: real database, real files, no network.
 
 mod bad_input;
+mod clients;
 mod data;
 mod harness;
 mod images;
@@ -8,3 +9,29 @@ mod lists;
 mod members;
 
 pub(crate) use harness::Cloud;
+
+/// The suite once more on PostgreSQL, each test in a database of its own.
+#[test]
+fn on_postgres() {
+    if !haneul_testkit::postgres::installed() {
+        eprintln!("skipped: PostgreSQL is not installed (package postgresql)");
+        return;
+    }
+    harness::use_postgres();
+    images::an_image_from_birth_to_death();
+    images::who_sees_and_who_changes();
+    images::tags_one_by_one();
+    images::an_owner_change_moves_the_memberships();
+    images::every_change_is_in_the_log_and_nothing_else();
+    lists::pages_meet_without_gap_or_overlap();
+    lists::filters();
+    lists::everybody_lists_what_is_theirs();
+    lists::filters_are_not_sql();
+    members::an_offer_taken_and_withdrawn();
+    members::members_do_not_learn_of_each_other();
+    bad_input::refused_and_nothing_changed();
+    data::what_goes_in_comes_out();
+    data::formats_are_checked_and_pinned();
+    data::an_image_deleted_while_it_comes_in_is_gone();
+    data::a_start_after_a_crash_undoes_what_was_half_done();
+}
