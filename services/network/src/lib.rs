@@ -25,7 +25,7 @@ use haneul_core::Result;
 use haneul_core::config::Config;
 use haneul_fleet::Fleet;
 use haneul_http::Routes;
-use haneul_store::Db;
+use haneul_store::{Actor, Db};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -49,9 +49,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes the service; nothing runs until [`Network::start`].
-    pub fn new(db: Db, config: &Config, fleet: Arc<Fleet>) -> Self {
-        Self {
+    /// Makes the service: at first start the external network, and the task that tells hosts the members of
+    /// security groups.
+    pub async fn new(db: Db, config: &Config, fleet: Arc<Fleet>) -> Result<Arc<Self>> {
+        let app = Arc::new(Self {
             db,
             fleet,
             settings: Settings {
@@ -62,12 +63,13 @@ impl Network {
                 availability_zone: config.compute.availability_zone.clone(),
             },
             members_wake: Arc::new(Notify::new()),
-        }
-    }
-
-    /// Starts the task that tells hosts the members of security groups. Once, inside the runtime.
-    pub fn start(self: &Arc<Self>) {
-        tokio::spawn(self.clone().follow_members());
+        });
+        let me = app.clone();
+        app.db
+            .write(&Actor::system("start"), async move |tx| me.bootstrap(tx, "").await)
+            .await?;
+        tokio::spawn(app.clone().follow_members());
+        Ok(app)
     }
 
     /// Tells hosts the members of security groups that changed; tests call it instead of waiting.

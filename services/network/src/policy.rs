@@ -93,8 +93,6 @@ attributes! {
     "update_network:provider:network_type" => ADMIN;
     "update_network:provider:physical_network" => ADMIN;
     "update_network:provider:segmentation_id" => ADMIN;
-    "create_subnet:service_types" => ADMIN;
-    "update_subnet:service_types" => ADMIN;
     "create_port:device_owner" => NET_MEMBER;
     "create_port:mac_address" => NET_MEMBER;
     "create_port:fixed_ips" => "rule:shared or role:admin or (role:member and project_id:%(network:project_id)s)";

@@ -13,9 +13,17 @@ pub struct Finding {
 }
 
 impl Network {
-    /// Compares allocations, ports, floating IPs and groups. With `servers`, ports bound to other servers are
-    /// found too.
-    pub async fn audit(&self, tx: &mut Tx, servers: Option<&BTreeSet<String>>) -> Result<Vec<Finding>> {
+    /// Compares allocations, ports, floating IPs and groups.
+    pub async fn audit(&self, tx: &mut Tx) -> Result<Vec<Finding>> {
+        self.compare(tx, None).await
+    }
+
+    /// As [`Network::audit`], and finds ports that are bound to servers other than these.
+    pub async fn audit_with_servers(&self, tx: &mut Tx, servers: &BTreeSet<String>) -> Result<Vec<Finding>> {
+        self.compare(tx, Some(servers)).await
+    }
+
+    async fn compare(&self, tx: &mut Tx, servers: Option<&BTreeSet<String>>) -> Result<Vec<Finding>> {
         let mut out = Vec::new();
         let checks: [(&str, &str, &str); 7] = [
             (

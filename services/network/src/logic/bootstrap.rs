@@ -57,7 +57,6 @@ impl Network {
             host_routes: vec![],
             ipv6_ra_mode: None,
             ipv6_address_mode: None,
-            service_types: vec![],
         };
         let mut touched = Touched::default();
         subnets::insert(tx, &System::create(), &net, &subnet, &mut touched).await?;

@@ -87,9 +87,22 @@ pub(crate) async fn add(
     tx: &mut Tx,
     grant: &impl CreateGrant<Port>,
     net: &Net,
+    port: Port,
+    wish: Wish,
+    touched: &mut Touched,
+) -> Result<Stored<Port>> {
+    add_with(tx, grant, net, port, wish, touched, |_| Ok(())).await
+}
+
+/// As [`add`]; `last` completes the port when its MAC is known.
+pub(crate) async fn add_with(
+    tx: &mut Tx,
+    grant: &impl CreateGrant<Port>,
+    net: &Net,
     mut port: Port,
     wish: Wish,
     touched: &mut Touched,
+    last: impl FnOnce(&mut Port) -> Result<()>,
 ) -> Result<Stored<Port>> {
     if port.mac.is_empty() {
         port.mac = new_mac(tx, &net.id).await?;
@@ -99,12 +112,7 @@ pub(crate) async fn add(
     let subnets = subnets_of(tx, &net.id).await?;
     port.index = u32::try_from(tx.next_number("port.index").await?).map_err(Error::internal)?;
     port.fixed_ips = address_port(tx, net, &subnets, &port, wish).await?;
-    if !port.is_service() && port.port_security && port.fixed_ips.is_empty() && !subnets.is_empty() && !port.security_groups.is_empty() {
-        return Err(invalid(
-            "security_groups",
-            "Port security must be enabled and port must have an IP address in order to use security groups.",
-        ));
-    }
+    last(&mut port)?;
     groups::join(tx, &port.id, &port.security_groups).await?;
     touched.members.extend(port.security_groups.iter().cloned());
     touched.ports.insert(port.id.clone());

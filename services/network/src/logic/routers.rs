@@ -406,7 +406,3 @@ pub(crate) fn route(destination: &str, nexthop: &str) -> Result<Route> {
     Ok(Route { destination: d, nexthop: n })
 }
 
-/// Routers of a project that have their gateway on a network.
-pub(crate) async fn with_gateway_on(tx: &mut Tx, network_id: &str) -> Result<Vec<Stored<Router>>> {
-    tx.list::<Router>(&Query::new().eq("gateway_network_id", network_id)).await
-}

@@ -45,8 +45,6 @@ pub struct Subnet {
     pub ipv6_ra_mode: Option<String>,
     #[serde(default)]
     pub ipv6_address_mode: Option<String>,
-    #[serde(default)]
-    pub service_types: Vec<String>,
 }
 
 resource!(Subnet, "subnet", "subnet", {
