@@ -8,7 +8,7 @@ use haneul_core::{Error, Kind, Result};
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A request after authentication.
 pub struct Req {
@@ -21,7 +21,8 @@ pub struct Req {
     pub headers: HeaderMap,
     /// The microversion, or 0.0 for a service without.
     pub version: Ver,
-    pub(crate) body: Body,
+    /// In a lock only so that a borrowed request may cross an await.
+    pub(crate) body: Mutex<Body>,
     pub(crate) max_body: usize,
     /// Longest page.
     pub max_limit: i64,
@@ -77,7 +78,7 @@ impl Req {
         if announced.is_some_and(|n| n > self.max_body) {
             return Err(too_large(self.max_body));
         }
-        let body = std::mem::take(&mut self.body);
+        let body = self.take_body();
         let max = self.max_body;
         http_body_util::Limited::new(body, max)
             .collect()
@@ -123,7 +124,7 @@ impl Req {
     }
     /// The body as a stream, for uploads.
     pub fn take_body(&mut self) -> Body {
-        std::mem::take(&mut self.body)
+        std::mem::take(self.body.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

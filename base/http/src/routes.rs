@@ -15,7 +15,7 @@ use http::{HeaderValue, Method};
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 type Handler = Arc<dyn Fn(Req) -> Pin<Box<dyn Future<Output = Result<Reply>> + Send>> + Send + Sync>;
@@ -255,7 +255,7 @@ impl Call {
             query: split_query(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,
             version: ver,
-            body,
+            body: Mutex::new(body),
             max_body: self.server.max_body,
             max_limit: self.server.max_limit,
             base: self.base.clone(),
