@@ -1,1 +1,78 @@
+//! Compute (Nova API 2.1): flavors, servers and what is done to them.
+//!
+//! Owns servers, flavors, keypairs, server groups and the compute service of each host. A server is one row
+//! whose document says what it is (`vm_state`), what is being done (`task_state`) and what the host shall
+//! bring about (`wanted`); the host hears of it as a desired guest only.
+//!
+//! Invariants: a server with a task state has a running job; a server with a host has an allocation there;
+//! POST /servers is one transaction; who fits where is decided by a pure function ([`decide`]) and verified
+//! by guarded updates; tenants never see a host's name.
 
+mod api;
+mod jobs;
+mod logic;
+mod model;
+mod policy;
+mod store;
+
+pub use logic::audit::Finding;
+pub use logic::decide;
+pub use model::{ComputeService, Flavor, FlavorShot, Keypair, Server, ServerGroup};
+pub use policy::RULES;
+pub use store::MIGRATIONS;
+
+use haneul_core::config::Config;
+use haneul_fleet::Fleet;
+use haneul_http::Routes;
+use haneul_jobs::{Jobs, Saga};
+use haneul_placement::Placement;
+use haneul_store::Db;
+
+use logic::deps::{Image, Network};
+use std::sync::Arc;
+
+/// The facade: one per process.
+pub struct Compute {
+    pub(crate) db: Db,
+    pub(crate) config: haneul_core::config::Compute,
+    pub(crate) jobs: Jobs,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) image: Arc<Image>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) snapshot: logic::snapshot::Cache,
+}
+
+impl Compute {
+    /// The service on its database and the other services' facades.
+    pub fn new(
+        db: Db,
+        config: &Config,
+        jobs: Jobs,
+        fleet: Arc<Fleet>,
+        placement: Arc<Placement>,
+        image: Arc<Image>,
+        network: Arc<Network>,
+    ) -> Arc<Compute> {
+        Arc::new(Compute {
+            db,
+            config: config.compute.clone(),
+            jobs,
+            fleet,
+            placement,
+            image,
+            network,
+            snapshot: logic::snapshot::Cache::default(),
+        })
+    }
+
+    /// The route table.
+    pub fn routes(self: &Arc<Self>) -> Routes<Compute> {
+        api::routes(self)
+    }
+
+    /// The jobs of this service, for the engine.
+    pub fn sagas(self: &Arc<Self>) -> Vec<Arc<dyn Saga>> {
+        jobs::all(self)
+    }
+}

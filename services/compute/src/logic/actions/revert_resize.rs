@@ -1,0 +1,64 @@
+//! revertResize: back to the old flavor (Nova API reference, "Revert Resized Server").
+
+use super::{HostAction, check_lock, check_state, memory};
+use crate::Compute;
+use crate::model::{Fault, Server, Task, VmState};
+use crate::policy::acts;
+use haneul_agent_api::{GuestState, ObservedGuest, Power};
+use haneul_auth::{Ctx, fetch};
+use haneul_core::{Result, fault_point};
+use haneul_jobs::{BoxFuture, Job};
+use haneul_store::Tx;
+use std::sync::Arc;
+
+/// See the module.
+pub(crate) struct RevertResize;
+
+impl Compute {
+    /// Begins it (202).
+    pub(crate) async fn revert_resize(self: &Arc<Self>, ctx: &Ctx, id: &str) -> Result<()> {
+        let (app, c, id) = (self.clone(), ctx.clone(), id.to_owned());
+        self.db
+            .write(&ctx.actor(), async move |tx| {
+                let old = fetch(tx, &c, acts::RevertResize, &id).await?;
+                check_lock(&c, &old, acts::RevertResize)?;
+                check_state(&old, "revertResize", &[VmState::Resized])?;
+                let mut s = old.edit();
+                let before = memory(&s);
+                if let Some(flavor) = s.old_flavor.take() {
+                    s.old_flavor = Some(std::mem::replace(&mut s.flavor, flavor));
+                }
+                app.begin::<RevertResize>(tx, &mut s, Task::ResizeReverting, before).await?;
+                tx.update(&old, &s).await?;
+                Ok(())
+            })
+            .await?;
+        fault_point!("compute.revert-resize.committed");
+        Ok(())
+    }
+}
+
+impl HostAction for RevertResize {
+    const KIND: &'static str = "server.revertResize";
+    fn met(s: &Server, seen: &ObservedGuest) -> bool {
+        match s.wanted {
+            Power::Stopped => seen.state == GuestState::Stopped,
+            _ => seen.state == GuestState::Running,
+        }
+    }
+    fn done<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, _seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+        Box::pin(async move {
+            app.drop_other_flavor(tx, s).await?;
+            s.settle_as_wanted();
+            Ok(())
+        })
+    }
+    /// The host is still asked for the old flavor; the books go with it, and the server is in ERROR.
+    fn undo<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>> {
+        Box::pin(async move {
+            app.drop_other_flavor(tx, s).await?;
+            s.fail(fault.clone());
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,451 @@
+//! POST /servers: decide on a snapshot, then one transaction that takes quota, allocation and ports, stores
+//! the servers, tells the host and starts the jobs. What is wrong with the request refuses before anything
+//! is written; only "no host fits" leaves servers in ERROR with their fault.
+
+use crate::Compute;
+use crate::logic::decide::{Change, GroupWish, Refusal, Request};
+use crate::logic::deps::{self, BootImage, NicRequest};
+use crate::logic::{guest, quota};
+use crate::model::server::ServerImage;
+use crate::model::{Fault, Flavor, FlavorShot, Keypair, Server, ServerGroup, Task, VmState, power};
+use crate::policy::{self, acts};
+use haneul_agent_api::{Object, Power, PublicKey};
+use haneul_auth::{Ctx, Target, allow_create, authorize, fetch};
+use haneul_core::{Error, Kind, Result, clock, fault_point, id};
+use haneul_store::{Stored, Tx};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Decisions until "no host fits" is believed although a guarded update disagrees with the snapshot.
+const TRIES: usize = 5;
+/// Code of the error that means: decide again.
+const AGAIN: &str = "decide-again";
+
+/// The request in its newest form.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CreateRequest {
+    pub name: String,
+    pub hostname: Option<String>,
+    pub description: Option<String>,
+    pub flavor: String,
+    pub image: String,
+    pub key_name: Option<String>,
+    pub user_data: Option<String>,
+    pub metadata: BTreeMap<String, String>,
+    pub tags: Vec<String>,
+    pub config_drive: bool,
+    pub zone: Option<String>,
+    /// Administrators may name a host.
+    pub host: Option<String>,
+    pub nics: Option<Vec<NicRequest>>,
+    pub auto: bool,
+    pub security_groups: Vec<String>,
+    pub min_count: usize,
+    pub max_count: usize,
+    pub admin_pass: Option<String>,
+    pub access_ip_v4: Option<IpAddr>,
+    pub access_ip_v6: Option<IpAddr>,
+    pub auto_disk_config: bool,
+    pub hints: Value,
+    pub trusted_image_certificates: Option<Vec<String>>,
+}
+
+impl From<BootImage> for ServerImage {
+    fn from(i: BootImage) -> Self {
+        Self {
+            id: i.id,
+            name: i.name,
+            format: i.format,
+            size: i.size,
+            virtual_size: i.virtual_size,
+            sha512: i.sha512,
+            properties: i.properties,
+        }
+    }
+}
+
+/// A flavor that the caller may use; 400 otherwise, as this is a field of a request.
+pub(crate) async fn find_flavor(tx: &mut Tx, ctx: &Ctx, id: &str) -> Result<Flavor> {
+    let missing = || Error::field("flavorRef", format!("Flavor {id} could not be found."));
+    match fetch(tx, ctx, acts::FlavorShow, id).await {
+        Ok(f) if !f.disabled => Ok(f.value.clone()),
+        Ok(_) => Err(missing()),
+        Err(e) if e.kind() == Kind::NotFound => Err(missing()),
+        Err(e) => Err(e),
+    }
+}
+
+/// An image that a server can be made from; 400 when there is none.
+pub(crate) async fn boot_image(app: &Compute, tx: &mut Tx, ctx: &Ctx, id: &str) -> Result<BootImage> {
+    deps::for_boot(&app.image, tx, ctx, id).await.map_err(|e| match e.kind() {
+        Kind::NotFound => Error::field("imageRef", format!("Image {id} could not be found.")),
+        _ => e,
+    })
+}
+
+/// 400 when the flavor is too small for the image.
+pub(crate) fn check_image_fits(flavor: &FlavorShot, image: &BootImage) -> Result<()> {
+    if flavor.ram < image.min_ram_mib {
+        return Err(Error::field(
+            "flavorRef",
+            format!(
+                "Flavor's memory is too small for requested image. The image needs {} MiB and the flavor {} has {}.",
+                image.min_ram_mib, flavor.name, flavor.ram
+            ),
+        ));
+    }
+    let needed = (image.virtual_size.div_ceil(1 << 30) as i64).max(image.min_disk_gib);
+    if flavor.disk > 0 && flavor.disk < needed {
+        return Err(Error::field(
+            "flavorRef",
+            format!(
+                "Flavor's disk is too small for requested image. Flavor disk is {} bytes, image is {} bytes. A flavor with a disk of at least {needed} GiB fits.",
+                flavor.disk << 30,
+                (image.min_disk_gib.max(0) as u64 * (1 << 30)).max(image.virtual_size)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The public keys of a key pair of the caller, as the guest gets them.
+pub(crate) async fn keys_of(tx: &mut Tx, ctx: &Ctx, name: Option<&str>) -> Result<Vec<PublicKey>> {
+    let Some(name) = name else { return Ok(vec![]) };
+    let found = tx.find::<Keypair>(&Keypair::key(&ctx.user_id, name)).await?;
+    let k = found.ok_or_else(|| Error::field("key_name", format!("Invalid key_name provided. There is no key pair '{name}' of yours.")))?;
+    Ok(vec![PublicKey {
+        name: k.name.clone(),
+        kind: k.kind.clone(),
+        key: k.public_key.trim().to_owned(),
+    }])
+}
+
+/// A host name made from a server's name (letters, digits, dashes).
+pub(crate) fn hostname_of(name: &str, id: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        match c {
+            'a'..='z' | '0'..='9' | '-' => out.push(c),
+            'A'..='Z' => out.push(c.to_ascii_lowercase()),
+            ' ' | '_' | '.' => out.push('-'),
+            _ => {}
+        }
+    }
+    out.truncate(63);
+    let trimmed = out.trim_matches('-');
+    if trimmed.is_empty() { format!("server-{id}") } else { trimmed.to_owned() }
+}
+
+/// All that was looked up before the transaction.
+#[derive(Clone)]
+struct Prepared {
+    flavor: FlavorShot,
+    image: BootImage,
+    keys: Vec<PublicKey>,
+    group: Option<Stored<ServerGroup>>,
+    /// Servers that hints name.
+    avoid: Vec<String>,
+    only: Option<Vec<String>>,
+}
+
+impl Compute {
+    /// Creates one or more servers; answers them as stored, and the password that the first has.
+    pub(crate) async fn create_servers(self: &Arc<Self>, ctx: &Ctx, r: CreateRequest) -> Result<Vec<Stored<Server>>> {
+        if r.host.is_some() {
+            ctx.enforce(policy::FORCED_HOST, &Target::own(ctx))?;
+        }
+        // The scope must be a project: servers belong to one.
+        allow_create(ctx, acts::Create, &Target::own(ctx))?;
+        if ctx.project_id().is_empty() {
+            return Err(Error::forbidden("A token that is scoped to a project is needed to create servers."));
+        }
+        if let Some(z) = &r.zone
+            && *z != self.config.availability_zone
+        {
+            return Err(Error::field("availability_zone", format!("The requested availability zone is not available: there is no zone '{z}'.")));
+        }
+        let prepared = self.prepare(ctx, &r).await?;
+        let mut count = self.count_within_quota(ctx, &r, &prepared).await?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let request = self.request(&r, &prepared, count).await?;
+            let plan = match self.decide(&request).await? {
+                Ok(plan) => plan.hosts,
+                Err(refusal) => match refusal.change {
+                    Change::Fewer(n) if n >= r.min_count => {
+                        count = n;
+                        continue;
+                    }
+                    _ => return self.create_refused(ctx, &r, &prepared, &request, &refusal).await,
+                },
+            };
+            fault_point!("compute.create.decided");
+            match self.create_placed(ctx, &r, &prepared, plan).await {
+                Err(e) if e.code() == AGAIN && tries < TRIES => self.snapshot.drop_it(),
+                Err(e) if e.code() == AGAIN => {
+                    return Err(Error::unavailable("The hosts change faster than a place can be chosen. Repeat the request."));
+                }
+                other => {
+                    fault_point!("compute.create.committed");
+                    return other;
+                }
+            }
+        }
+    }
+
+    /// Looks up what the request names; refuses with 400 what is not there.
+    async fn prepare(&self, ctx: &Ctx, r: &CreateRequest) -> Result<Prepared> {
+        let mut tx = self.db.read().await?;
+        let flavor = FlavorShot::from(&find_flavor(&mut tx, ctx, &r.flavor).await?);
+        let image = boot_image(self, &mut tx, ctx, &r.image).await?;
+        check_image_fits(&flavor, &image)?;
+        let keys = keys_of(&mut tx, ctx, r.key_name.as_deref()).await?;
+        let names = |hint: &str| -> Vec<String> {
+            match r.hints.get(hint) {
+                Some(Value::String(s)) => vec![s.clone()],
+                Some(Value::Array(a)) => a.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+                _ => vec![],
+            }
+        };
+        let group = match names("group").into_iter().next() {
+            None => None,
+            Some(id) => {
+                let missing = || Error::field("os:scheduler_hints.group", format!("Instance group {id} could not be found."));
+                let stored = tx.find::<ServerGroup>(&id).await?.ok_or_else(missing)?;
+                let found = authorize(ctx, acts::GroupShow, stored, &id).map_err(|_| missing())?;
+                Some(Stored::clone(&found))
+            }
+        };
+        let mut hosts_of = Vec::new();
+        for hint in ["different_host", "same_host"] {
+            let mut hosts = Vec::new();
+            for id in names(hint) {
+                if let Some(host) = tx.find::<Server>(&id).await?.and_then(|s| s.host_id.clone()) {
+                    hosts.push(host);
+                }
+            }
+            hosts_of.push((!names(hint).is_empty()).then_some(hosts));
+        }
+        let only = hosts_of.pop().flatten();
+        Ok(Prepared {
+            flavor,
+            image,
+            keys,
+            group,
+            avoid: hosts_of.pop().flatten().unwrap_or_default(),
+            only,
+        })
+    }
+
+    /// How many servers the project's quota lets through, between minimum and maximum.
+    async fn count_within_quota(&self, ctx: &Ctx, r: &CreateRequest, p: &Prepared) -> Result<usize> {
+        if r.min_count == r.max_count {
+            return Ok(r.max_count);
+        }
+        let mut tx = self.db.read().await?;
+        let mut most = r.max_count as i64;
+        for (name, each, default) in [
+            (quota::INSTANCES, 1, self.config.quota_instances),
+            (quota::CORES, p.flavor.vcpus, self.config.quota_cores),
+            (quota::RAM, p.flavor.ram, self.config.quota_ram_mib),
+        ] {
+            let q = haneul_auth::quota::show(&mut tx, ctx.project_id(), name, default).await?;
+            if q.limit >= 0 && each > 0 {
+                most = most.min((q.limit - q.used) / each);
+            }
+        }
+        Ok((most.max(0) as usize).clamp(r.min_count, r.max_count))
+    }
+
+    async fn request(&self, r: &CreateRequest, p: &Prepared, count: usize) -> Result<Request> {
+        let group = match &p.group {
+            None => None,
+            Some(g) => {
+                let mut tx = self.db.read().await?;
+                let rows = tx
+                    .rows(
+                        "SELECT host_id, COUNT(*) FROM server WHERE server_group = $1 AND host_id <> '' GROUP BY host_id",
+                        &[g.id.as_str().into()],
+                    )
+                    .await?;
+                let mut members = BTreeMap::new();
+                for row in rows {
+                    members.insert(row.str(0)?, row.i64(1)?);
+                }
+                Some(GroupWish {
+                    policy: g.policy.clone(),
+                    max_per_host: g.max_server_per_host.unwrap_or(1),
+                    members,
+                })
+            }
+        };
+        let image_gib = p.image.virtual_size.div_ceil(1 << 30) as i64;
+        Ok(Request {
+            amounts: p.flavor.amounts(image_gib).map(|(_, n)| n),
+            count,
+            zone: r.zone.clone(),
+            host: r.host.clone(),
+            group,
+            avoid: p.avoid.clone(),
+            only: p.only.clone(),
+        })
+    }
+
+    fn template(&self, ctx: &Ctx, r: &CreateRequest, p: &Prepared) -> Server {
+        let mut s = Server {
+            id: String::new(),
+            project_id: ctx.project_id().to_owned(),
+            user_id: ctx.user_id.clone(),
+            name: r.name.clone(),
+            description: r.description.clone(),
+            hostname: String::new(),
+            host_id: None,
+            flavor: p.flavor.clone(),
+            old_flavor: None,
+            image: p.image.clone().into(),
+            key_name: r.key_name.clone(),
+            keys: p.keys.clone(),
+            user_data: r.user_data.clone(),
+            metadata: r.metadata.clone(),
+            tags: r.tags.clone(),
+            config_drive: r.config_drive,
+            availability_zone: self.config.availability_zone.clone(),
+            pinned_availability_zone: r.zone.clone(),
+            scheduler_hints: r.hints.clone(),
+            server_group: p.group.as_ref().map(|g| g.id.clone()),
+            access_ip_v4: r.access_ip_v4,
+            access_ip_v6: r.access_ip_v6,
+            auto_disk_config: r.auto_disk_config,
+            vm_state: VmState::Building,
+            task_state: Some(Task::Spawning),
+            power_state: power::NOSTATE,
+            wanted: Power::Running,
+            progress: 0,
+            fault: None,
+            launched_at: None,
+            locked: false,
+            locked_by: None,
+            locked_reason: None,
+            ec2_number: 0,
+            reservation_id: format!("r-{}", id::hex().get(..8).unwrap_or_default()),
+            launch_index: 0,
+            security_groups: r.security_groups.clone(),
+            soft_reboots: 0,
+            hard_reboots: 0,
+            rebuilds: 0,
+            desired_generation: 0,
+            action: String::new(),
+            action_request: String::new(),
+            trusted_image_certificates: r.trusted_image_certificates.clone(),
+        };
+        s.note("create", &ctx.request_id);
+        s
+    }
+
+    /// One server of several gets a number after its name.
+    fn numbered(s: &mut Server, r: &CreateRequest, i: usize, count: usize) {
+        s.id = id::uuid();
+        s.launch_index = i as u64;
+        if count > 1 {
+            s.name = format!("{}-{}", r.name, i + 1);
+        }
+        s.hostname = match &r.hostname {
+            Some(h) if count > 1 => format!("{h}-{}", i + 1),
+            Some(h) => h.clone(),
+            None => hostname_of(&s.name, &s.id),
+        };
+    }
+
+    /// The transaction.
+    async fn create_placed(self: &Arc<Self>, ctx: &Ctx, r: &CreateRequest, p: &Prepared, plan: Vec<String>) -> Result<Vec<Stored<Server>>> {
+        let template = self.template(ctx, r, p);
+        let (app, c, r, image) = (self.clone(), ctx.clone(), r.clone(), r.image.clone());
+        self.db
+            .write(&ctx.actor(), async move |tx| {
+                let grant = allow_create(&c, acts::Create, &Target::own(&c))?;
+                // It may have been deleted since it was looked at.
+                boot_image(&app, tx, &c, &image).await?;
+                let n = plan.len() as i64;
+                let flavor = &template.flavor;
+                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram).await?;
+                let nics = app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
+                let mut out = Vec::with_capacity(plan.len());
+                for (i, host) in plan.iter().enumerate() {
+                    let mut s = template.clone();
+                    Self::numbered(&mut s, &r, i, plan.len());
+                    if !app.placement.allocate(tx, &s.id, &s.project_id, &s.user_id, host, &s.amounts()).await? {
+                        return Err(Error::conflict("The place was taken by another request.").with_code(AGAIN));
+                    }
+                    s.host_id = Some(host.clone());
+                    s.ec2_number = tx.next_number("compute.ec2").await?;
+                    let ports = app
+                        .network
+                        .create_server_ports(tx, &c, &s.id, &s.hostname, &s.project_id, host, &s.availability_zone, &nics, &s.security_groups)
+                        .await?;
+                    let mut desired = guest::desired(&s, &ports, &c.request_id)?;
+                    desired.metadata.admin_pass.clone_from(&r.admin_pass);
+                    s.desired_generation = app.fleet.put(tx, host, &Object::Guest(Box::new(desired))).await?;
+                    let stored = tx
+                        .insert(&grant, &s)
+                        .await?
+                        .ok_or_else(|| Error::internal("a new id is taken"))?;
+                    app.jobs.start(tx, "server.create", ("server", &s.id), json!({"v": 1})).await?;
+                    out.push(stored);
+                }
+                Ok(out)
+            })
+            .await
+    }
+
+    /// No host fits: the servers exist, in ERROR, and say why.
+    async fn create_refused(self: &Arc<Self>, ctx: &Ctx, r: &CreateRequest, p: &Prepared, request: &Request, refusal: &Refusal) -> Result<Vec<Stored<Server>>> {
+        let mut template = self.template(ctx, r, p);
+        template.fail(Fault {
+            code: 500,
+            message: refusal.message(request),
+            details: refusal.details(),
+            created: clock::now(),
+        });
+        let (app, c, r, count) = (self.clone(), ctx.clone(), r.clone(), request.count);
+        self.db
+            .write(&ctx.actor(), async move |tx| {
+                let grant = allow_create(&c, acts::Create, &Target::own(&c))?;
+                // Everything else that is wrong with the request still refuses it as a whole.
+                app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
+                let n = count as i64;
+                let flavor = &template.flavor;
+                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram).await?;
+                let mut out = Vec::with_capacity(count);
+                for i in 0..count {
+                    let mut s = template.clone();
+                    Self::numbered(&mut s, &r, i, count);
+                    s.ec2_number = tx.next_number("compute.ec2").await?;
+                    out.extend(tx.insert(&grant, &s).await?);
+                }
+                Ok(out)
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostnames() {
+        for (name, host) in [
+            ("web", "web"),
+            ("Web 1", "web-1"),
+            ("a_b.c", "a-b-c"),
+            ("-x-", "x"),
+            ("한글", "server-7"),
+        ] {
+            assert_eq!(hostname_of(name, "7"), host);
+        }
+        assert_eq!(hostname_of(&"a".repeat(80), "7").len(), 63);
+    }
+}

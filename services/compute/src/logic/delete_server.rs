@@ -1,0 +1,73 @@
+//! DELETE /servers/ID: a tombstone, then patience, then everything that the server held.
+
+use crate::Compute;
+use crate::logic::actions::check_lock;
+use crate::model::{Server, Task};
+use crate::policy::acts;
+use haneul_agent_api::Kind;
+use haneul_auth::{Action, Ctx, fetch};
+use haneul_core::{Result, fault_point};
+use haneul_store::{Stored, System, Tx};
+use serde_json::json;
+use std::sync::Arc;
+
+impl Compute {
+    /// Begins the delete; allowed in every state. A running job of the server gives way.
+    pub(crate) async fn delete_server<A>(self: &Arc<Self>, ctx: &Ctx, action: A, id: &str) -> Result<()>
+    where
+        A: Action<On = Server> + Copy,
+    {
+        let (app, c, id) = (self.clone(), ctx.clone(), id.to_owned());
+        fault_point!("compute.delete.received");
+        self.db
+            .write(&ctx.actor(), async move |tx| {
+                let s = fetch(tx, &c, action, &id).await?;
+                check_lock(&c, &s, acts::Delete)?;
+                if s.task_state == Some(Task::Deleting) && app.jobs.running(tx, ("server", &id)).await?.is_some() {
+                    return Ok(());
+                }
+                app.jobs.supersede(tx, ("server", &id)).await?;
+                let waits = match &s.host_id {
+                    Some(host) => app.fleet.remove(tx, host, Kind::Guest, &id).await?,
+                    None => false,
+                };
+                if !waits {
+                    let stored = Stored::clone(&s);
+                    return app.bury(tx, stored).await;
+                }
+                let mut new = s.edit();
+                new.note("delete", &tx.actor().request_id.clone());
+                new.task_state = Some(Task::Deleting);
+                new.progress = 0;
+                tx.update(&s, &new).await?;
+                app.jobs.start(tx, "server.delete", ("server", &id), json!({"v": 1})).await?;
+                Ok(())
+            })
+            .await?;
+        fault_point!("compute.delete.committed");
+        Ok(())
+    }
+
+    /// Gives back what the server held and removes its row. The host holds nothing of it any more.
+    pub(crate) async fn bury(&self, tx: &mut Tx, s: Stored<Server>) -> Result<()> {
+        self.network.server_gone(tx, &s.id).await?;
+        if s.host_id.is_some() {
+            self.placement.release(tx, &s.id, None).await?;
+        }
+        // While a resize waits, cores and memory of the larger flavor are counted.
+        let (cores, ram) = counted(&s);
+        self.quota_change(tx, &s.project_id, -1, -cores, -ram).await?;
+        tx.delete(&System::of(s)).await?;
+        let cache = self.snapshot.clone();
+        tx.after_commit(move || cache.drop_it());
+        Ok(())
+    }
+}
+
+/// Cores and MiB that the project's quota counts for the server.
+pub(crate) fn counted(s: &Server) -> (i64, i64) {
+    match &s.old_flavor {
+        Some(old) => (old.vcpus.max(s.flavor.vcpus), old.ram.max(s.flavor.ram)),
+        None => (s.flavor.vcpus, s.flavor.ram),
+    }
+}

@@ -1,0 +1,94 @@
+//! The desired guest of a server: all that a host needs, and nothing that it has to ask for.
+
+use crate::Compute;
+use crate::logic::deps::ServerPort;
+use crate::model::Server;
+use haneul_agent_api::{Guest, Kind, Metadata, Nic, Object, RootDisk};
+use haneul_core::{Error, Result};
+use haneul_store::Tx;
+use uuid::Uuid;
+
+/// Builds it from the server and its ports, in the order of the NICs.
+pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Result<Guest> {
+    let mut hints = s.flavor.extra_specs.clone();
+    hints.retain(|k, _| k.starts_with("hw:"));
+    hints.extend(s.image.properties.iter().filter(|(k, _)| k.starts_with("hw_")).map(|(k, v)| (k.clone(), v.clone())));
+    let nics = ports
+        .iter()
+        .map(|p| {
+            Ok(Nic {
+                port_id: Uuid::try_parse(&p.port_id).map_err(|e| Error::internal(format!("port {}: {e}", p.port_id)))?,
+                mac: p.mac.clone(),
+                mtu: p.mtu,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Guest {
+        id: s.uuid()?,
+        name: s.name.clone(),
+        project_id: s.project_id.clone(),
+        request_id: request_id.to_owned(),
+        vcpus: s.flavor.vcpus as u32,
+        memory_mib: s.flavor.ram as u64,
+        root: RootDisk {
+            image: s.image.reference()?,
+            size_gib: s.flavor.disk as u64,
+        },
+        nics,
+        power: s.wanted,
+        stop_timeout_s: 60,
+        soft_reboots: s.soft_reboots,
+        hard_reboots: s.hard_reboots,
+        rebuilds: s.rebuilds,
+        config_drive: s.config_drive,
+        metadata: metadata(s),
+        cpu_model: None,
+        hints,
+    })
+}
+
+fn metadata(s: &Server) -> Metadata {
+    Metadata {
+        hostname: s.hostname.clone(),
+        instance_type: s.flavor.name.clone(),
+        ec2_number: s.ec2_number as u64,
+        availability_zone: s.availability_zone.clone(),
+        public_keys: s.keys.clone(),
+        meta: s.metadata.clone(),
+        user_data: s.user_data.clone(),
+        launch_index: s.launch_index,
+        security_groups: s.security_groups.clone(),
+        admin_pass: None,
+    }
+}
+
+impl Compute {
+    /// Brings the host's desired guest to what the server says now; NICs and the admin password stay as they
+    /// are. The generation that observations must reach goes into the server.
+    pub(crate) async fn push_guest(&self, tx: &mut Tx, s: &mut Server) -> Result<()> {
+        let Some(host) = s.host_id.clone() else {
+            return Err(Error::conflict(format!("Instance {} has no host, and can only be deleted.", s.id)));
+        };
+        let old = match self.fleet.desired(tx, &host, Kind::Guest, &s.id).await? {
+            Some((_, Object::Guest(g))) => Some(*g),
+            _ => None,
+        };
+        let request_id = tx.actor().request_id.clone();
+        let guest = match old {
+            Some(old) => {
+                let mut new = desired(s, &[], &request_id)?;
+                new.nics = old.nics;
+                new.metadata.admin_pass = old.metadata.admin_pass;
+                new
+            }
+            None => {
+                // A failed build took it away: made anew with the ports that the server still has.
+                let ids = [s.id.clone()];
+                let ports = self.network.server_ports(tx, &ids).await?.remove(&s.id).unwrap_or_default();
+                desired(s, &ports, &request_id)?
+            }
+        };
+        s.desired_generation = self.fleet.put(tx, &host, &Object::Guest(Box::new(guest))).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! One file per use case.
+
+pub mod actions;
+pub mod audit;
+pub mod create_server;
+pub mod decide;
+pub mod delete_server;
+pub mod deps;
+pub mod guest;
+pub mod hosts;
+pub mod list_servers;
+pub mod observe;
+pub mod quota;
+pub mod snapshot;

@@ -1,0 +1,15 @@
+//! Pure types: what is stored and shown. No IO, no wire format.
+
+pub mod flavor;
+pub mod group;
+pub mod keypair;
+pub mod server;
+pub mod service;
+pub mod state;
+
+pub use flavor::{Flavor, FlavorShot};
+pub use group::ServerGroup;
+pub use keypair::Keypair;
+pub use server::{Fault, Server};
+pub use service::ComputeService;
+pub use state::{Task, VmState, power};

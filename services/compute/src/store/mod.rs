@@ -1,0 +1,33 @@
+//! Tables of this crate.
+
+use haneul_store::Migration;
+
+/// Tables.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    owner: "compute",
+    number: 1,
+    sql: "CREATE TABLE server(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL,
+              user_id TEXT NOT NULL, host_id TEXT NOT NULL, vm_state TEXT NOT NULL, task_state TEXT NOT NULL,
+              image_id TEXT NOT NULL, flavor_id TEXT NOT NULL, key_name TEXT NOT NULL, description TEXT NOT NULL,
+              hostname TEXT NOT NULL, power_state BIGINT NOT NULL, launched_at BIGINT NOT NULL, launch_index BIGINT NOT NULL,
+              zone TEXT NOT NULL, locked BIGINT NOT NULL, config_drive BIGINT NOT NULL, access_ip_v4 TEXT NOT NULL,
+              access_ip_v6 TEXT NOT NULL, server_group TEXT NOT NULL);
+          CREATE INDEX server_by_project ON server(project_id, created_at, id);
+          CREATE INDEX server_by_age ON server(created_at, id);
+          CREATE INDEX server_by_host ON server(host_id);
+          CREATE INDEX server_by_group ON server(server_group);
+          CREATE TABLE flavor(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL,
+              is_public BIGINT NOT NULL, ram BIGINT NOT NULL, disk BIGINT NOT NULL, vcpus BIGINT NOT NULL);
+          CREATE UNIQUE INDEX flavor_by_name ON flavor(name);
+          CREATE TABLE keypair(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL, user_id TEXT NOT NULL);
+          CREATE INDEX keypair_by_user ON keypair(user_id, name);
+          CREATE TABLE server_group(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL);
+          CREATE INDEX server_group_by_project ON server_group(project_id);
+          CREATE TABLE compute_service(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL, host_id TEXT NOT NULL);
+          CREATE UNIQUE INDEX compute_service_by_host ON compute_service(host_id)",
+}];
