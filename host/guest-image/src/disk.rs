@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 const BOOT_START: u64 = MIB;
 
 /// The root partition as built; the initramfs makes it as large as the disk.
-const ROOT_BYTES: u64 = 64 * MIB;
+pub(crate) const ROOT_BYTES: u64 = 64 * MIB;
 
 /// In the MBR: the initramfs knows its disk by it.
 const SIGNATURE: [u8; 4] = *b"HNGI";
@@ -41,7 +41,12 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<PathBuf> {
     let code_path = parts.unpacked.all.join("usr/lib/SYSLINUX/mbr.bin");
     let code = fs::read(&code_path).map_err(at("read", &code_path))?;
     let partition = |start: u64, bytes: u64, holds, active| {
-        Some(Partition { start: u32::try_from(start / 512).ok()?, sectors: u32::try_from(bytes / 512).ok()?, holds, active })
+        Some(Partition {
+            start: u32::try_from(start / 512).ok()?,
+            sectors: u32::try_from(bytes / 512).ok()?,
+            holds,
+            active,
+        })
     };
     let table = partition(BOOT_START, boot_bytes, Holds::Fat16, true).zip(partition(root_start, ROOT_BYTES, Holds::Linux, false));
     let sector = table
@@ -72,24 +77,52 @@ fn boot_partition(parts: &Parts<'_>) -> Result<PathBuf> {
     let bytes = (length(parts.kernel_image)? + length(parts.initrd)?).next_multiple_of(MIB) + 2 * MIB;
     blank(&path, bytes)?;
     let tool = |name: &str| -> Result<PathBuf> {
-        let candidates: Vec<String> = ["usr/bin", "usr/sbin", "bin", "sbin"].iter().map(|d| format!("{d}/{name}")).collect();
-        parts.unpacked.first(&candidates).ok_or_else(|| unexpected(format_args!("{name} is in none of them")))
+        let candidates: Vec<String> = ["usr/bin", "usr/sbin", "bin", "sbin"]
+            .iter()
+            .map(|d| format!("{d}/{name}"))
+            .collect();
+        parts
+            .unpacked
+            .first(&candidates)
+            .ok_or_else(|| unexpected(format_args!("{name} is in none of them")))
     };
     // One sector to a cluster would not fit FAT16's table; four read faster through the BIOS as well.
-    command(tool("mkfs.fat")?).args(["-F", "16", "-s", "4", "-i", "484e4749", "-n", "HANEULBOOT"]).arg(&path).run()?;
+    command(tool("mkfs.fat")?)
+        .args(["-F", "16", "-s", "4", "-i", "484e4749", "-n", "HANEULBOOT"])
+        .arg(&path)
+        .run()?;
     let config = parts.scratch.join("syslinux.cfg");
-    let text = overlay::part("boot").find(|(p, _)| *p == "syslinux.cfg").map(|(_, f)| f.data).unwrap_or_default();
+    let text = overlay::part("boot")
+        .find(|(p, _)| *p == "syslinux.cfg")
+        .map(|(_, f)| f.data)
+        .unwrap_or_default();
     fs::write(&config, text).map_err(at("write", &config))?;
 
     let mcopy = tool("mcopy")?;
     // Kernel first: it lies in one piece, right behind the tables.
-    for (from, to) in [(parts.kernel_image, "::vmlinuz"), (parts.initrd, "::initrd"), (&config, "::syslinux.cfg")] {
-        command(&mcopy).env("MTOOLSRC", "/dev/null").env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(&path).arg(from).arg(to).run()?;
+    for (from, to) in [
+        (parts.kernel_image, "::vmlinuz"),
+        (parts.initrd, "::initrd"),
+        (&config, "::syslinux.cfg"),
+    ] {
+        command(&mcopy)
+            .env("MTOOLSRC", "/dev/null")
+            .env("MTOOLS_SKIP_CHECK", "1")
+            .arg("-i")
+            .arg(&path)
+            .arg(from)
+            .arg(to)
+            .run()?;
     }
     // syslinux calls mtools by name.
     let mut path_variable = mcopy.parent().map(Path::to_path_buf).unwrap_or_default().into_os_string();
     path_variable.push(":/usr/bin:/bin");
-    command(tool("syslinux")?).env("PATH", path_variable).env("MTOOLSRC", "/dev/null").arg("--install").arg(&path).run()?;
+    command(tool("syslinux")?)
+        .env("PATH", path_variable)
+        .env("MTOOLSRC", "/dev/null")
+        .arg("--install")
+        .arg(&path)
+        .run()?;
     Ok(path)
 }
 
@@ -98,12 +131,30 @@ fn root_partition(parts: &Parts<'_>) -> Result<PathBuf> {
     let path = parts.scratch.join("root.img");
     blank(&path, ROOT_BYTES)?;
     command("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-N", "4096", "-L", "haneul-root"])
+        .args([
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-b",
+            "4096",
+            "-I",
+            "256",
+            "-m",
+            "0",
+            "-N",
+            "4096",
+            "-L",
+            "haneul-root",
+        ])
         // A journal, because servers are also switched off hard; the smallest one.
         .args(["-J", "size=4"])
         // No crc32c of metadata: it costs an emulated guest more than it tells. The same identity in every build.
         .args(["-O", "^metadata_csum", "-U", "68616e65-756c-4775-8573-74726f6f7421"])
-        .args(["-E", "hash_seed=68616e65-756c-4775-8573-74726f6f7421,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=1"])
+        .args([
+            "-E",
+            "hash_seed=68616e65-756c-4775-8573-74726f6f7421,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=1",
+        ])
         .env("SOURCE_DATE_EPOCH", "0")
         .arg("-d")
         .arg(parts.root)
@@ -123,7 +174,9 @@ fn copy_sparse(from: &Path, disk: &mut File, start: u64, disk_path: &Path) -> Re
             return Ok(());
         }
         if buffer[..n].iter().any(|b| *b != 0) {
-            disk.seek(SeekFrom::Start(offset)).and_then(|_| disk.write_all(&buffer[..n])).map_err(at("write", disk_path))?;
+            disk.seek(SeekFrom::Start(offset))
+                .and_then(|_| disk.write_all(&buffer[..n]))
+                .map_err(at("write", disk_path))?;
         }
         offset += n as u64;
     }

@@ -65,7 +65,10 @@ pub(crate) fn needed(bytes: &[u8]) -> Option<Vec<String>> {
         return Some(Vec::new());
     }
     let strings = strings?;
-    names.into_iter().map(|n| elf.string(strings.checked_add(n)?).map(str::to_owned)).collect()
+    names
+        .into_iter()
+        .map(|n| elf.string(strings.checked_add(n)?).map(str::to_owned))
+        .collect()
 }
 
 /// The `key=value` strings of a kernel module.
@@ -102,6 +105,7 @@ pub(crate) fn without_signature(module: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -130,6 +134,9 @@ mod tests {
         m.extend(b"~Module signature appended~\n");
         assert_eq!(without_signature(&m), b"MODULE");
         assert_eq!(without_signature(b"plain"), b"plain");
-        assert_eq!(without_signature(b"x~Module signature appended~\n"), b"x~Module signature appended~\n");
+        assert_eq!(
+            without_signature(b"x~Module signature appended~\n"),
+            b"x~Module signature appended~\n"
+        );
     }
 }

@@ -12,16 +12,47 @@ use crate::packages::Unpacked;
 use crate::run::{at, unexpected};
 
 /// Without these nothing boots, or nothing is found: they must be there.
-const NEEDED: &[&str] = &["virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "sd_mod", "sr_mod", "isofs", "vfat", "button", "evdev"];
+const NEEDED: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_scsi",
+    "sd_mod",
+    "sr_mod",
+    "isofs",
+    "vfat",
+    "button",
+    "evdev",
+];
 
 /// Good to have; a kernel may have them built in.
 const WELCOME: &[&str] = &[
-    "virtio_console", "virtio_rng", "virtio_balloon", "ata_piix", "nls_ascii", "nls_cp437", "nls_iso8859_1", "nls_utf8", "8021q", "loop",
-    "dummy", "tun", "i6300esb", "virtio_input",
+    "virtio_console",
+    "virtio_rng",
+    "virtio_balloon",
+    "ata_piix",
+    "nls_ascii",
+    "nls_cp437",
+    "nls_iso8859_1",
+    "nls_utf8",
+    "8021q",
+    "loop",
+    "dummy",
+    "tun",
+    "i6300esb",
+    "virtio_input",
 ];
 
 /// For finding and mounting the root.
-const INITRAMFS: &[&str] = &["virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio_rng", "sd_mod", "ata_piix"];
+const INITRAMFS: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_scsi",
+    "virtio_rng",
+    "sd_mod",
+    "ata_piix",
+];
 
 /// One module.
 struct Module {
@@ -88,7 +119,9 @@ impl Kernel {
 
     /// Appends a module after everything that it depends on.
     fn order<'a>(&'a self, name: &str, into: &mut Vec<&'a str>) {
-        let Some((key, module)) = self.modules.get_key_value(name) else { return };
+        let Some((key, module)) = self.modules.get_key_value(name) else {
+            return;
+        };
         if into.contains(&key.as_str()) {
             return;
         }
@@ -140,12 +173,16 @@ fn load(name: &str, index: &BTreeMap<String, PathBuf>, modules: &mut BTreeMap<St
     if modules.contains_key(name) {
         return Ok(());
     }
-    let path = index.get(name).ok_or_else(|| unexpected(format_args!("kernel module {name} is missing")))?;
+    let path = index
+        .get(name)
+        .ok_or_else(|| unexpected(format_args!("kernel module {name} is missing")))?;
     let data = fs::read(path).map_err(at("read", path))?;
     let info = elf::modinfo(&data).ok_or_else(|| unexpected(format_args!("kernel module {name} is not readable")))?;
     let values = |key: &'static str| info.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.clone());
-    let depends: Vec<String> =
-        values("depends").flat_map(|v| v.split(',').map(|d| d.replace('-', "_")).collect::<Vec<_>>()).filter(|d| !d.is_empty()).collect();
+    let depends: Vec<String> = values("depends")
+        .flat_map(|v| v.split(',').map(|d| d.replace('-', "_")).collect::<Vec<_>>())
+        .filter(|d| !d.is_empty())
+        .collect();
     let module = Module {
         file: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         // Checking a signature costs the emulated guest more than loading the module, and this kernel does not ask for it.
@@ -161,6 +198,7 @@ fn load(name: &str, index: &BTreeMap<String, PathBuf>, modules: &mut BTreeMap<St
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -177,7 +215,11 @@ mod tests {
             ("virtio".to_owned(), module("virtio.ko", &["ring"])),
             ("blk".to_owned(), module("blk.ko", &["ring", "virtio"])),
         ]);
-        let kernel = Kernel { release: "1".into(), image: PathBuf::new(), modules };
+        let kernel = Kernel {
+            release: "1".into(),
+            image: PathBuf::new(),
+            modules,
+        };
         let files = kernel.files(&["blk"]);
         assert_eq!(files[1], ("modules.dep".into(), b"blk.ko: virtio.ko ring.ko\n".to_vec()));
         assert_eq!(files[2].1, b"alias virtio:d2v* blk\n");

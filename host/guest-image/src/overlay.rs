@@ -36,7 +36,12 @@ pub const FILES: &[OverlayFile] = files! {
     0o644 "rootfs/etc/shells",
     0o755 "rootfs/usr/bin/chpasswd",
     0o755 "rootfs/usr/bin/curl",
+    0o755 "rootfs/usr/bin/halt",
     0o755 "rootfs/usr/bin/mkfs",
+    0o755 "rootfs/usr/bin/ping",
+    0o755 "rootfs/usr/bin/ping6",
+    0o755 "rootfs/usr/bin/poweroff",
+    0o755 "rootfs/usr/bin/reboot",
     0o755 "rootfs/usr/bin/shutdown",
     0o755 "rootfs/usr/bin/sudo",
     0o644 "rootfs/usr/lib/haneul/cloud-config.awk",
@@ -57,5 +62,7 @@ pub const FILES: &[OverlayFile] = files! {
 
 /// The files of one part, with the part's name cut off.
 pub(crate) fn part(name: &'static str) -> impl Iterator<Item = (&'static str, &'static OverlayFile)> {
-    FILES.iter().filter_map(move |f| Some((f.path.strip_prefix(name)?.strip_prefix('/')?, f)))
+    FILES
+        .iter()
+        .filter_map(move |f| Some((f.path.strip_prefix(name)?.strip_prefix('/')?, f)))
 }

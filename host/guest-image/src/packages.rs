@@ -14,12 +14,41 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 
 /// For the guest, with the libraries that its programs need, and (last line) for making the boot partition.
 const PACKAGES: &[&str] = &[
-    "busybox", "dropbear-bin", "openssh-sftp-server", "qemu-guest-agent", "e2fsprogs", "util-linux", "dhcpcd-base", "opendoas",
-    "libaudit1", "libblkid1", "libc6", "libcap-ng0", "libcom-err2", "libcrypt1", "libext2fs2", "libglib2.0-0", "libgmp10",
-    "libmount1", "libnuma1", "libpam0g", "libpam-modules", "libpcre2-8-0", "libselinux1", "libsmartcols1", "libtomcrypt1",
-    "libtommath1", "libudev1", "liburing2", "libuuid1", "zlib1g",
+    "busybox",
+    "dropbear-bin",
+    "openssh-sftp-server",
+    "qemu-guest-agent",
+    "e2fsprogs",
+    "util-linux",
+    "dhcpcd-base",
+    "opendoas",
+    "libaudit1",
+    "libblkid1",
+    "libc6",
+    "libcap-ng0",
+    "libcom-err2",
+    "libcrypt1",
+    "libext2fs2",
+    "libglib2.0-0",
+    "libgmp10",
+    "libmount1",
+    "libnuma1",
+    "libpam0g",
+    "libpam-modules",
+    "libpcre2-8-0",
+    "libselinux1",
+    "libsmartcols1",
+    "libtomcrypt1",
+    "libtommath1",
+    "libudev1",
+    "liburing2",
+    "libuuid1",
+    "zlib1g",
     STATIC_BUSYBOX,
-    "dosfstools", "mtools", "syslinux", "syslinux-common",
+    "dosfstools",
+    "mtools",
+    "syslinux",
+    "syslinux-common",
 ];
 
 /// For the initramfs. It has the same paths as busybox and is unpacked beside the others.
@@ -52,14 +81,18 @@ impl Unpacked {
 
 /// Asks apt's lists for the present version of every package; no network.
 pub(crate) fn resolve() -> Result<Vec<Deb>> {
-    let depends = command("apt-cache").args(["depends", "--important", KERNEL]).run().map_err(|e| lists_lack(KERNEL).with_private(e))?;
+    let depends = command("apt-cache")
+        .args(["depends", "--important", KERNEL])
+        .run()
+        .map_err(|e| lists_lack(KERNEL).with_private(e))?;
     let depends = String::from_utf8_lossy(&depends).into_owned();
     let kernel = depends
         .lines()
         .filter_map(|l| l.trim().strip_prefix("Depends: "))
         .find(|p| p.starts_with("linux-image-"))
         .ok_or_else(|| lists_lack(KERNEL))?;
-    let uris = command("apt-get").args(["-qq", "download", "--print-uris", kernel])
+    let uris = command("apt-get")
+        .args(["-qq", "download", "--print-uris", kernel])
         .args(PACKAGES)
         .run()
         .map_err(|e| lists_lack("for one of the guest's programs").with_private(e))?;
@@ -76,7 +109,7 @@ fn lists_lack(package: &str) -> Error {
     Error::new(
         Kind::Unavailable,
         format!(
-            "apt knows no package {package}. Run apt-get update, and check that /etc/apt has the sources of Debian 12 (main) for amd64."
+            "apt knows no package {package}. Check this machine's network, run apt-get update, and check that /etc/apt has the sources of Debian 12 (main) for amd64."
         ),
     )
 }
@@ -94,7 +127,13 @@ fn parse_uri(line: &str) -> Option<Deb> {
     if file.contains('/') {
         return None;
     }
-    Some(Deb { name, version, file: file.to_owned(), bytes, sha256 })
+    Some(Deb {
+        name,
+        version,
+        file: file.to_owned(),
+        bytes,
+        sha256,
+    })
 }
 
 /// `apt-get update`.
@@ -134,7 +173,10 @@ pub(crate) fn download(debs: &[Deb], cache: &Path, progress: &mut dyn FnMut(&str
         None => Ok(()),
         Some(bad) => Err(Error::new(
             Kind::Unavailable,
-            format!("Package {} was downloaded, but its size or checksum is not the one in the lists. Try again.", bad.file),
+            format!(
+                "Package {} was downloaded, but its size or checksum is not the one in the lists. Try again.",
+                bad.file
+            ),
         )),
     }
 }
@@ -168,21 +210,32 @@ pub(crate) fn forget_others(debs: &[Deb], cache: &Path) -> Result<()> {
 
 /// Unpacks without running anything of the packages.
 pub(crate) fn unpack(debs: &[Deb], cache: &Path, into: &Path) -> Result<Unpacked> {
-    let unpacked = Unpacked { all: into.join("all"), static_busybox: into.join("static") };
+    let unpacked = Unpacked {
+        all: into.join("all"),
+        static_busybox: into.join("static"),
+    };
     for dir in [&unpacked.all, &unpacked.static_busybox] {
         fs::create_dir_all(dir).map_err(at("create", dir))?;
     }
     for deb in debs {
-        let dir = if deb.name == STATIC_BUSYBOX { &unpacked.static_busybox } else { &unpacked.all };
+        let dir = if deb.name == STATIC_BUSYBOX {
+            &unpacked.static_busybox
+        } else {
+            &unpacked.all
+        };
         let file = cache.join(&deb.file);
-        command("dpkg-deb").arg("--extract").arg(&file).arg(dir).run().map_err(|e| {
-            unexpected(format_args!("{} could not be unpacked", deb.file)).with_private(e)
-        })?;
+        command("dpkg-deb")
+            .arg("--extract")
+            .arg(&file)
+            .arg(dir)
+            .run()
+            .map_err(|e| unexpected(format_args!("{} could not be unpacked", deb.file)).with_private(e))?;
     }
     Ok(unpacked)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

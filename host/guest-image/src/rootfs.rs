@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use haneul_core::Result;
 
 use crate::cpio::Archive;
+use crate::disk::ROOT_BYTES;
 use crate::modules::Kernel;
 use crate::packages::Unpacked;
 use crate::run::{at, command, unexpected};
@@ -30,7 +31,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bin/lsblk", "usr/bin/lsblk"),
     ("usr/sbin/dhcpcd", "usr/bin/dhcpcd"),
     ("usr/bin/doas", "usr/bin/doas"),
-    ("lib/x86_64-linux-gnu/security/pam_permit.so", "usr/lib/x86_64-linux-gnu/security/pam_permit.so"),
+    (
+        "lib/x86_64-linux-gnu/security/pam_permit.so",
+        "usr/lib/x86_64-linux-gnu/security/pam_permit.so",
+    ),
 ];
 
 /// Plain files from packages.
@@ -39,16 +43,47 @@ const DATA: &[(&str, &str)] = &[("etc/mke2fs.conf", "etc/mke2fs.conf")];
 /// Directories with their modes, parents first. The guest has everything merged into /usr/bin, so that every absolute
 /// path that a script may name is right.
 const DIRECTORIES: &[(&str, u32)] = &[
-    ("dev", 0o755), ("etc", 0o755), ("etc/dropbear", 0o700), ("home", 0o755), ("home/haneul", 0o755), ("mnt", 0o755), ("proc", 0o755),
-    ("root", 0o700), ("run", 0o755), ("sys", 0o755), ("tmp", 0o1777), ("usr", 0o755), ("usr/bin", 0o755), ("usr/lib", 0o755),
-    ("usr/lib64", 0o755), ("usr/local", 0o755), ("usr/local/bin", 0o755), ("usr/share", 0o755), ("var", 0o755), ("var/lib", 0o755),
-    ("var/lib/dhcpcd", 0o755), ("var/lib/haneul", 0o700), ("var/log", 0o755), ("var/tmp", 0o1777),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("etc/dropbear", 0o700),
+    ("home", 0o755),
+    ("home/haneul", 0o755),
+    ("mnt", 0o755),
+    ("proc", 0o755),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("usr/bin", 0o755),
+    ("usr/lib", 0o755),
+    ("usr/lib64", 0o755),
+    ("usr/local", 0o755),
+    ("usr/local/bin", 0o755),
+    ("usr/share", 0o755),
+    ("var", 0o755),
+    ("var/lib", 0o755),
+    ("var/lib/dhcpcd", 0o755),
+    ("var/lib/haneul", 0o700),
+    ("var/log", 0o755),
+    ("var/tmp", 0o1777),
 ];
 
 const LINKS: &[(&str, &str)] = &[
-    ("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("usr/sbin", "bin"), ("var/run", "/run"),
-    ("linuxrc", "usr/bin/busybox"), ("usr/bin/mkfs.ext2", "mke2fs"), ("usr/bin/mkfs.ext3", "mke2fs"), ("usr/bin/mkfs.ext4", "mke2fs"),
-    ("usr/bin/mkfs.vfat", "busybox"), ("usr/bin/dbclient", "ssh"), ("usr/bin/fsck.ext4", "e2fsck"), ("init", "usr/bin/init"),
+    ("bin", "usr/bin"),
+    ("sbin", "usr/bin"),
+    ("lib", "usr/lib"),
+    ("lib64", "usr/lib64"),
+    ("usr/sbin", "bin"),
+    ("var/run", "/run"),
+    ("linuxrc", "usr/bin/busybox"),
+    ("usr/bin/mkfs.ext2", "mke2fs"),
+    ("usr/bin/mkfs.ext3", "mke2fs"),
+    ("usr/bin/mkfs.ext4", "mke2fs"),
+    ("usr/bin/mkfs.vfat", "busybox"),
+    ("usr/bin/dbclient", "ssh"),
+    ("usr/bin/fsck.ext4", "e2fsck"),
+    ("init", "usr/bin/init"),
 ];
 
 /// Applets that only lead astray in this image.
@@ -64,7 +99,12 @@ const USER_ID: u32 = 1000;
 pub(crate) fn populate(root: &Path, unpacked: &Unpacked, kernel: &Kernel) -> Result<()> {
     fs::create_dir_all(root).map_err(at("create", root))?;
     let modules_dir = format!("usr/lib/modules/{}", kernel.release);
-    let made = [(LIBRARIES, 0o755), ("usr/lib/x86_64-linux-gnu/security", 0o755), ("usr/lib/modules", 0o755), (&*modules_dir, 0o755)];
+    let made = [
+        (LIBRARIES, 0o755),
+        ("usr/lib/x86_64-linux-gnu/security", 0o755),
+        ("usr/lib/modules", 0o755),
+        (&*modules_dir, 0o755),
+    ];
     for (dir, mode) in DIRECTORIES.iter().chain(&made) {
         let path = root.join(dir);
         fs::create_dir(&path).map_err(at("create", &path))?;
@@ -92,6 +132,12 @@ pub(crate) fn populate(root: &Path, unpacked: &Unpacked, kernel: &Kernel) -> Res
         write(&path, file.data, file.mode)?;
     }
     write(&root.join("etc/hostname"), b"haneul\n", 0o644)?;
+    // What the guest compares its partition with: without growth there is nothing to do.
+    write(
+        &root.join("var/lib/haneul/grown-to"),
+        format!("{}\n", ROOT_BYTES / 512).as_bytes(),
+        0o644,
+    )?;
     applets(root)?;
     let home = root.join("home/haneul");
     chown(&home, Some(USER_ID), Some(USER_ID)).map_err(at("change the owner of", &home))
@@ -100,7 +146,9 @@ pub(crate) fn populate(root: &Path, unpacked: &Unpacked, kernel: &Kernel) -> Res
 /// A file of the packages, whether they have merged / and /usr or not.
 fn source(unpacked: &Unpacked, path: &str) -> Result<PathBuf> {
     let other = path.strip_prefix("usr/").map_or_else(|| format!("usr/{path}"), str::to_owned);
-    unpacked.first(&[path.to_owned(), other]).ok_or_else(|| unexpected(format_args!("/{path} is in none of them")))
+    unpacked
+        .first(&[path.to_owned(), other])
+        .ok_or_else(|| unexpected(format_args!("/{path} is in none of them")))
 }
 
 /// Copies the content behind links.
@@ -148,7 +196,10 @@ fn needs(program: &Path) -> Result<Vec<String>> {
 fn applets(root: &Path) -> Result<()> {
     let busybox = root.join("usr/bin/busybox");
     let list = command(&busybox).arg("--list").run()?;
-    for name in String::from_utf8_lossy(&list).lines().filter(|n| !NO_APPLETS.contains(n) && !n.contains('/')) {
+    for name in String::from_utf8_lossy(&list)
+        .lines()
+        .filter(|n| !NO_APPLETS.contains(n) && !n.contains('/'))
+    {
         let path = root.join("usr/bin").join(name);
         if fs::symlink_metadata(&path).is_err() {
             symlink("busybox", &path).map_err(at("create", &path))?;
@@ -167,7 +218,19 @@ pub(crate) fn initramfs(unpacked: &Unpacked, kernel: &Kernel, scratch: &Path) ->
     cpio.character_device("dev/console", 0o600, 5, 1);
     let busybox = unpacked.static_busybox.join("bin/busybox");
     cpio.file("bin/busybox", 0o755, &fs::read(&busybox).map_err(at("read", &busybox))?);
-    for name in ["blockdev", "cat", "dd", "modprobe", "mount", "printf", "reboot", "sh", "sleep", "switch_root", "usleep"] {
+    for name in [
+        "blockdev",
+        "cat",
+        "dd",
+        "modprobe",
+        "mount",
+        "printf",
+        "reboot",
+        "sh",
+        "sleep",
+        "switch_root",
+        "usleep",
+    ] {
         cpio.symlink(&format!("bin/{name}"), "busybox");
     }
     for (path, file) in overlay::part("initramfs") {

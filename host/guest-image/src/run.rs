@@ -27,7 +27,10 @@ pub(crate) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> E
         }
         Error::new(
             Kind::Internal,
-            format!("Cannot {what} {}: {e}. Check the directory's permissions and free space.", path.display()),
+            format!(
+                "Cannot {what} {}: {e}. Check the directory's permissions and free space.",
+                path.display()
+            ),
         )
     }
 }
@@ -50,8 +53,16 @@ pub(crate) struct Run {
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Run {
     let program = program.as_ref();
     let mut command = Command::new(find(program).unwrap_or_else(|| PathBuf::from(program)));
-    command.env("LC_ALL", "C").env("PATH", SBIN).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    Run { command, program: program.to_string_lossy().into_owned(), stdin: None }
+    command
+        .env("LC_ALL", "C")
+        .env("PATH", SBIN)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
+    Run {
+        command,
+        program: program.to_string_lossy().into_owned(),
+        stdin: None,
+    }
 }
 
 impl Run {
@@ -80,7 +91,10 @@ impl Run {
     pub(crate) fn run(mut self) -> Result<Vec<u8>> {
         let program = self.program;
         let failed = |e: io::Error| {
-            Error::new(Kind::Internal, format!("Cannot run {program}: {e}. Check that it is installed and may be run."))
+            Error::new(
+                Kind::Internal,
+                format!("Cannot run {program}: {e}. Check that it is installed and may be run."),
+            )
         };
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if self.stdin.is_some() {
@@ -106,7 +120,10 @@ impl Run {
         }
         let tail: Vec<&str> = said.lines().rev().take(4).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        Err(Error::new(Kind::Internal, format!("{program} failed ({}): {}", output.status, tail.join(" | "))))
+        Err(Error::new(
+            Kind::Internal,
+            format!("{program} failed ({}): {}", output.status, tail.join(" | ")),
+        ))
     }
 }
 
@@ -117,7 +134,10 @@ fn find(program: &OsStr) -> Option<PathBuf> {
     let mut dirs: OsString = env::var_os("PATH").unwrap_or_default();
     dirs.push(":");
     dirs.push(SBIN);
-    env::split_paths(&dirs).filter(|d| d.is_absolute()).map(|d| d.join(program)).find(|p| p.is_file())
+    env::split_paths(&dirs)
+        .filter(|d| d.is_absolute())
+        .map(|d| d.join(program))
+        .find(|p| p.is_file())
 }
 
 /// Refuses with the name of the package to install when a program is missing.

@@ -13,7 +13,7 @@ use crate::overlay;
 use crate::run::at;
 
 /// Grows when the code makes another image from the same inputs.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// The stamp's place: `<out>.stamp`.
 pub fn path(out: &Path) -> PathBuf {
@@ -80,7 +80,10 @@ pub fn write(built: &Built) -> Result<()> {
 /// whatever packages it was made from are right.
 pub fn reuse(out: &Path, packages: Option<&[String]>) -> Option<Built> {
     let text = fs::read_to_string(path(out)).ok()?;
-    let values = |key: &'static str| text.lines().filter_map(move |l| l.split_once(' ').filter(|(k, _)| *k == key).map(|(_, v)| v));
+    let values = |key: &'static str| {
+        text.lines()
+            .filter_map(move |l| l.split_once(' ').filter(|(k, _)| *k == key).map(|(_, v)| v))
+    };
     let value = |key: &'static str| values(key).next();
     let built = Built {
         path: out.to_owned(),

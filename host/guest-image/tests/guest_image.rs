@@ -1,5 +1,7 @@
 //! What can be checked without packages and without a boot.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -17,7 +19,11 @@ fn overlay_dir() -> PathBuf {
 fn files_below(dir: &Path, into: &mut BTreeSet<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { files_below(&path, into) } else { assert!(into.insert(path)) }
+        if path.is_dir() {
+            files_below(&path, into)
+        } else {
+            assert!(into.insert(path))
+        }
     }
 }
 
@@ -104,12 +110,25 @@ fn cpio_as_the_kernel_reads_it() {
 #[test]
 fn mbr_layout() {
     let parts = [
-        Partition { start: 2048, sectors: 40_960, holds: Holds::Fat16, active: true },
-        Partition { start: 43_008, sectors: 131_072, holds: Holds::Linux, active: false },
+        Partition {
+            start: 2048,
+            sectors: 40_960,
+            holds: Holds::Fat16,
+            active: true,
+        },
+        Partition {
+            start: 43_008,
+            sectors: 131_072,
+            holds: Holds::Linux,
+            active: false,
+        },
     ];
     let s = mbr::sector(&[0x90; 440], *b"HNGI", &parts).unwrap();
     assert_eq!(&s[440..446], b"HNGI\0\0");
-    assert_eq!(s[446..462], [0x80, 0xfe, 0xff, 0xff, 0x0e, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0xa0, 0, 0]);
+    assert_eq!(
+        s[446..462],
+        [0x80, 0xfe, 0xff, 0xff, 0x0e, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0xa0, 0, 0]
+    );
     assert_eq!(s[462], 0);
     assert_eq!(s[466], 0x83);
     // The initramfs writes the new size of partition 2 here.
@@ -128,7 +147,14 @@ fn stamp_takes_the_same_and_refuses_another() {
     let (sha256, bytes) = stamp::hash_file(&out).unwrap();
     let packages = vec!["busybox=1:1.35".to_owned(), "libc6=2.36".to_owned()];
     assert_eq!(stamp::reuse(&out, Some(&packages)), None);
-    let built = Built { path: out.clone(), sha256, bytes, virtual_bytes: 99, packages: packages.clone(), cached: false };
+    let built = Built {
+        path: out.clone(),
+        sha256,
+        bytes,
+        virtual_bytes: 99,
+        packages: packages.clone(),
+        cached: false,
+    };
     stamp::write(&built).unwrap();
     let again = Built { cached: true, ..built };
     assert_eq!(stamp::reuse(&out, Some(&packages)), Some(again.clone()));
@@ -162,7 +188,9 @@ fn cloud_config_becomes_a_script() {
         "#cloud-config\npackage_update: true\nwrite_files:\n- path: {d}/sub/a\n  permissions: '0640'\n  content: |\n    one 'q'\n      two\n\n    three\n\
          - content: plain\n  path: {d}/b\nruncmd:\n  - echo \"x y\" > {d}/c\n  - [ sh, -c, \"echo 'l, m' > {d}/d\" ]\n  - |\n    echo multi > {d}/e\n    echo line >> {d}/e\n"
     );
-    let Some((ok, script)) = awk("cloud-config.awk", &config) else { return };
+    let Some((ok, script)) = awk("cloud-config.awk", &config) else {
+        return;
+    };
     assert!(ok);
     let out = Command::new("sh").arg("-c").arg(&script).output().unwrap();
     assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
