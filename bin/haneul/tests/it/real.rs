@@ -1,0 +1,402 @@
+//! The real lane: guests that boot, ports that carry packets. Needs root, QEMU, nftables.
+
+use crate::setup::{id, options};
+use haneul_testkit::{Client, Cloud, Options, eventually};
+use http::Method;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// Why the real lane cannot run here, if it cannot.
+fn cannot() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("guests and networks need root".into());
+    }
+    ["qemu-system-x86_64", "qemu-img", "nft", "conntrack", "ip"]
+        .into_iter()
+        .find(|p| !["/usr/bin", "/usr/sbin", "/sbin", "/bin"].iter().any(|d| Path::new(d).join(p).exists()))
+        .map(|p| format!("{p} is not installed; `haneul up --packages-only` installs it"))
+}
+
+macro_rules! needs_a_real_host {
+    () => {
+        if let Some(why) = cannot() {
+            println!("SKIPPED: {why}");
+            return;
+        }
+    };
+}
+
+/// The guest image, built once for all tests.
+fn guest_image() -> PathBuf {
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("haneul-guest.qcow2");
+    let built = Command::new(env!("CARGO_BIN_EXE_haneul"))
+        .args(["guest-image", "--out"])
+        .arg(&out)
+        .output()
+        .expect("the binary runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    out
+}
+
+struct Real {
+    cloud: Cloud,
+    admin: Client,
+    image: String,
+    external: String,
+    key: PathBuf,
+}
+
+impl Real {
+    /// A cloud whose external range is of its own, so that two tests never meet.
+    async fn new(range: &str) -> Real {
+        let file = guest_image();
+        let cloud = Cloud::start(Options {
+            real: true,
+            sets: vec![format!("network.external_cidr={range}")],
+            ..options()
+        })
+        .await;
+        let admin = cloud.admin_client().await;
+        let image = admin
+            .post("/image/v2/images", &json!({"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}))
+            .await
+            .expect(201);
+        let image = id(&image, "/id");
+        let octets = [("content-type", "application/octet-stream")];
+        let up = admin
+            .send(Method::PUT, &format!("/image/v2/images/{image}/file"), &octets, std::fs::read(file).unwrap())
+            .await;
+        assert_eq!(up.status, 204, "{}", up.text);
+        admin
+            .post("/compute/v2.1/flavors", &json!({"flavor": {"name": "nano", "id": "nano", "vcpus": 1, "ram": 128, "disk": 1}}))
+            .await
+            .expect(200);
+        let external = admin.get("/network/v2.0/networks?router:external=true").await.expect(200);
+        let key = cloud.dir.join("key");
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+        assert!(made.success());
+        Real {
+            external: id(&external, "/networks/0/id"),
+            cloud,
+            admin,
+            image,
+            key,
+        }
+    }
+
+    /// A project with a user of its own, and that user's client.
+    async fn project(&self, name: &str) -> Client {
+        let p = self.admin.post("/identity/v3/projects", &json!({"project": {"name": name, "domain_id": "default"}})).await.expect(201);
+        let u = self
+            .admin
+            .post("/identity/v3/users", &json!({"user": {"name": name, "domain_id": "default", "password": "a-long-password"}}))
+            .await
+            .expect(201);
+        let roles = self.admin.get("/identity/v3/roles?name=member").await.expect(200);
+        let path = format!(
+            "/identity/v3/projects/{}/users/{}/roles/{}",
+            id(&p, "/project/id"),
+            id(&u, "/user/id"),
+            id(&roles, "/roles/0/id")
+        );
+        assert_eq!(self.admin.put(&path, &json!({})).await.status, 204);
+        let client = self.cloud.anonymous().login(name, "a-long-password", name).await;
+        let public = std::fs::read_to_string(self.key.with_extension("pub")).unwrap();
+        client
+            .post("/compute/v2.1/os-keypairs", &json!({"keypair": {"name": "key", "public_key": public}}))
+            .await
+            .expect(200);
+        client
+    }
+
+    /// A network with both families behind a router; answers network and router.
+    async fn network(&self, c: &Client) -> (String, String) {
+        let n = c.post("/network/v2.0/networks", &json!({"network": {"name": "net"}})).await.expect(201);
+        let n = id(&n, "/network/id");
+        let v4 = json!({"subnet": {"network_id": n, "ip_version": 4, "cidr": "10.9.0.0/24"}});
+        let v4 = c.post("/network/v2.0/subnets", &v4).await.expect(201);
+        let v6 = json!({"subnet": {"network_id": n, "ip_version": 6, "cidr": "fd00:9::/64", "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}});
+        let v6 = c.post("/network/v2.0/subnets", &v6).await.expect(201);
+        let r = json!({"router": {"name": "router", "external_gateway_info": {"network_id": self.external}}});
+        let r = c.post("/network/v2.0/routers", &r).await.expect(201);
+        let r = id(&r, "/router/id");
+        for s in [&v4, &v6] {
+            c.put(&format!("/network/v2.0/routers/{r}/add_router_interface"), &json!({"subnet_id": id(s, "/subnet/id")}))
+                .await
+                .expect(200);
+        }
+        (n, r)
+    }
+
+    /// A group that lets SSH in, and (by the group itself) everything among its members.
+    async fn group(&self, c: &Client) -> (String, String) {
+        let g = c.post("/network/v2.0/security-groups", &json!({"security_group": {"name": "ssh"}})).await.expect(201);
+        let g = id(&g, "/security_group/id");
+        let rule = |more: Value| {
+            let mut r = json!({"security_group_id": g, "direction": "ingress"});
+            r.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"security_group_rule": r})
+        };
+        let ssh = rule(json!({"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "ethertype": "IPv4"}));
+        let ssh = c.post("/network/v2.0/security-group-rules", &ssh).await.expect(201);
+        for family in ["IPv4", "IPv6"] {
+            let among = rule(json!({"remote_group_id": g, "ethertype": family}));
+            c.post("/network/v2.0/security-group-rules", &among).await.expect(201);
+        }
+        (g, id(&ssh, "/security_group_rule/id"))
+    }
+
+    /// A server with a fixed address, not waited for.
+    async fn server(&self, c: &Client, name: &str, network: &str, address: &str) -> String {
+        let body = json!({"server": {
+            "name": name, "imageRef": self.image, "flavorRef": "nano", "key_name": "key",
+            "networks": [{"uuid": network, "fixed_ip": address}], "security_groups": [{"name": "ssh"}]
+        }});
+        id(&c.post("/compute/v2.1/servers", &body).await.expect(202), "/server/id")
+    }
+
+    async fn wait(&self, c: &Client, server: &str, status: &str) -> Value {
+        eventually(&format!("{server} is {status}"), Duration::from_secs(60), || async {
+            let a = c.try_send(Method::GET, &format!("/compute/v2.1/servers/{server}"), &[], vec![]).await?;
+            let s = a.body["server"].clone();
+            let now = s["status"].as_str().unwrap_or_default().to_owned();
+            assert!(now == status || now != "ERROR", "{s}\n{}", self.cloud.tail());
+            (now == status).then_some(s)
+        })
+        .await
+    }
+
+    /// A floating IP on the server's first port; answers its id and address.
+    async fn floating(&self, c: &Client, server: &str) -> (String, String) {
+        let ports = c.get(&format!("/network/v2.0/ports?device_id={server}")).await.expect(200);
+        let body = json!({"floatingip": {"floating_network_id": self.external, "port_id": id(&ports, "/ports/0/id")}});
+        let f = c.post("/network/v2.0/floatingips", &body).await.expect(201);
+        (id(&f, "/floatingip/id"), id(&f, "/floatingip/floating_ip_address"))
+    }
+
+    fn ssh(&self, address: &str, command: &str) -> Command {
+        let mut c = Command::new("ssh");
+        c.args(["-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"])
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", self.cloud.dir.join("known").display()))
+            .arg("-i")
+            .arg(&self.key)
+            .arg(format!("root@{address}"))
+            .arg(command)
+            .stdin(Stdio::null());
+        c
+    }
+
+    fn run(&self, address: &str, command: &str) -> Output {
+        self.ssh(address, command).output().expect("ssh runs")
+    }
+
+    /// Waits until a login works, and answers what the command printed.
+    async fn login(&self, address: &str, command: &str) -> String {
+        eventually(&format!("login on {address}\n{}", self.cloud.tail()), Duration::from_secs(90), || async {
+            let o = self.run(address, command);
+            o.status.success().then(|| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+        })
+        .await
+    }
+
+    fn host_key(&self) -> String {
+        let o = Command::new("ssh-keygen").args(["-l", "-f"]).arg(self.cloud.dir.join("known")).output().unwrap();
+        String::from_utf8_lossy(&o.stdout).split_whitespace().nth(1).unwrap_or_default().to_owned()
+    }
+}
+
+fn reaches(address: &str, port: u16) -> bool {
+    let to = format!("{address}:{port}").parse().unwrap();
+    std::net::TcpStream::connect_timeout(&to, Duration::from_millis(1500)).is_ok()
+}
+
+/// The README's own commands, by the unmodified client.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_life_of_a_server_by_the_openstack_client() {
+    needs_a_real_host!();
+    let client = std::env::var("HANEUL_TEST_OPENSTACK")
+        .map(PathBuf::from)
+        .unwrap_or_else(|_| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../venv/bin/openstack"));
+    if !client.exists() {
+        println!("SKIPPED: no openstack client at {}; `cargo xtask test` installs it", client.display());
+        return;
+    }
+    let file = guest_image();
+    let cloud = Cloud::start(Options {
+        real: true,
+        sets: vec!["network.external_cidr=172.31.201.0/24".into()],
+        ..options()
+    })
+    .await;
+    let clouds = cloud.dir.join("clouds.yaml");
+    std::fs::write(
+        &clouds,
+        format!(
+            "clouds:\n  test:\n    region_name: RegionOne\n    auth:\n      auth_url: http://{}/identity/v3\n      username: admin\n      password: {}\n      project_name: admin\n      user_domain_id: default\n      project_domain_id: default\n",
+            cloud.address,
+            cloud.password()
+        ),
+    )
+    .unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/openstack-life.sh");
+    let out = tokio::task::spawn_blocking({
+        let dir = cloud.dir.clone();
+        move || {
+            Command::new(script)
+                .arg(file)
+                .arg(dir)
+                .env("OS_CLIENT_CONFIG_FILE", clouds)
+                .env("OS_CLOUD", "test")
+                .env("PATH", format!("{}:{path}", client.parent().unwrap().display()))
+                .stdin(Stdio::null())
+                .output()
+                .expect("the script runs")
+        }
+    })
+    .await
+    .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    println!("{text}");
+    assert!(out.status.success() && text.contains("all done"), "{text}\n{}", cloud.tail());
+    cloud.audit().await;
+}
+
+/// Two servers of one project reach each other; another project's with the same range cannot; the outside
+/// reaches only the floating IP, only what the group opens, and no longer than it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_isolation_and_what_the_outside_reaches() {
+    needs_a_real_host!();
+    let r = Real::new("172.31.202.0/24").await;
+    let (a, b) = (r.project("alpha").await, r.project("beta").await);
+    let (net_a, _) = r.network(&a).await;
+    let (net_b, _) = r.network(&b).await;
+    let (_, ssh_rule) = r.group(&a).await;
+    r.group(&b).await;
+    let one = r.server(&a, "one", &net_a, "10.9.0.10").await;
+    let two = r.server(&a, "two", &net_a, "10.9.0.11").await;
+    let other = r.server(&b, "other", &net_b, "10.9.0.20").await;
+    for (c, s) in [(&a, &one), (&a, &two), (&b, &other)] {
+        r.wait(c, s, "ACTIVE").await;
+    }
+    // Nothing reaches a fixed address from outside.
+    assert!(!reaches("10.9.0.10", 22));
+    let (fip, address) = r.floating(&a, &one).await;
+    let (_, address_b) = r.floating(&b, &other).await;
+    assert_eq!(r.login(&address, "hostname").await, "one");
+    assert_eq!(r.login(&address_b, "hostname").await, "other");
+    let ports = a.get(&format!("/network/v2.0/ports?device_id={two}")).await.expect(200);
+    let v6 = ports["ports"][0]["fixed_ips"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["ip_address"].as_str().unwrap())
+        .find(|ip| ip.contains(':'))
+        .expect("an IPv6 address")
+        .to_owned();
+    r.login(&address, "for i in $(seq 60); do ping -c1 -W1 10.9.0.11 >/dev/null && exit 0; done; exit 1").await;
+    r.login(&address, &format!("for i in $(seq 60); do ping -c1 -W1 {v6} >/dev/null && exit 0; done; exit 1")).await;
+    // The other project's server has an address of the same range, and is not there for us.
+    assert!(!r.run(&address, "ping -c2 -W1 10.9.0.20").status.success());
+    // Only what is open: SSH, and nothing else.
+    assert!(reaches(&address, 22));
+    assert!(!reaches(&address, 80));
+    let ping = |ip: &str| Command::new("ping").args(["-c1", "-W1", ip]).output().unwrap().status.success();
+    assert!(!ping(&address), "no rule opens ICMP");
+    // An open connection ends with the rule that let it in.
+    let mut open = r
+        .ssh(&address, "while :; do echo tick; sleep 0.2; done")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (seen, mut ticks) = (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), open.stdout.take().unwrap());
+    let counter = seen.clone();
+    std::thread::spawn(move || {
+        let mut one = [0u8; 5];
+        while std::io::Read::read_exact(&mut ticks, &mut one).is_ok() {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    let count = || seen.load(std::sync::atomic::Ordering::SeqCst);
+    eventually("the open connection ticks", Duration::from_secs(30), || async { (count() > 3).then_some(()) }).await;
+    assert_eq!(a.delete(&format!("/network/v2.0/security-group-rules/{ssh_rule}")).await.status, 204);
+    eventually("a new connection is refused", Duration::from_secs(10), || async { (!reaches(&address, 22)).then_some(()) }).await;
+    let before = count();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(count() <= before + 1, "the open connection still ticks after its rule is gone");
+    let _ = open.kill();
+    let _ = open.wait();
+    // And with the floating IP itself.
+    assert!(reaches(&address_b, 22));
+    let fips = b.get("/network/v2.0/floatingips").await.expect(200);
+    let fip_b = id(&fips, "/floatingips/0/id");
+    assert_eq!(b.delete(&format!("/network/v2.0/floatingips/{fip_b}")).await.status, 204);
+    eventually("the floating IP is gone", Duration::from_secs(10), || async { (!reaches(&address_b, 22)).then_some(()) }).await;
+    assert_eq!(a.delete(&format!("/network/v2.0/floatingips/{fip}")).await.status, 204);
+    r.cloud.audit().await;
+}
+
+/// kill -9 of our processes leaves guests serving; a reboot of the host brings them back as they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_guests_survive_us_and_the_host_reboot() {
+    needs_a_real_host!();
+    let mut r = Real::new("172.31.203.0/24").await;
+    let c = r.project("gamma").await;
+    let (net, _) = r.network(&c).await;
+    r.group(&c).await;
+    let server = r.server(&c, "stays", &net, "10.9.0.10").await;
+    r.wait(&c, &server, "ACTIVE").await;
+    let (_, address) = r.floating(&c, &server).await;
+    r.login(&address, "echo kept > /root/kept; sync").await;
+    let key = r.host_key();
+    let boot = r.login(&address, "cat /proc/sys/kernel/random/boot_id").await;
+
+    r.cloud.kill_serve();
+    r.cloud.kill_agent();
+    assert_eq!(r.login(&address, "cat /root/kept").await, "kept");
+    r.cloud.start_agent();
+    // DHCP and metadata answer without a control plane.
+    r.login(&address, "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json | grep -q stays").await;
+    r.cloud.start_serve();
+    r.cloud.ready().await;
+    assert_eq!(r.wait(&c, &server, "ACTIVE").await["OS-EXT-STS:power_state"], 1);
+    assert_eq!(r.login(&address, "cat /proc/sys/kernel/random/boot_id").await, boot, "the guest was not touched");
+    let log = c
+        .post(&format!("/compute/v2.1/servers/{server}/action"), &json!({"os-getConsoleOutput": {"length": 50}}))
+        .await
+        .expect(200);
+    assert!(log["output"].as_str().unwrap().contains("sshd"), "{log}");
+    r.cloud.audit().await;
+
+    // The host's reboot: every process and every namespace is gone.
+    r.cloud.kill_serve();
+    r.cloud.kill_agent();
+    let host = std::fs::read_to_string(r.cloud.dir.join("agent/host-id")).unwrap();
+    let prefix = format!("h{}", &host[..6]);
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&cmdline);
+        if text.contains("qemu-system") && text.contains(r.cloud.dir.to_str().unwrap()) {
+            let pid: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+    }
+    let list = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    for ns in String::from_utf8_lossy(&list.stdout).lines().filter_map(|l| l.split_whitespace().next()) {
+        if ns.starts_with(&prefix) {
+            assert!(Command::new("ip").args(["netns", "del", ns]).status().unwrap().success());
+        }
+    }
+    assert!(!reaches(&address, 22));
+    r.cloud.start_serve();
+    r.cloud.start_agent();
+    r.cloud.ready().await;
+    assert_eq!(r.login(&address, "cat /root/kept").await, "kept");
+    assert_ne!(r.login(&address, "cat /proc/sys/kernel/random/boot_id").await, boot, "it has booted again");
+    assert_eq!(r.host_key(), key);
+    r.wait(&c, &server, "ACTIVE").await;
+    r.cloud.audit().await;
+}
