@@ -175,9 +175,9 @@ impl Config {
             .parse()
             .map_err(|e| Error::bad_request(format!("{}: {e}", file.display())))?;
         for (key, value) in env {
-            // HANEUL_FAULT and the like are not configuration; keys have a section or are top-level.
+            // Keys of sections have two underscores; other variables of this prefix are not configuration.
             let Some(path) = key.strip_prefix("HANEUL_") else { continue };
-            if ["FAULT", "CONFIG"].contains(&path) {
+            if !path.contains("__") && !["STATE_DIR", "LAB"].contains(&path) {
                 continue;
             }
             put(&mut table, &path.to_lowercase().replace("__", "."), value)?;
