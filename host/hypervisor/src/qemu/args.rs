@@ -10,7 +10,8 @@ use std::os::fd::RawFd;
 use uuid::Uuid;
 
 /// CPU model under emulation: named and versioned, never `max` (what `max` is changes with each QEMU).
-pub const TCG_CPU: &str = "Westmere-v1";
+/// RDRAND saves a first boot about a second: without it the guest gathers entropy for its host keys.
+pub const TCG_CPU: &str = "Nehalem-v1,+rdrand";
 /// CPU model under KVM without a wish.
 pub const KVM_CPU: &str = "host";
 /// Machine type when the installed QEMU has it; else its newest `pc-i440fx-*`.
