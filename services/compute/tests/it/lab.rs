@@ -1,0 +1,514 @@
+//! A control plane in this process, and a host that speaks the agents' protocol over its socket.
+
+use axum::body::Body;
+use bytes::Bytes;
+use haneul_agent_api::{
+    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Kind, Object, ObservedGuest, Power, Report, ToAgent, path,
+};
+use haneul_auth::context::CtxInner;
+use haneul_auth::{Authenticator, BoxFuture, Policy, RoleRef, ScopeKind};
+use haneul_compute::Compute;
+use haneul_core::config::Config;
+use haneul_core::{Error, Result, clock};
+use haneul_fleet::Fleet;
+use haneul_http::Server;
+use haneul_http::metrics::Metrics;
+use haneul_image::Images;
+use haneul_jobs::Jobs;
+use haneul_network::Network;
+use haneul_placement::Placement;
+use haneul_store::{Db, OpenOptions};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::net::{UnixListener, UnixStream};
+use tower::ServiceExt;
+use uuid::Uuid;
+
+pub struct Stub {
+    policy: Arc<Policy>,
+}
+
+/// Tokens are `ROLE:PROJECT:USER`.
+impl Authenticator for Stub {
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<CtxInner>>> {
+        Box::pin(async move {
+            let parts: Vec<&str> = token.split(':').collect();
+            let [role, project, user] = parts.as_slice() else { return Err(Error::unauthorized()) };
+            let names: &[&str] = match *role {
+                "admin" => &["admin", "manager", "member", "reader"],
+                "member" => &["member", "reader"],
+                "reader" => &["reader"],
+                _ => return Err(Error::unauthorized()),
+            };
+            Ok(Arc::new(CtxInner {
+                user_id: (*user).to_owned(),
+                user_name: (*user).to_owned(),
+                user_domain_id: "default".into(),
+                user_domain_name: "Default".into(),
+                scope: ScopeKind::Project {
+                    id: (*project).to_owned(),
+                    name: (*project).to_owned(),
+                    domain_id: "default".into(),
+                    domain_name: "Default".into(),
+                },
+                roles: names.iter().map(|n| RoleRef { id: (*n).into(), name: (*n).into() }).collect(),
+                expires_at: clock::now() + 3600 * clock::SECOND,
+                issued_at: clock::now(),
+                audit_ids: vec![],
+                methods: vec!["password".into()],
+                application_credential_id: None,
+                password_expires_at: None,
+            }))
+        })
+    }
+    fn policy(&self) -> Arc<Policy> {
+        self.policy.clone()
+    }
+}
+
+pub const ADMIN: &str = "admin:cloud:root";
+pub const DEMO: &str = "member:demo:alice";
+pub const OTHER: &str = "member:other:bob";
+pub const READER: &str = "reader:demo:carol";
+
+/// A control plane with its sockets.
+pub struct Lab {
+    pub db: Db,
+    pub compute: Arc<Compute>,
+    pub jobs: Jobs,
+    pub router: axum::Router,
+    pub socket: PathBuf,
+    pub image: String,
+    pub network: String,
+    dir: PathBuf,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+/// A request: who, microversion, method, path, body.
+#[derive(Clone)]
+pub struct Call<'a> {
+    pub token: &'a str,
+    pub version: &'a str,
+}
+
+impl Lab {
+    pub async fn start() -> Lab {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Lab {
+        let dir = std::env::temp_dir().join(format!("haneul-compute-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut config = Config { lab: true, ..Config::default() };
+        config.state_dir.0 = dir.clone();
+        config.image.reserve_bytes = 0;
+        config.compute.reserved_disk_gib = 0;
+        config.compute.reserved_memory_mib = 0;
+        change(&mut config);
+        let migrations = [
+            haneul_auth::quota::MIGRATIONS,
+            haneul_jobs::MIGRATIONS,
+            haneul_fleet::MIGRATIONS,
+            haneul_placement::MIGRATIONS,
+            haneul_image::MIGRATIONS,
+            haneul_network::MIGRATIONS,
+            haneul_compute::MIGRATIONS,
+        ]
+        .concat();
+        let url = format!("sqlite:{}", dir.join("db").display());
+        let db = Db::open(&OpenOptions { url, readers: 4 }, &migrations).await.unwrap();
+        let jobs = Jobs::new(db.clone());
+        let fleet = Fleet::open(db.clone()).await.unwrap();
+        let placement = Arc::new(Placement::new(db.clone()));
+        let image = Images::new(db.clone(), &config).unwrap();
+        let network = Network::new(db.clone(), &config, fleet.clone()).await.unwrap();
+        let compute = Compute::new(db.clone(), &config, jobs.clone(), fleet.clone(), placement, image.clone(), network.clone());
+        fleet.set_observers(vec![network.clone(), compute.clone()]);
+        jobs.register(compute.sagas());
+        let rules = [haneul_image::RULES, haneul_network::RULES, haneul_compute::RULES].concat();
+        let server = Server {
+            auth: Arc::new(Stub { policy: Arc::new(Policy::new(&rules, &[]).unwrap()) }),
+            metrics: Arc::new(Metrics::default()),
+            public_url: "http://cloud".into(),
+            max_body: 1 << 20,
+            max_limit: 1000,
+        };
+        let router = compute
+            .routes()
+            .into_router(&server)
+            .merge(network.routes().into_router(&server))
+            .merge(image.router(&server));
+        let socket = dir.join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let uid = nix_uid(&socket);
+        tokio::spawn(haneul_fleet::serve(fleet, listener, uid, std::future::pending()));
+        let running = jobs.clone();
+        tokio::spawn(async move { running.run().await });
+        let mut lab = Lab { db, compute, jobs, router, socket, image: String::new(), network: String::new(), dir };
+        lab.furnish().await;
+        lab
+    }
+
+    /// An image, flavors and a network of the demo project.
+    async fn furnish(&mut self) {
+        let made = self.at(ADMIN, "2.1").raw(
+            self, Method::POST, "/image/v2/images",
+            json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"}).to_string().into(), "application/json",
+        ).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        self.image = made.body["id"].as_str().unwrap().to_owned();
+        let put = self.at(ADMIN, "2.1").raw(
+            self, Method::PUT, &format!("/image/v2/images/{}/file", self.image), vec![7u8; 4096].into(), "application/octet-stream",
+        ).await;
+        assert_eq!(put.status, 204, "{}", put.body);
+        for (id, vcpus, ram, disk) in [("1", 1, 512, 1), ("2", 2, 1024, 2), ("9", 64, 1 << 20, 4000)] {
+            self.post(ADMIN, "2.1", "/v2.1/flavors", json!({"flavor": {"name": format!("f{id}"), "id": id, "vcpus": vcpus, "ram": ram, "disk": disk}}), 200).await;
+        }
+        let net = self.at(DEMO, "2.1").raw(
+            self, Method::POST, "/network/v2.0/networks", json!({"network": {"name": "private"}}).to_string().into(), "application/json",
+        ).await;
+        if net.status == 201 {
+            self.network = net.body["network"]["id"].as_str().unwrap().to_owned();
+            let sub = self.at(DEMO, "2.1").raw(
+                self, Method::POST, "/network/v2.0/subnets",
+                json!({"subnet": {"network_id": self.network, "cidr": "10.1.0.0/16", "ip_version": 4}}).to_string().into(), "application/json",
+            ).await;
+            assert_eq!(sub.status, 201, "{}", sub.body);
+        }
+    }
+
+    pub fn at<'a>(&self, token: &'a str, version: &'a str) -> Call<'a> {
+        Call { token, version }
+    }
+
+    pub async fn call(&self, token: &str, version: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let bytes = body.map_or_else(Bytes::new, |b| b.to_string().into());
+        self.at(token, version).raw(self, method, &format!("/compute{path}"), bytes, "application/json").await
+    }
+
+    pub async fn get(&self, token: &str, version: &str, path: &str) -> Value {
+        let a = self.call(token, version, Method::GET, path, None).await;
+        assert_eq!(a.status, 200, "GET {path}: {}", a.body);
+        a.body
+    }
+
+    pub async fn post(&self, token: &str, version: &str, path: &str, body: Value, status: u16) -> Value {
+        let a = self.call(token, version, Method::POST, path, Some(body)).await;
+        assert_eq!(a.status, status, "POST {path}: {}", a.body);
+        a.body
+    }
+
+    /// A plain create; answers the id.
+    pub async fn create(&self, name: &str, flavor: &str) -> String {
+        let body = json!({"server": {"name": name, "flavorRef": flavor, "imageRef": self.image, "networks": "none"}});
+        let made = self.post(DEMO, "2.96", "/v2.1/servers", body, 202).await;
+        made["server"]["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn act(&self, id: &str, body: Value, status: u16) -> Value {
+        self.post(DEMO, "2.96", &format!("/v2.1/servers/{id}/action"), body, status).await
+    }
+
+    pub async fn server(&self, id: &str) -> Value {
+        self.get(ADMIN, "2.96", &format!("/v2.1/servers/{id}")).await["server"].take()
+    }
+
+    /// Waits for a status.
+    pub async fn wait(&self, id: &str, status: &str) -> Value {
+        let start = Instant::now();
+        loop {
+            let s = self.server(id).await;
+            if s["status"] == status && s["OS-EXT-STS:task_state"].is_null() {
+                return s;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "{status} expected: {s}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub async fn wait_gone(&self, id: &str) {
+        let start = Instant::now();
+        loop {
+            let a = self.call(ADMIN, "2.96", Method::GET, &format!("/v2.1/servers/{id}"), None).await;
+            if a.status == 404 {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "gone expected: {}", a.body);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// The audit finds nothing.
+    pub async fn audit(&self) {
+        let mut tx = self.db.read().await.unwrap();
+        let found = self.compute.audit(&mut tx).await.unwrap();
+        assert!(found.is_empty(), "{found:#?}");
+    }
+
+    /// Rows of tables that a refused request must not change.
+    pub async fn rows(&self) -> Vec<i64> {
+        let mut tx = self.db.read().await.unwrap();
+        let mut out = Vec::new();
+        for t in ["server", "flavor", "keypair", "server_group", "job", "fleet_desired", "placement_allocation", "change_log"] {
+            out.push(tx.row(&format!("SELECT COUNT(*) FROM {t}"), &[]).await.unwrap().unwrap().i64(0).unwrap());
+        }
+        out
+    }
+}
+
+impl Call<'_> {
+    pub async fn raw(&self, lab: &Lab, method: Method, path: &str, body: Bytes, kind: &str) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("x-auth-token", self.token)
+            .header("openstack-api-version", format!("compute {}", self.version))
+            .header("content-type", kind)
+            .body(Body::from(body))
+            .unwrap();
+        let reply = lab.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = reply.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        }
+    }
+}
+
+fn nix_uid(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).unwrap().uid()
+}
+
+/// What the host does with a desired guest; `None`: nothing yet.
+type Behave = Box<dyn Fn(&Guest) -> Option<(GuestState, Option<Failure>)> + Send + Sync>;
+
+/// A host that does at once what is desired.
+#[derive(Clone)]
+pub struct FakeHost {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: Uuid,
+    socket: PathBuf,
+    behave: Mutex<Behave>,
+    held: Mutex<HashMap<Uuid, Desired>>,
+    /// Tombstones are left alone while this holds.
+    stubborn: Mutex<bool>,
+}
+
+fn obedient() -> Behave {
+    Box::new(|g| {
+        Some((
+            match g.power {
+                Power::Running => GuestState::Running,
+                Power::Paused => GuestState::Paused,
+                Power::Stopped => GuestState::Stopped,
+            },
+            None,
+        ))
+    })
+}
+
+impl FakeHost {
+    pub async fn join(lab: &Lab, vcpus: u32, memory_mib: u64, disk_gib: u64) -> FakeHost {
+        let inner = Arc::new(Inner {
+            id: Uuid::new_v4(),
+            socket: lab.socket.clone(),
+            behave: Mutex::new(obedient()),
+            held: Mutex::default(),
+            stubborn: Mutex::new(false),
+        });
+        let host = FakeHost { inner };
+        let greeting = Greeting {
+            protocol: haneul_agent_api::PROTOCOL,
+            release: "0".into(),
+            host_id: host.inner.id,
+            host_name: format!("secret-host-{}", &host.inner.id.to_string()[..4]),
+            boot_id: "b".into(),
+            inventory: Inventory { vcpus, memory_mib, disk_gib },
+            hypervisor: HypervisorInfo {
+                kind: "fake".into(),
+                version: 1,
+                accelerator: "fake".into(),
+                arch: "x86_64".into(),
+                cpu_model: "fake".into(),
+                cpu_vendor: "fake".into(),
+                cpu_features: vec![],
+                sockets: 1,
+                cores: 1,
+                threads: 1,
+            },
+        };
+        host.send(Method::POST, path::GREET, serde_json::to_vec(&greeting).unwrap().into()).await;
+        let me = host.clone();
+        let (ready, listed) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move { me.watch(ready).await });
+        listed.await.unwrap();
+        host
+    }
+
+    pub fn id(&self) -> String {
+        self.inner.id.to_string()
+    }
+
+    /// From now on the host does this; what it holds already is done again.
+    pub async fn behave(&self, f: impl Fn(&Guest) -> Option<(GuestState, Option<Failure>)> + Send + Sync + 'static) {
+        *self.inner.behave.lock().unwrap() = Box::new(f);
+        self.again().await;
+    }
+
+    pub async fn obey(&self) {
+        *self.inner.behave.lock().unwrap() = obedient();
+        *self.inner.stubborn.lock().unwrap() = false;
+        self.again().await;
+    }
+
+    pub fn keep_tombstones(&self) {
+        *self.inner.stubborn.lock().unwrap() = true;
+    }
+
+    async fn again(&self) {
+        let held: Vec<Desired> = self.inner.held.lock().unwrap().values().cloned().collect();
+        for d in held {
+            self.observe(&d).await;
+        }
+    }
+
+    async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
+        let io = TokioIo::new(UnixStream::connect(&self.inner.socket).await.unwrap());
+        let (send, conn) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(conn);
+        send
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Bytes {
+        let mut c = self.connect().await;
+        let r = Request::builder().method(method).uri(path).header("host", "control").body(Full::new(body)).unwrap();
+        let reply = c.send_request(r).await.unwrap();
+        let status = reply.status();
+        let bytes = reply.into_body().collect().await.unwrap().to_bytes();
+        assert!(status.is_success(), "{path}: {}", String::from_utf8_lossy(&bytes));
+        bytes
+    }
+
+    async fn watch(&self, ready: tokio::sync::oneshot::Sender<()>) {
+        let mut ready = Some(ready);
+        let mut c = self.connect().await;
+        let r = Request::builder()
+            .uri(format!("{}?host={}", path::WATCH, self.inner.id))
+            .header("host", "control")
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        let mut body = c.send_request(r).await.unwrap().into_body();
+        let mut rest = Vec::new();
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(data) = frame.into_data() else { continue };
+            rest.extend_from_slice(&data);
+            while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                match serde_json::from_slice::<ToAgent>(&line).unwrap() {
+                    ToAgent::Put(d) => {
+                        if matches!(d.object, Object::Guest(_)) {
+                            self.inner.held.lock().unwrap().insert(d.object.id(), (*d).clone());
+                            self.observe(&d).await;
+                        }
+                    }
+                    ToAgent::Remove(t) => {
+                        if !*self.inner.stubborn.lock().unwrap() {
+                            self.inner.held.lock().unwrap().remove(&t.id);
+                            self.report(Report { gone: vec![t], ..self.blank() }).await;
+                        }
+                    }
+                    ToAgent::Bookmark { .. } => {
+                        if let Some(r) = ready.take() {
+                            let _ = r.send(());
+                        }
+                    }
+                    ToAgent::Ask { stream, what } => {
+                        let text = match what {
+                            Ask::ConsoleLog { lines, .. } => format!("boot\nline two\n{}", lines.map_or(String::new(), |n| format!("last {n}\n"))),
+                            Ask::Audit => "{}".into(),
+                        };
+                        self.send(Method::POST, &format!("{}{stream}", path::STREAM), text.into()).await;
+                    }
+                    ToAgent::Ping => {}
+                }
+            }
+        }
+    }
+
+    fn blank(&self) -> Report {
+        Report { host_id: self.inner.id, ..Report::default() }
+    }
+
+    async fn report(&self, r: Report) {
+        self.send(Method::POST, path::REPORT, serde_json::to_vec(&r).unwrap().into()).await;
+    }
+
+    async fn observe(&self, d: &Desired) {
+        let Object::Guest(g) = &d.object else { return };
+        let Some((state, failure)) = (self.inner.behave.lock().unwrap())(g) else { return };
+        self.say(d, state, failure).await;
+    }
+
+    async fn say(&self, d: &Desired, state: GuestState, failure: Option<Failure>) {
+        let Object::Guest(g) = &d.object else { return };
+        let seen = ObservedGuest {
+            id: g.id,
+            epoch: d.epoch,
+            generation: d.generation,
+            settled: true,
+            state,
+            failure,
+            soft_reboots: g.soft_reboots,
+            hard_reboots: g.hard_reboots,
+            rebuilds: g.rebuilds,
+            progress: None,
+            unknown: false,
+            started_at: Some(1),
+            vcpus: g.vcpus,
+            memory_mib: g.memory_mib,
+            disk_gib: g.root.size_gib,
+        };
+        self.report(Report { guests: vec![seen], ..self.blank() }).await;
+    }
+
+    /// The guest did something by itself.
+    pub async fn event(&self, id: &str, state: GuestState) {
+        let d = self.inner.held.lock().unwrap().get(&Uuid::try_parse(id).unwrap()).cloned().unwrap();
+        self.say(&d, state, None).await;
+    }
+
+    /// What the host was last asked for.
+    pub fn guest(&self, id: &str) -> Option<Guest> {
+        match self.inner.held.lock().unwrap().get(&Uuid::try_parse(id).unwrap())?.object.clone() {
+            Object::Guest(g) => Some(*g),
+            _ => None,
+        }
+    }
+
+    pub fn kind_of(d: &Desired) -> Kind {
+        d.object.kind()
+    }
+}

@@ -1,0 +1,5 @@
+//! Compute against a real store, a real fleet listener and a host that speaks the protocol.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod lab;
+mod lifecycle;
