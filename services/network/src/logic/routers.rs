@@ -9,7 +9,7 @@ use crate::logic::quotas;
 use crate::model::{Gateway, Net, Port, Route, Router, Subnet, owner};
 use haneul_auth::{Ctx, Secured};
 use haneul_core::{Error, Result};
-use haneul_store::{Grant, Query, Stored, System, Tx};
+use haneul_store::{Grant, Stored, System, Tx};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
