@@ -117,12 +117,7 @@ pub(crate) fn refused(rule: &str) -> Error {
 }
 
 /// Looks `id` up and checks that the caller may do `A` to it. Call it inside the transaction that acts.
-pub async fn fetch<A: Action>(
-    tx: &mut Tx,
-    ctx: &Ctx,
-    action: A,
-    id: &str,
-) -> Result<Authorized<A::On, A>> {
+pub async fn fetch<A: Action>(tx: &mut Tx, ctx: &Ctx, action: A, id: &str) -> Result<Authorized<A::On, A>> {
     match tx.find::<A::On>(id).await? {
         Some(stored) => authorize(ctx, action, stored, id),
         None if !A::On::HIDDEN && !ctx.may(A::RULE, &Target::default()) => Err(refused(A::RULE)),
@@ -131,12 +126,7 @@ pub async fn fetch<A: Action>(
 }
 
 /// As [`fetch`], for a resource that was found by another key than its id. `asked` is what the caller named.
-pub fn authorize<A: Action>(
-    ctx: &Ctx,
-    _action: A,
-    stored: Stored<A::On>,
-    asked: &str,
-) -> Result<Authorized<A::On, A>> {
+pub fn authorize<A: Action>(ctx: &Ctx, _action: A, stored: Stored<A::On>, asked: &str) -> Result<Authorized<A::On, A>> {
     if A::On::HIDDEN && !stored.value.visible(ctx) {
         return Err(A::On::not_found(asked));
     }

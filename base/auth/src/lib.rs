@@ -11,9 +11,7 @@ pub mod context;
 pub mod policy;
 pub mod quota;
 
-pub use access::{
-    Action, Authorized, Created, Scope, Secured, Target, allow_create, authorize, fetch, scope,
-};
+pub use access::{Action, Authorized, Created, Scope, Secured, Target, allow_create, authorize, fetch, scope};
 pub use context::{Authenticator, BoxFuture, Ctx, RoleRef, ScopeKind};
 pub use policy::{Check, Policy, RuleDefault};
 
@@ -25,10 +23,7 @@ pub mod persona {
     pub const NOBODY: &str = "!";
     pub const PROJECT_READER: &str = "role:reader and project_id:%(project_id)s";
     pub const PROJECT_MEMBER: &str = "role:member and project_id:%(project_id)s";
-    pub const PROJECT_READER_OR_ADMIN: &str =
-        "role:admin or (role:reader and project_id:%(project_id)s)";
-    pub const PROJECT_MEMBER_OR_ADMIN: &str =
-        "role:admin or (role:member and project_id:%(project_id)s)";
-    pub const PROJECT_MANAGER_OR_ADMIN: &str =
-        "role:admin or (role:manager and project_id:%(project_id)s)";
+    pub const PROJECT_READER_OR_ADMIN: &str = "role:admin or (role:reader and project_id:%(project_id)s)";
+    pub const PROJECT_MEMBER_OR_ADMIN: &str = "role:admin or (role:member and project_id:%(project_id)s)";
+    pub const PROJECT_MANAGER_OR_ADMIN: &str = "role:admin or (role:manager and project_id:%(project_id)s)";
 }

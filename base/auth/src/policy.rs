@@ -72,7 +72,9 @@ impl Policy {
             Check::Rule(name) => self.named(name, ctx, target, depth + 1),
             Check::Role(name) => ctx.has_role(name),
             Check::Compare(left, right) => {
-                let Some(right) = expand(right, target) else { return false };
+                let Some(right) = expand(right, target) else {
+                    return false;
+                };
                 match left.strip_prefix('\'').and_then(|l| l.strip_suffix('\'')) {
                     Some(literal) => literal == right,
                     None => credential(left, ctx).is_some_and(|c| c == right),
@@ -128,7 +130,10 @@ pub fn parse(text: &str) -> Result<Check, String> {
     }
     let check = or(&tokens, &mut at)?;
     if at != tokens.len() {
-        return Err(format!("\"{text}\": unexpected \"{}\"", tokens.get(at).map_or("", String::as_str)));
+        return Err(format!(
+            "\"{text}\": unexpected \"{}\"",
+            tokens.get(at).map_or("", String::as_str)
+        ));
     }
     Ok(check)
 }
@@ -161,7 +166,11 @@ fn or(tokens: &[String], at: &mut usize) -> Result<Check, String> {
         *at += 1;
         parts.push(and(tokens, at)?);
     }
-    Ok(if parts.len() == 1 { parts.remove(0) } else { Check::Or(parts) })
+    Ok(if parts.len() == 1 {
+        parts.remove(0)
+    } else {
+        Check::Or(parts)
+    })
 }
 
 fn and(tokens: &[String], at: &mut usize) -> Result<Check, String> {
@@ -170,7 +179,11 @@ fn and(tokens: &[String], at: &mut usize) -> Result<Check, String> {
         *at += 1;
         parts.push(not(tokens, at)?);
     }
-    Ok(if parts.len() == 1 { parts.remove(0) } else { Check::And(parts) })
+    Ok(if parts.len() == 1 {
+        parts.remove(0)
+    } else {
+        Check::And(parts)
+    })
 }
 
 fn not(tokens: &[String], at: &mut usize) -> Result<Check, String> {
@@ -227,10 +240,7 @@ mod tests {
                 ])
             ]))
         );
-        assert_eq!(
-            parse("not rule:a"),
-            Ok(Check::Not(Box::new(Check::Rule("a".into()))))
-        );
+        assert_eq!(parse("not rule:a"), Ok(Check::Not(Box::new(Check::Rule("a".into())))));
         for bad in ["(role:a", "role:a and", "nonsense", ") or ("] {
             assert!(parse(bad).is_err(), "{bad}");
         }

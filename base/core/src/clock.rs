@@ -70,7 +70,15 @@ pub fn parse(text: &str) -> Option<Micros> {
         let mut t = time.split(':');
         let (h, mi): (i64, i64) = (t.next()?.parse().ok()?, t.next()?.parse().ok()?);
         let (s, frac) = t.next().unwrap_or("0").split_once('.').map_or_else(
-            || (time.rsplit(':').next().filter(|_| time.matches(':').count() == 2).unwrap_or("0"), ""),
+            || {
+                (
+                    time.rsplit(':')
+                        .next()
+                        .filter(|_| time.matches(':').count() == 2)
+                        .unwrap_or("0"),
+                    "",
+                )
+            },
             |(s, f)| (s, f),
         );
         let s: i64 = s.parse().ok()?;
@@ -127,12 +135,22 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        for text in ["1970-01-01T00:00:00.000000Z", "2024-02-29T23:59:59.000001Z", "2026-11-21T09:54:11.500000Z"] {
+        for text in [
+            "1970-01-01T00:00:00.000000Z",
+            "2024-02-29T23:59:59.000001Z",
+            "2026-11-21T09:54:11.500000Z",
+        ] {
             assert_eq!(parse(text).map(iso_micros).as_deref(), Some(text));
         }
-        assert_eq!(parse("2026-11-21T09:54:11+09:00").map(iso).as_deref(), Some("2026-11-21T00:54:11Z"));
+        assert_eq!(
+            parse("2026-11-21T09:54:11+09:00").map(iso).as_deref(),
+            Some("2026-11-21T00:54:11Z")
+        );
         assert_eq!(parse("2026-11-21").map(iso).as_deref(), Some("2026-11-21T00:00:00Z"));
-        assert_eq!(parse("2026-11-21 09:54").map(iso).as_deref(), Some("2026-11-21T09:54:00Z"));
+        assert_eq!(
+            parse("2026-11-21 09:54").map(iso).as_deref(),
+            Some("2026-11-21T09:54:00Z")
+        );
         assert_eq!(parse("nonsense"), None);
         assert_eq!(parse("2026-13-01"), None);
     }

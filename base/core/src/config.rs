@@ -152,14 +152,12 @@ section!(
         fake_disk_gib: u64 = 4096,
     }
 );
-section!(
-    Log {
-        /// As in `RUST_LOG`.
-        filter: String = "info".into(),
-        /// `text` or `json`.
-        format: String = "text".into(),
-    }
-);
+section!(Log {
+    /// As in `RUST_LOG`.
+    filter: String = "info".into(),
+    /// `text` or `json`.
+    format: String = "text".into(),
+});
 
 impl Config {
     /// Reads the file (missing is fine when `required` is false), then the environment, then `sets`.
@@ -176,7 +174,9 @@ impl Config {
             .map_err(|e| Error::bad_request(format!("{}: {e}", file.display())))?;
         for (key, value) in env {
             // Keys of sections have two underscores; other variables of this prefix are not configuration.
-            let Some(path) = key.strip_prefix("HANEUL_") else { continue };
+            let Some(path) = key.strip_prefix("HANEUL_") else {
+                continue;
+            };
             if !path.contains("__") && !["STATE_DIR", "LAB"].contains(&path) {
                 continue;
             }
@@ -198,18 +198,26 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        for (name, addr) in [("api.listen", self.api.listen), ("api.metrics_listen", self.api.metrics_listen)] {
+        for (name, addr) in [
+            ("api.listen", self.api.listen),
+            ("api.metrics_listen", self.api.metrics_listen),
+        ] {
             if !addr.ip().is_loopback() {
                 return Err(Error::field(
                     name,
-                    format!("{name} = {addr}: only loopback addresses (127.0.0.1 or [::1]) are accepted, because passwords and tokens would cross the network in clear text; TLS comes with many hosts"),
+                    format!(
+                        "{name} = {addr}: only loopback addresses (127.0.0.1 or [::1]) are accepted, because passwords and tokens would cross the network in clear text; TLS comes with many hosts"
+                    ),
                 ));
             }
         }
         if !(4..=31).contains(&self.identity.bcrypt_rounds) {
             return Err(Error::field(
                 "identity.bcrypt_rounds",
-                format!("identity.bcrypt_rounds = {}: write a number from 4 to 31", self.identity.bcrypt_rounds),
+                format!(
+                    "identity.bcrypt_rounds = {}: write a number from 4 to 31",
+                    self.identity.bcrypt_rounds
+                ),
             ));
         }
         for (name, value, real) in [
@@ -217,18 +225,25 @@ impl Config {
             ("agent.network", &self.agent.network, "kernel"),
         ] {
             if value == "fake" && !self.lab {
-                return Err(Error::field(name, format!("{name} = \"fake\" runs nothing real and is allowed only with lab = true")));
+                return Err(Error::field(
+                    name,
+                    format!("{name} = \"fake\" runs nothing real and is allowed only with lab = true"),
+                ));
             }
             if value != "fake" && value != real {
-                return Err(Error::field(name, format!("{name} = \"{value}\": write \"{real}\" (or \"fake\" with lab = true)")));
+                return Err(Error::field(
+                    name,
+                    format!("{name} = \"{value}\": write \"{real}\" (or \"fake\" with lab = true)"),
+                ));
             }
         }
-        if !["nat", "isolated"].contains(&self.network.uplink.as_str())
-            && !self.network.uplink.starts_with("bridge:")
-        {
+        if !["nat", "isolated"].contains(&self.network.uplink.as_str()) && !self.network.uplink.starts_with("bridge:") {
             return Err(Error::field(
                 "network.uplink",
-                format!("network.uplink = \"{}\": write \"nat\", \"isolated\" or \"bridge:INTERFACE\"", self.network.uplink),
+                format!(
+                    "network.uplink = \"{}\": write \"nat\", \"isolated\" or \"bridge:INTERFACE\"",
+                    self.network.uplink
+                ),
             ));
         }
         Ok(())
@@ -263,10 +278,10 @@ impl Config {
     }
     /// Base of the URLs that clients are told, without a slash at the end.
     pub fn public_url(&self) -> String {
-        self.api
-            .public_url
-            .clone()
-            .map_or_else(|| format!("http://{}", self.api.listen), |u| u.trim_end_matches('/').to_owned())
+        self.api.public_url.clone().map_or_else(
+            || format!("http://{}", self.api.listen),
+            |u| u.trim_end_matches('/').to_owned(),
+        )
     }
 }
 

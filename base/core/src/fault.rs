@@ -6,7 +6,11 @@
 //! when it passes a point: `compute.create.committed=kill` or `store.before-commit=fail:3` (`:3` lets three
 //! passes through), separated by commas. A point that acts disarms itself first, so that the process that is
 //! started again does not die of it too.
+//!
+//! While `run/fault-trace` exists, every point that is passed appends its process id and its name to it: that
+//! is how the crash test learns which points an operation really passes.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -39,7 +43,13 @@ pub fn hit(name: &str) -> bool {
 
 #[cold]
 fn slow(name: &str, file: &PathBuf) -> bool {
-    let Ok(text) = std::fs::read_to_string(file) else { return false };
+    if let Ok(mut trace) = std::fs::OpenOptions::new().append(true).open(file.with_file_name("fault-trace")) {
+        // One write, so that lines of two processes do not mix.
+        let _ = trace.write_all(format!("{} {name}\n", std::process::id()).as_bytes());
+    }
+    let Ok(text) = std::fs::read_to_string(file) else {
+        return false;
+    };
     let mut left = Vec::new();
     let mut act = None;
     for item in text.split(',').map(str::trim).filter(|s| !s.is_empty()) {

@@ -45,7 +45,15 @@ impl Fleet {
         Ok(true)
     }
 
-    async fn set(self: &Arc<Self>, tx: &mut Tx, host: &str, kind: Kind, id: &str, removed: bool, doc: &str) -> Result<i64> {
+    async fn set(
+        self: &Arc<Self>,
+        tx: &mut Tx,
+        host: &str,
+        kind: Kind,
+        id: &str,
+        removed: bool,
+        doc: &str,
+    ) -> Result<i64> {
         // One ascending number for all: it is generation and place in the watch stream at once, so that a
         // generation never comes back after a tombstone was carried out.
         let generation = tx.next_number("fleet.generation").await?;
@@ -140,7 +148,17 @@ impl Fleet {
     }
 
     /// Records a guest's observation; an older one than the last is dropped.
-    pub(crate) async fn record(&self, tx: &mut Tx, host: &str, kind: Kind, id: &str, epoch: u64, generation: u64, doc: String) -> Result<()> {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) async fn record(
+        &self,
+        tx: &mut Tx,
+        host: &str,
+        kind: Kind,
+        id: &str,
+        epoch: u64,
+        generation: u64,
+        doc: String,
+    ) -> Result<()> {
         tx.exec(
             "INSERT INTO fleet_observed(host_id, kind, id, epoch, generation, doc) VALUES($1,$2,$3,$4,$5,$6)
              ON CONFLICT(host_id, kind, id) DO UPDATE SET epoch = excluded.epoch, generation = excluded.generation, doc = excluded.doc

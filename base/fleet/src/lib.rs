@@ -61,7 +61,13 @@ pub trait Observer: Send + Sync {
         Box::pin(async { Ok(()) })
     }
     /// News of a network, port or router.
-    fn net<'t>(&'t self, tx: &'t mut Tx, host: &'t str, kind: Kind, seen: &'t ObservedNet) -> BoxFuture<'t, Result<()>> {
+    fn net<'t>(
+        &'t self,
+        tx: &'t mut Tx,
+        host: &'t str,
+        kind: Kind,
+        seen: &'t ObservedNet,
+    ) -> BoxFuture<'t, Result<()>> {
         let _ = (tx, host, kind, seen);
         Box::pin(async { Ok(()) })
     }

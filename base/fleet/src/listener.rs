@@ -203,7 +203,10 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
 fn push(out: &mut Vec<u8>, line: &ToAgent) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, line).is_err() || out.len() - start > MAX_LINE {
-        tracing::error!(bytes = out.len() - start, "a line for an agent is too long and was left out");
+        tracing::error!(
+            bytes = out.len() - start,
+            "a line for an agent is too long and was left out"
+        );
         out.truncate(start);
         return;
     }
@@ -235,7 +238,15 @@ async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Resu
     for (kind, seen) in nets {
         for o in seen {
             fleet
-                .record(tx, &host, kind, &o.id.to_string(), o.epoch, o.generation, serde_json::to_string(o)?)
+                .record(
+                    tx,
+                    &host,
+                    kind,
+                    &o.id.to_string(),
+                    o.epoch,
+                    o.generation,
+                    serde_json::to_string(o)?,
+                )
                 .await?;
             for observer in fleet.observers() {
                 observer.net(tx, &host, kind, o).await?;
@@ -244,7 +255,15 @@ async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Resu
     }
     for g in &r.guests {
         fleet
-            .record(tx, &host, Kind::Guest, &g.id.to_string(), g.epoch, g.generation, serde_json::to_string(g)?)
+            .record(
+                tx,
+                &host,
+                Kind::Guest,
+                &g.id.to_string(),
+                g.epoch,
+                g.generation,
+                serde_json::to_string(g)?,
+            )
             .await?;
         for observer in fleet.observers() {
             observer.guest(tx, &host, g).await?;
@@ -266,7 +285,10 @@ async fn image(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>) -> Respons
     };
     match images.open(&id.to_string()).await {
         Ok(s) => (
-            [("content-type", "application/octet-stream".to_owned()), ("content-length", s.size.to_string())],
+            [
+                ("content-type", "application/octet-stream".to_owned()),
+                ("content-length", s.size.to_string()),
+            ],
             s.body,
         )
             .into_response(),

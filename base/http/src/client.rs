@@ -46,9 +46,7 @@ pub async fn send(
     let request = request
         .body(Full::new(body.into()))
         .map_err(|e| Error::internal(format!("request: {e}")))?;
-    let refused = |e: &dyn std::fmt::Display| {
-        Error::unavailable(format!("{peer:?} does not answer: {e}"))
-    };
+    let refused = |e: &dyn std::fmt::Display| Error::unavailable(format!("{peer:?} does not answer: {e}"));
     macro_rules! go {
         ($stream:expr) => {{
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new($stream))

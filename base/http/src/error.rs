@@ -99,7 +99,11 @@ impl Service {
             Service::Placement => {
                 let mut one = json!({"status": code, "title": title, "detail": message, "request_id": request_id});
                 if let Some(map) = one.as_object_mut() {
-                    let c = if e.code().is_empty() { "placement.undefined_code" } else { e.code() };
+                    let c = if e.code().is_empty() {
+                        "placement.undefined_code"
+                    } else {
+                        e.code()
+                    };
                     map.insert("code".into(), c.into());
                     if let Some(d) = e.details() {
                         map.insert("haneul:details".into(), d.clone());

@@ -10,18 +10,30 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Copy)]
 pub enum Kind {
     /// Length in characters.
-    Str { min: usize, max: usize },
+    Str {
+        min: usize,
+        max: usize,
+    },
     /// A name: 1 to 255 characters, no control characters, no white space at either end.
     Name,
     Uuid,
     Bool,
     /// A number, or a string that reads as one (Nova and Neutron accept both).
-    Int { min: i64, max: i64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
     OneOf(&'static [&'static str]),
-    List { of: &'static Kind, max: usize },
+    List {
+        of: &'static Kind,
+        max: usize,
+    },
     Obj(&'static Body),
     /// String pairs, e.g. metadata. Lengths of key and value.
-    Map { key: usize, value: usize },
+    Map {
+        key: usize,
+        value: usize,
+    },
     Any(&'static [Kind]),
     Null,
     /// Not looked at here; the handler checks it.
@@ -92,7 +104,10 @@ fn shown(value: &Value) -> String {
 fn wrong(path: &str, value: &Value, why: &str) -> Error {
     Error::field(
         path,
-        format!("Invalid input for field/attribute {path}. Value: {}. {why}", shown(value)),
+        format!(
+            "Invalid input for field/attribute {path}. Value: {}. {why}",
+            shown(value)
+        ),
     )
 }
 
@@ -105,7 +120,11 @@ pub fn check(body: &Body, value: &Value, v: Ver, path: &str) -> Result<()> {
         if !object.contains_key(field.name) {
             return Err(Error::field(
                 format!("{path}.{}", field.name),
-                format!("Invalid input for field/attribute {path}. Value: {}. '{}' is a required property", shown(value), field.name),
+                format!(
+                    "Invalid input for field/attribute {path}. Value: {}. '{}' is a required property",
+                    shown(value),
+                    field.name
+                ),
             ));
         }
     }
@@ -118,7 +137,9 @@ pub fn check(body: &Body, value: &Value, v: Ver, path: &str) -> Result<()> {
             None => {
                 return Err(Error::field(
                     here,
-                    format!("Invalid input for field/attribute {path}. Additional properties are not allowed ('{name}' was unexpected)"),
+                    format!(
+                        "Invalid input for field/attribute {path}. Additional properties are not allowed ('{name}' was unexpected)"
+                    ),
                 ));
             }
         }
@@ -136,20 +157,23 @@ fn check_kind(kind: &Kind, value: &Value, v: Ver, path: &str) -> Result<()> {
         },
         Kind::Str { min, max } => match value.as_str() {
             None => bad("It must be a string."),
-            Some(s) if s.chars().count() > *max => {
-                bad(&format!("It is too long: {} characters, and at most {max} are allowed.", s.chars().count()))
-            }
-            Some(s) if s.chars().count() < *min => {
-                bad(&format!("It is too short: {} characters, and at least {min} are needed.", s.chars().count()))
-            }
+            Some(s) if s.chars().count() > *max => bad(&format!(
+                "It is too long: {} characters, and at most {max} are allowed.",
+                s.chars().count()
+            )),
+            Some(s) if s.chars().count() < *min => bad(&format!(
+                "It is too short: {} characters, and at least {min} are needed.",
+                s.chars().count()
+            )),
             Some(_) => Ok(()),
         },
         Kind::Name => match value.as_str() {
             None => bad("It must be a string."),
             Some("") => bad("It must not be empty."),
-            Some(s) if s.chars().count() > 255 => {
-                bad(&format!("It is too long: {} characters, and at most 255 are allowed.", s.chars().count()))
-            }
+            Some(s) if s.chars().count() > 255 => bad(&format!(
+                "It is too long: {} characters, and at most 255 are allowed.",
+                s.chars().count()
+            )),
             Some(s) if s.chars().any(char::is_control) => bad("It must not contain control characters."),
             Some(s) if s.trim() != s => bad("It must not begin or end with white space."),
             Some(_) => Ok(()),
@@ -193,7 +217,11 @@ fn check_kind(kind: &Kind, value: &Value, v: Ver, path: &str) -> Result<()> {
                 }
                 match x.as_str() {
                     Some(s) if s.chars().count() <= *longest => Ok(()),
-                    Some(_) => Err(wrong(&here, x, &format!("It is too long: at most {longest} characters are allowed."))),
+                    Some(_) => Err(wrong(
+                        &here,
+                        x,
+                        &format!("It is too long: at most {longest} characters are allowed."),
+                    )),
                     None => Err(wrong(&here, x, "It must be a string.")),
                 }
             }),
@@ -258,7 +286,9 @@ fn schema_kind(kind: &Kind, v: Ver) -> Value {
         Kind::OneOf(names) => json!({"type": "string", "enum": names}),
         Kind::List { of, max } => json!({"type": "array", "maxItems": max, "items": schema_kind(of, v)}),
         Kind::Obj(body) => schema(body, v),
-        Kind::Map { value, .. } => json!({"type": "object", "additionalProperties": {"type": "string", "maxLength": value}}),
+        Kind::Map { value, .. } => {
+            json!({"type": "object", "additionalProperties": {"type": "string", "maxLength": value}})
+        }
         Kind::Any(kinds) => json!({"anyOf": kinds.iter().map(|k| schema_kind(k, v)).collect::<Vec<_>>()}),
         Kind::Null => json!({"type": "null"}),
         Kind::Free | Kind::Check(_) => json!({}),

@@ -33,7 +33,9 @@ pub struct Metrics {
 impl Metrics {
     /// Counts one request.
     pub fn count(&self, service: Service, status: u16, took: Duration) {
-        let Some(i) = SERVICES.iter().position(|s| *s == service) else { return };
+        let Some(i) = SERVICES.iter().position(|s| *s == service) else {
+            return;
+        };
         let Some(s) = self.services.get(i) else { return };
         if let Some(c) = s.by_class.get(usize::from(status / 100)) {
             c.fetch_add(1, Ordering::Relaxed);
@@ -58,7 +60,12 @@ impl Metrics {
         };
         for (s, c) in named() {
             for (class, n) in c.by_class.iter().enumerate().skip(1) {
-                let _ = writeln!(out, "haneul_requests_total{{service=\"{}\",status=\"{class}xx\"}} {}", label(s), n.load(Ordering::Relaxed));
+                let _ = writeln!(
+                    out,
+                    "haneul_requests_total{{service=\"{}\",status=\"{class}xx\"}} {}",
+                    label(s),
+                    n.load(Ordering::Relaxed)
+                );
             }
         }
         out.push_str("# HELP haneul_request_seconds Time to answer.\n# TYPE haneul_request_seconds histogram\n");
@@ -66,10 +73,21 @@ impl Metrics {
             let mut sum = 0;
             for (i, n) in c.buckets.iter().enumerate() {
                 sum += n.load(Ordering::Relaxed);
-                let le = BUCKETS.get(i).map_or_else(|| "+Inf".into(), |b| format!("{}", *b as f64 / 1000.0));
-                let _ = writeln!(out, "haneul_request_seconds_bucket{{service=\"{}\",le=\"{le}\"}} {sum}", label(s));
+                let le = BUCKETS
+                    .get(i)
+                    .map_or_else(|| "+Inf".into(), |b| format!("{}", *b as f64 / 1000.0));
+                let _ = writeln!(
+                    out,
+                    "haneul_request_seconds_bucket{{service=\"{}\",le=\"{le}\"}} {sum}",
+                    label(s)
+                );
             }
-            let _ = writeln!(out, "haneul_request_seconds_sum{{service=\"{}\"}} {}", label(s), c.micros.load(Ordering::Relaxed) as f64 / 1e6);
+            let _ = writeln!(
+                out,
+                "haneul_request_seconds_sum{{service=\"{}\"}} {}",
+                label(s),
+                c.micros.load(Ordering::Relaxed) as f64 / 1e6
+            );
             let _ = writeln!(out, "haneul_request_seconds_count{{service=\"{}\"}} {sum}", label(s));
         }
         out

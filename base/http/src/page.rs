@@ -24,10 +24,18 @@ impl Page {
             Some(text) => match text.parse::<i64>() {
                 Ok(n) if n >= 0 => n.min(req.max_limit),
                 Ok(_) => {
-                    return Err(Error::field("limit", format!("Invalid input for query parameters limit. Value: {text}. The value must be an integer of at least 0.")));
+                    return Err(Error::field(
+                        "limit",
+                        format!(
+                            "Invalid input for query parameters limit. Value: {text}. The value must be an integer of at least 0."
+                        ),
+                    ));
                 }
                 Err(_) => {
-                    return Err(Error::field("limit", format!("Invalid input for query parameters limit. Value: {text}. '{text}' is not an integer.")));
+                    return Err(Error::field(
+                        "limit",
+                        format!("Invalid input for query parameters limit. Value: {text}. '{text}' is not an integer."),
+                    ));
                 }
             },
         };

@@ -50,7 +50,10 @@ impl Req {
     }
     /// All values of a query parameter.
     pub fn qs<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.query.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.query
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
     /// A boolean query parameter in OpenStack's spellings.
     pub fn q_bool(&self, name: &str) -> Result<Option<bool>> {
@@ -110,10 +113,16 @@ impl Req {
         let Some(inner) = value.get_mut(wrapper).map(Value::take) else {
             return Err(Error::field(
                 wrapper,
-                format!("Invalid input for field/attribute {wrapper}: the request body must be an object with the key '{wrapper}'."),
+                format!(
+                    "Invalid input for field/attribute {wrapper}: the request body must be an object with the key '{wrapper}'."
+                ),
             ));
         };
-        if let Some(extra) = value.as_object().and_then(|o| o.keys().find(|k| *k != wrapper)).filter(|_| !table.open) {
+        if let Some(extra) = value
+            .as_object()
+            .and_then(|o| o.keys().find(|k| *k != wrapper))
+            .filter(|_| !table.open)
+        {
             return Err(Error::field(
                 extra.clone(),
                 format!("Additional properties are not allowed ('{extra}' was unexpected)"),

@@ -1,11 +1,12 @@
 //! The route table, and serving it.
 
 use crate::metrics::Metrics;
-use crate::request::{Req, percent_decode, split_query};
+use crate::request::{Req, split_query};
 use crate::version::{Ver, Versions};
 use crate::{Reply, Service};
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -165,17 +166,33 @@ impl<S: Send + Sync + 'static> Routes<S> {
         for path in paths {
             let mut methods = MethodRouter::new();
             for e in self.entries.iter().filter(|e| e.info.path == path) {
-                let Ok(filter) = MethodFilter::try_from(e.info.method.clone()) else { continue };
+                let Ok(filter) = MethodFilter::try_from(e.info.method.clone()) else {
+                    continue;
+                };
                 let (server, base) = (server.clone(), base.clone());
                 let (handler, public) = (e.handler.clone(), e.public);
                 let window = (e.info.since, e.info.until);
-                methods = methods.merge(on(filter, move |params: RawPathParams, request: Request| {
-                    let (server, base, handler) = (server.clone(), base.clone(), handler.clone());
-                    async move {
-                        let call = Call { server, base, service, versions, public, window };
-                        call.run(params, request, handler).await
-                    }
-                }));
+                methods = methods.merge(on(
+                    filter,
+                    move |params: Result<RawPathParams, RawPathParamsRejection>, request: Request| {
+                        let (server, base, handler) = (server.clone(), base.clone(), handler.clone());
+                        async move {
+                            let call = Call {
+                                server,
+                                base,
+                                service,
+                                versions,
+                                public,
+                                window,
+                            };
+                            // Decoded already; a part that is no UTF-8 names nothing that we have.
+                            let params = params
+                                .map(|p| p.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+                                .ok();
+                            call.run(params, request, handler).await
+                        }
+                    },
+                ));
             }
             let server_ = server.clone();
             methods = methods.fallback(move |request: Request| {
@@ -214,18 +231,27 @@ struct Call {
 }
 
 impl Call {
-    async fn run(self, params: RawPathParams, request: Request, handler: Handler) -> Response {
+    async fn run(self, params: Option<Vec<(String, String)>>, request: Request, handler: Handler) -> Response {
         let start = Instant::now();
         let request_id: Arc<str> = id::request().into();
         let mut version = None;
         let path = request.uri().path().to_owned();
         let result = self.inner(params, request, handler, &request_id, &mut version).await;
-        finish(&self.server, self.service, self.versions, version, &request_id, start, result, &path)
+        finish(
+            &self.server,
+            self.service,
+            self.versions,
+            version,
+            &request_id,
+            start,
+            result,
+            &path,
+        )
     }
 
     async fn inner(
         &self,
-        params: RawPathParams,
+        params: Option<Vec<(String, String)>>,
         request: Request,
         handler: Handler,
         request_id: &Arc<str>,
@@ -241,17 +267,20 @@ impl Call {
             *version = Some(v.negotiate(&parts.headers)?);
         }
         let ver = version.unwrap_or(Ver(0, 0));
-        if self.versions.is_some() && (self.window.0.is_some_and(|s| ver < s) || self.window.1.is_some_and(|u| ver > u)) {
+        if self.versions.is_some() && (self.window.0.is_some_and(|s| ver < s) || self.window.1.is_some_and(|u| ver > u))
+        {
             return Err(Error::not_found("The resource could not be found."));
         }
         let req = Req {
             ctx,
             method: parts.method,
-            uri_path: parts.uri.path().strip_prefix(self.service.prefix()).unwrap_or_default().to_owned(),
-            params: params
-                .iter()
-                .map(|(k, v)| (k.to_owned(), percent_decode(v, false)))
-                .collect(),
+            uri_path: parts
+                .uri
+                .path()
+                .strip_prefix(self.service.prefix())
+                .unwrap_or_default()
+                .to_owned(),
+            params: params.ok_or_else(|| Error::not_found("The resource could not be found."))?,
             query: split_query(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,
             version: ver,
@@ -330,7 +359,10 @@ fn finish(
         }
         let mut vary = "OpenStack-API-Version".to_owned();
         if let Some(h) = versions.legacy_header {
-            if let (Ok(name), Ok(text)) = (http::HeaderName::from_bytes(h.as_bytes()), HeaderValue::from_str(&v.to_string())) {
+            if let (Ok(name), Ok(text)) = (
+                http::HeaderName::from_bytes(h.as_bytes()),
+                HeaderValue::from_str(&v.to_string()),
+            ) {
                 headers.insert(name, text);
             }
             vary = format!("{vary}, {h}");
@@ -339,8 +371,12 @@ fn finish(
             headers.insert("vary", text);
         }
     } else if service != Service::Front {
-        headers.entry("vary").or_insert(HeaderValue::from_static("X-Auth-Token"));
+        headers
+            .entry("vary")
+            .or_insert(HeaderValue::from_static("X-Auth-Token"));
     }
-    server.metrics.count(service, response.status().as_u16(), start.elapsed());
+    server
+        .metrics
+        .count(service, response.status().as_u16(), start.elapsed());
     response
 }

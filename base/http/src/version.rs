@@ -50,7 +50,12 @@ impl Versions {
         }
         let parsed = text
             .split_once('.')
-            .filter(|(a, b)| !b.is_empty() && (b.len() == 1 || !b.starts_with('0')) && !a.starts_with(['0', '+']) && !b.starts_with('+'))
+            .filter(|(a, b)| {
+                !b.is_empty()
+                    && (b.len() == 1 || !b.starts_with('0'))
+                    && !a.starts_with(['0', '+'])
+                    && !b.starts_with('+')
+            })
             .and_then(|(a, b)| Some(Ver(a.parse().ok()?, b.parse().ok()?)));
         let Some(v) = parsed else {
             return Err(Error::bad_request(format!(

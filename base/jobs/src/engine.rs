@@ -44,10 +44,21 @@ impl Jobs {
 
     /// Registers all sagas; once, before [`Jobs::run`].
     pub fn register(&self, sagas: Vec<Arc<dyn Saga>>) {
-        let _ = self
+        let _ = self.inner.sagas.set(sagas.into_iter().map(|s| (s.kind(), s)).collect());
+    }
+
+    /// Names of the fault points that the registered sagas bring: one per kind and step.
+    pub fn points(&self) -> Vec<String> {
+        let mut all: Vec<String> = self
             .inner
             .sagas
-            .set(sagas.into_iter().map(|s| (s.kind(), s)).collect());
+            .get()
+            .into_iter()
+            .flat_map(HashMap::values)
+            .flat_map(|s| s.steps().iter().map(|step| point(s.kind(), step.name)))
+            .collect();
+        all.sort();
+        all
     }
 
     fn saga(&self, kind: &str) -> Result<&Arc<dyn Saga>> {
@@ -60,13 +71,7 @@ impl Jobs {
 
     /// Starts a job in the caller's transaction, at the saga's first step. One subject has one running
     /// job: a second is a conflict.
-    pub async fn start(
-        &self,
-        tx: &mut Tx,
-        kind: &str,
-        subject: (&str, &str),
-        state: Value,
-    ) -> Result<String> {
+    pub async fn start(&self, tx: &mut Tx, kind: &str, subject: (&str, &str), state: Value) -> Result<String> {
         let saga = self.saga(kind)?;
         let first = saga
             .steps()
@@ -130,7 +135,9 @@ impl Jobs {
     /// All jobs of a subject, newest first.
     pub async fn history(&self, tx: &mut Tx, subject: (&str, &str)) -> Result<Vec<Job>> {
         tx.rows(
-            &format!("SELECT {COLUMNS} FROM job WHERE subject_kind = $1 AND subject_id = $2 ORDER BY created_at DESC, id"),
+            &format!(
+                "SELECT {COLUMNS} FROM job WHERE subject_kind = $1 AND subject_id = $2 ORDER BY created_at DESC, id"
+            ),
             &[subject.0.into(), subject.1.into()],
         )
         .await?
@@ -151,9 +158,7 @@ impl Jobs {
         let saga = self.saga(&j.kind)?.clone();
         for _ in 0..MAX_STEPS {
             let before = (j.step.clone(), j.state.clone(), j.progress.clone());
-            // One fault point per kind and step, named after them: job.server.create.await-host
-            let point = format!("job.{}.{}", j.kind, j.step);
-            if fault::hit(&point) {
+            if fault::hit(&point(&j.kind, &j.step)) {
                 return self.fail(tx, j, &Error::internal("the lab made this step fail")).await;
             }
             match saga.act(tx, j).await? {
@@ -257,7 +262,9 @@ impl Jobs {
                 .inner
                 .db
                 .write(&Actor::system("recovery"), async move |tx| {
-                    let Some(mut j) = this.get(tx, &id).await? else { return Ok(()) };
+                    let Some(mut j) = this.get(tx, &id).await? else {
+                        return Ok(());
+                    };
                     if j.status != "running" {
                         return Ok(());
                     }
@@ -291,7 +298,11 @@ impl Jobs {
                 Error::unavailable(format!(
                     "The step '{}' did not finish within its deadline.{}",
                     j.step,
-                    if j.progress.is_empty() { String::new() } else { format!(" It was at: {}.", j.progress) }
+                    if j.progress.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" It was at: {}.", j.progress)
+                    }
                 ))
             })
             .await?;
@@ -321,8 +332,10 @@ impl Jobs {
 
     /// Cancels a running job: undone like a failure.
     pub async fn cancel(&self, id: &str) -> Result<()> {
-        self.end(id, |_| Error::new(Kind::Conflict, "The job was cancelled by an administrator."))
-            .await
+        self.end(id, |_| {
+            Error::new(Kind::Conflict, "The job was cancelled by an administrator.")
+        })
+        .await
     }
 
     /// Lets a running job try its step again, with a new deadline.
@@ -367,6 +380,11 @@ impl Jobs {
         .map(job)
         .collect()
     }
+}
+
+/// One fault point per kind and step, named after them: `job.server.create.await-host`.
+fn point(kind: &str, step: &str) -> String {
+    format!("job.{kind}.{step}")
 }
 
 impl Job {

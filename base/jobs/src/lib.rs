@@ -98,7 +98,8 @@ pub struct Job {
     pub updated_at: i64,
 }
 
-const COLUMNS: &str = "id, kind, subject_kind, subject_id, actor, step, state, status, deadline, progress, error, created_at, updated_at";
+const COLUMNS: &str =
+    "id, kind, subject_kind, subject_id, actor, step, state, status, deadline, progress, error, created_at, updated_at";
 
 fn job(r: &Row) -> Result<Job> {
     Ok(Job {

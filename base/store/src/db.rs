@@ -152,9 +152,7 @@ impl Db {
                 changed,
             })
         } else {
-            Err(Error::bad_request(
-                "database.url must begin with sqlite: or postgres:",
-            ))
+            Err(Error::bad_request("database.url must begin with sqlite: or postgres:"))
         }
     }
 
@@ -163,10 +161,9 @@ impl Db {
         let conn = match &self.read {
             Readers::Sqlite(p) => Conn::SqliteReader(p.begin().await.map_err(|e| db_error("BEGIN", e))?),
             Readers::Postgres(p) => {
-                let mut tx = Tx::new(Conn::PostgresReader(
-                    p.begin().await.map_err(|e| db_error("BEGIN", e))?,
-                ));
-                tx.raw("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                let mut tx = Tx::new(Conn::PostgresReader(p.begin().await.map_err(|e| db_error("BEGIN", e))?));
+                tx.raw("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await?;
                 return Ok(tx);
             }
         };

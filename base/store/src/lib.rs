@@ -14,10 +14,10 @@
 
 mod change;
 mod db;
+mod postgres;
 mod query;
 mod resource;
 mod sqlite;
-mod postgres;
 mod tx;
 mod value;
 

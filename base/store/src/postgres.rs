@@ -19,8 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn connect(options: &PgConnectOptions) -> Result<sqlx::PgConnection> {
     sqlx::PgConnection::connect_with(options).await.map_err(|e| {
-        Error::unavailable("PostgreSQL cannot be reached. Check database.url and that the server runs.")
-            .with_private(e)
+        Error::unavailable("PostgreSQL cannot be reached. Check database.url and that the server runs.").with_private(e)
     })
 }
 
@@ -41,10 +40,7 @@ pub(crate) async fn check_collation(tx: &mut Tx) -> Result<()> {
     )))
 }
 
-pub(crate) fn start(
-    options: PgConnectOptions,
-    changed: watch::Sender<u64>,
-) -> Result<mpsc::Sender<Box<dyn Work>>> {
+pub(crate) fn start(options: PgConnectOptions, changed: watch::Sender<u64>) -> Result<mpsc::Sender<Box<dyn Work>>> {
     let (send, queue) = mpsc::channel::<Box<dyn Work>>(QUEUE);
     let queue = Arc::new(Mutex::new(queue));
     for n in 0..WRITERS {
@@ -66,12 +62,7 @@ pub(crate) fn start(
     Ok(send)
 }
 
-async fn run(
-    slot: &mut Option<Tx>,
-    options: &PgConnectOptions,
-    mut work: Box<dyn Work>,
-    changed: &watch::Sender<u64>,
-) {
+async fn run(slot: &mut Option<Tx>, options: &PgConnectOptions, mut work: Box<dyn Work>, changed: &watch::Sender<u64>) {
     let deadline = Instant::now() + DEADLINE;
     let mut pause = 2;
     loop {
@@ -123,4 +114,3 @@ async fn attempt(tx: &mut Tx, work: &mut dyn Work) -> Result<()> {
     );
     tx.raw("COMMIT").await
 }
-

@@ -60,10 +60,7 @@ impl Query {
     }
     /// One of a set; an empty set matches nothing.
     pub fn is_in<T: Into<V>>(mut self, column: &str, vs: impl IntoIterator<Item = T>) -> Self {
-        let ns: Vec<String> = vs
-            .into_iter()
-            .map(|v| format!("${}", self.arg(v.into())))
-            .collect();
+        let ns: Vec<String> = vs.into_iter().map(|v| format!("${}", self.arg(v.into()))).collect();
         self.conds.push(if ns.is_empty() {
             "1 = 0".into()
         } else {

@@ -136,11 +136,7 @@ impl Tx {
 
     /// Stores a new resource and logs it. Answers `None` when its id or another unique column is taken:
     /// the caller says what clashed.
-    pub async fn insert<T: Resource>(
-        &mut self,
-        _grant: &impl CreateGrant<T>,
-        value: &T,
-    ) -> Result<Option<Stored<T>>> {
+    pub async fn insert<T: Resource>(&mut self, _grant: &impl CreateGrant<T>, value: &T) -> Result<Option<Stored<T>>> {
         let now = clock::now();
         let mut sql = format!(
             "INSERT INTO {}(id, project_id, name, generation, created_at, updated_at, doc",
@@ -166,7 +162,14 @@ impl Tx {
         if self.row(&sql, &args).await?.is_none() {
             return Ok(None);
         }
-        self.note_change(T::KIND, value.id(), value.project_id(), 1, Operation::Create, value.logged());
+        self.note_change(
+            T::KIND,
+            value.id(),
+            value.project_id(),
+            1,
+            Operation::Create,
+            value.logged(),
+        );
         Ok(Some(Stored {
             value: value.clone(),
             generation: 1,
@@ -201,7 +204,14 @@ impl Tx {
             return Err(lost::<T>());
         };
         let generation = row.i64(0)?;
-        self.note_change(T::KIND, value.id(), value.project_id(), generation, Operation::Update, value.logged());
+        self.note_change(
+            T::KIND,
+            value.id(),
+            value.project_id(),
+            generation,
+            Operation::Update,
+            value.logged(),
+        );
         Ok(Stored {
             value: value.clone(),
             generation,

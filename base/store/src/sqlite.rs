@@ -22,25 +22,23 @@ pub(crate) async fn connect(options: &SqliteConnectOptions) -> Result<sqlx::Sqli
 pub(crate) fn start(mut tx: Tx, changed: watch::Sender<u64>) -> Result<mpsc::Sender<Box<dyn Work>>> {
     let (send, mut queue) = mpsc::channel::<Box<dyn Work>>(QUEUE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
-        .name("db-writer".into())
-        .spawn(move || {
-            runtime.block_on(async move {
-                while let Some(first) = queue.recv().await {
-                    let mut batch = vec![first];
-                    while batch.len() < BATCH {
-                        match queue.try_recv() {
-                            Ok(work) => batch.push(work),
-                            Err(_) => break,
-                        }
+    std::thread::Builder::new().name("db-writer".into()).spawn(move || {
+        runtime.block_on(async move {
+            while let Some(first) = queue.recv().await {
+                let mut batch = vec![first];
+                while batch.len() < BATCH {
+                    match queue.try_recv() {
+                        Ok(work) => batch.push(work),
+                        Err(_) => break,
                     }
-                    commit_batch(&mut tx, batch, &changed).await;
                 }
-                if let Conn::SqliteWriter(c) = tx.conn {
-                    let _ = c.close().await;
-                }
-            });
-        })?;
+                commit_batch(&mut tx, batch, &changed).await;
+            }
+            if let Conn::SqliteWriter(c) = tx.conn {
+                let _ = c.close().await;
+            }
+        });
+    })?;
     Ok(send)
 }
 

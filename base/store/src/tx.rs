@@ -158,8 +158,11 @@ pub(crate) fn db_error(sql: &str, e: sqlx::Error) -> Error {
             }
             // SQLITE_FULL; PostgreSQL disk_full.
             "13" | "53100" => {
-                return Error::new(Kind::InsufficientStorage, "The disk that holds the cloud's database is full. Free space there; nothing was changed.")
-                    .with_private(format!("{head}: {e}"));
+                return Error::new(
+                    Kind::InsufficientStorage,
+                    "The disk that holds the cloud's database is full. Free space there; nothing was changed.",
+                )
+                .with_private(format!("{head}: {e}"));
             }
             _ => {}
         }

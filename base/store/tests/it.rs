@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use haneul_core::{Error, Kind};
-use haneul_store::{
-    Actor, Db, Dir, Migration, OpenOptions, Query, Resource, System, V, changes_since,
-};
+use haneul_store::{Actor, Db, Dir, Migration, OpenOptions, Query, Resource, System, V, changes_since};
 use haneul_testkit::postgres::Postgres;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -148,20 +146,18 @@ suite!(
 async fn resources_and_their_log(h: &Home) {
     let t = thing("a", "one", 1);
     let t2 = t.clone();
-    let stored = h
-        .db
-        .write(&actor(), async move |tx| tx.insert(&System::create(), &t2).await)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored =
+        h.db.write(&actor(), async move |tx| tx.insert(&System::create(), &t2).await)
+            .await
+            .unwrap()
+            .unwrap();
     assert_eq!((stored.generation, &stored.value), (1, &t));
     // The same id again: nothing, and nothing in the log.
     let t2 = t.clone();
-    let again = h
-        .db
-        .write(&actor(), async move |tx| tx.insert(&System::create(), &t2).await)
-        .await
-        .unwrap();
+    let again =
+        h.db.write(&actor(), async move |tx| tx.insert(&System::create(), &t2).await)
+            .await
+            .unwrap();
     assert!(again.is_none());
     h.db.write(&actor(), async |tx| {
         let old = tx.find::<Thing>("a").await?.unwrap();
@@ -179,13 +175,27 @@ async fn resources_and_their_log(h: &Home) {
     let log = changes_since(&mut tx, 0, 100).await.unwrap();
     let said: Vec<(&str, i64, &str, &str)> = log
         .iter()
-        .map(|c| (c.operation.as_str(), c.generation, c.actor.as_str(), c.request_id.as_str()))
+        .map(|c| {
+            (
+                c.operation.as_str(),
+                c.generation,
+                c.actor.as_str(),
+                c.request_id.as_str(),
+            )
+        })
         .collect();
     assert_eq!(
         said,
-        [("create", 1, "u1", "req-1"), ("update", 2, "u1", "req-1"), ("delete", 3, "u1", "req-1")]
+        [
+            ("create", 1, "u1", "req-1"),
+            ("update", 2, "u1", "req-1"),
+            ("delete", 3, "u1", "req-1")
+        ]
     );
-    assert!(log.iter().all(|c| c.state.get("secret").is_none()), "no secret in the log");
+    assert!(
+        log.iter().all(|c| c.state.get("secret").is_none()),
+        "no secret in the log"
+    );
     assert!(log.windows(2).all(|w| w[0].sequence < w[1].sequence));
 }
 
@@ -219,7 +229,11 @@ async fn a_failed_closure_leaves_nothing_and_its_neighbours_stay(h: &Home) {
 
 async fn guards_under_concurrency(h: &Home) {
     h.db.write(&actor(), async |tx| {
-        tx.exec("INSERT INTO pool(name, used, lim) VALUES($1, 0, $2)", &["p".into(), 25.into()]).await
+        tx.exec(
+            "INSERT INTO pool(name, used, lim) VALUES($1, 0, $2)",
+            &["p".into(), 25.into()],
+        )
+        .await
     })
     .await
     .unwrap();
@@ -230,7 +244,10 @@ async fn guards_under_concurrency(h: &Home) {
             let t = thing(&format!("g{i}"), "x", i);
             db.write(&actor(), async move |tx| {
                 let n = tx
-                    .exec("UPDATE pool SET used = used + 1 WHERE name = $1 AND used + 1 <= lim", &["p".into()])
+                    .exec(
+                        "UPDATE pool SET used = used + 1 WHERE name = $1 AND used + 1 <= lim",
+                        &["p".into()],
+                    )
                     .await?;
                 if n == 0 {
                     return Err(Error::new(Kind::OverQuota, "full"));
@@ -257,12 +274,22 @@ async fn guards_under_concurrency(h: &Home) {
     assert_eq!(refused, 35);
     let mut tx = h.db.read().await.unwrap();
     assert_eq!(tx.count::<Thing>(&Query::new()).await.unwrap(), 25);
-    let used = tx.row("SELECT used FROM pool", &[]).await.unwrap().unwrap().i64(0).unwrap();
+    let used = tx
+        .row("SELECT used FROM pool", &[])
+        .await
+        .unwrap()
+        .unwrap()
+        .i64(0)
+        .unwrap();
     assert_eq!(used, 25);
 }
 
 async fn lost_updates_are_refused(h: &Home) {
-    h.db.write(&actor(), async |tx| tx.insert(&System::create(), &thing("l", "x", 1)).await).await.unwrap();
+    h.db.write(&actor(), async |tx| {
+        tx.insert(&System::create(), &thing("l", "x", 1)).await
+    })
+    .await
+    .unwrap();
     let stale = h.db.read().await.unwrap().find::<Thing>("l").await.unwrap().unwrap();
     h.db.write(&actor(), async |tx| {
         let old = tx.find::<Thing>("l").await?.unwrap();
@@ -271,9 +298,8 @@ async fn lost_updates_are_refused(h: &Home) {
     .await
     .unwrap();
     let stale = Arc::new(stale);
-    let e = h
-        .db
-        .write(&actor(), async move |tx| {
+    let e =
+        h.db.write(&actor(), async move |tx| {
             tx.update(&System::of((*stale).clone()), &thing("l", "x", 3)).await
         })
         .await
@@ -289,16 +315,24 @@ async fn pages_are_the_same_everywhere(h: &Home) {
     let names = ["b", "A", "a", "_", "é", "Z", "10", "9", "b", "하늘"];
     h.db.write(&actor(), async move |tx| {
         for (i, n) in names.iter().enumerate() {
-            tx.insert(&System::create(), &thing(&format!("id{i}"), n, (i % 3) as i64)).await?;
+            tx.insert(&System::create(), &thing(&format!("id{i}"), n, (i % 3) as i64))
+                .await?;
         }
         Ok(())
     })
     .await
     .unwrap();
     let mut tx = h.db.read().await.unwrap();
-    let mut expected: Vec<(String, String)> = names.iter().enumerate().map(|(i, n)| (n.to_string(), format!("id{i}"))).collect();
+    let mut expected: Vec<(String, String)> = names
+        .iter()
+        .enumerate()
+        .map(|(i, n)| (n.to_string(), format!("id{i}")))
+        .collect();
     expected.sort();
-    for (dir, expected) in [(Dir::Asc, expected.clone()), (Dir::Desc, expected.into_iter().rev().collect())] {
+    for (dir, expected) in [
+        (Dir::Asc, expected.clone()),
+        (Dir::Desc, expected.into_iter().rev().collect()),
+    ] {
         let mut got: Vec<(String, String)> = Vec::new();
         loop {
             let mut q = Query::new().order("name", dir).order("id", dir).limit(3);
@@ -313,10 +347,20 @@ async fn pages_are_the_same_everywhere(h: &Home) {
         }
         assert_eq!(got, expected);
     }
-    let q = Query::new().is_in("name", ["a", "A"]).eq("size", 1).order("id", Dir::Asc);
+    let q = Query::new()
+        .is_in("name", ["a", "A"])
+        .eq("size", 1)
+        .order("id", Dir::Asc);
     assert_eq!(tx.list::<Thing>(&q).await.unwrap().len(), 1);
-    assert_eq!(tx.count::<Thing>(&Query::new().is_in("name", Vec::<&str>::new())).await.unwrap(), 0);
-    let q = Query::new().any_eq(vec![("name", "a".into()), ("name", "9".into())]).raw("size >= {} AND size < {}", vec![0.into(), 9.into()]);
+    assert_eq!(
+        tx.count::<Thing>(&Query::new().is_in("name", Vec::<&str>::new()))
+            .await
+            .unwrap(),
+        0
+    );
+    let q = Query::new()
+        .any_eq(vec![("name", "a".into()), ("name", "9".into())])
+        .raw("size >= {} AND size < {}", vec![0.into(), 9.into()]);
     assert_eq!(tx.count::<Thing>(&q).await.unwrap(), 2);
 }
 
@@ -331,21 +375,49 @@ async fn reading_transactions_cannot_write(h: &Home) {
 
 async fn values_of_all_kinds(h: &Home) {
     h.db.write(&actor(), async |tx| {
-        tx.exec("INSERT INTO pool(name, used, lim, bytes) VALUES($1,$2,$3,$4)", &["한글 ' \" \\".into(), V::I(i64::MAX), V::I(i64::MIN), V::B(vec![0, 255, 7])]).await?;
+        tx.exec(
+            "INSERT INTO pool(name, used, lim, bytes) VALUES($1,$2,$3,$4)",
+            &[
+                "한글 ' \" \\".into(),
+                V::I(i64::MAX),
+                V::I(i64::MIN),
+                V::B(vec![0, 255, 7]),
+            ],
+        )
+        .await?;
         tx.exec("INSERT INTO log(x) VALUES($1)", &[V::F(0.1)]).await?;
-        tx.insert(&System::create(), &Thing { project: None, ..thing("n", "x", 1) }).await
+        tx.insert(
+            &System::create(),
+            &Thing {
+                project: None,
+                ..thing("n", "x", 1)
+            },
+        )
+        .await
     })
     .await
     .unwrap();
     let mut tx = h.db.read().await.unwrap();
-    let r = tx.row("SELECT name, used, lim, bytes FROM pool", &[]).await.unwrap().unwrap();
+    let r = tx
+        .row("SELECT name, used, lim, bytes FROM pool", &[])
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(r.str(0).unwrap(), "한글 ' \" \\");
     assert_eq!((r.i64(1).unwrap(), r.i64(2).unwrap()), (i64::MAX, i64::MIN));
     assert_eq!(r.bytes(3).unwrap(), vec![0, 255, 7]);
     let r = tx.row("SELECT n, x FROM log", &[]).await.unwrap().unwrap();
     assert_eq!((r.i64(0).unwrap(), r.f64(1).unwrap()), (1, 0.1));
     assert_eq!(tx.count::<Thing>(&Query::new().is_null("project_id")).await.unwrap(), 1);
-    assert_eq!(tx.row("SELECT tag FROM thing", &[]).await.unwrap().unwrap().opt_str(0).unwrap(), None);
+    assert_eq!(
+        tx.row("SELECT tag FROM thing", &[])
+            .await
+            .unwrap()
+            .unwrap()
+            .opt_str(0)
+            .unwrap(),
+        None
+    );
 }
 
 async fn a_caller_that_goes_away_does_not_cancel(h: &Home) {
@@ -366,17 +438,31 @@ async fn a_caller_that_goes_away_does_not_cancel(h: &Home) {
     caller.abort();
     // The next write queues behind it (or meets it), and sees it.
     for _ in 0..200 {
-        if h.db.read().await.unwrap().find::<Thing>("gone").await.unwrap().is_some() {
+        if h.db
+            .read()
+            .await
+            .unwrap()
+            .find::<Thing>("gone")
+            .await
+            .unwrap()
+            .is_some()
+        {
             return;
         }
         tokio::task::yield_now().await;
-        h.db.write(&actor(), async |tx| tx.next_number("other").await).await.unwrap();
+        h.db.write(&actor(), async |tx| tx.next_number("other").await)
+            .await
+            .unwrap();
     }
     panic!("the write of a caller that went away did not happen");
 }
 
 async fn migrations_run_once(h: &Home) {
-    h.db.write(&actor(), async |tx| tx.insert(&System::create(), &thing("m", "x", 1)).await).await.unwrap();
+    h.db.write(&actor(), async |tx| {
+        tx.insert(&System::create(), &thing("m", "x", 1)).await
+    })
+    .await
+    .unwrap();
     let again = open(&h.url).await;
     assert!(again.read().await.unwrap().find::<Thing>("m").await.unwrap().is_some());
 }

@@ -23,6 +23,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/v1/jobs/{id}/cancel", post(cancel))
         .route("/admin/v1/changes", get(changes))
         .route("/admin/v1/routes", get(routes))
+        .route("/admin/v1/fault-points", get(fault_points))
+        .route("/admin/v1/rows", get(rows))
         .with_state(app)
 }
 
@@ -34,7 +36,11 @@ fn answer(result: Result<Value>) -> Response {
             if status.is_server_error() {
                 tracing::error!(error = %e, "an operator's command failed");
             }
-            (status, Json(json!({"error": {"code": status.as_u16(), "message": e.public()}}))).into_response()
+            (
+                status,
+                Json(json!({"error": {"code": status.as_u16(), "message": e.public()}})),
+            )
+                .into_response()
         }
     }
 }
@@ -98,7 +104,8 @@ async fn changes(State(app): State<Arc<App>>, Query(q): Query<HashMap<String, St
     let number = |name: &str, default: i64| q.get(name).and_then(|v| v.parse().ok()).unwrap_or(default);
     let go = async {
         let mut tx = app.db.read().await?;
-        let rows = haneul_store::changes_since(&mut tx, number("since", 0), number("limit", 100).clamp(1, 1000)).await?;
+        let rows =
+            haneul_store::changes_since(&mut tx, number("since", 0), number("limit", 100).clamp(1, 1000)).await?;
         Ok(json!({"changes": rows.iter().map(|c| json!({
             "sequence": c.sequence, "time": clock::iso_micros(c.time), "project_id": c.project_id, "kind": c.kind,
             "id": c.id, "generation": c.generation, "actor": c.actor, "request_id": c.request_id,
@@ -115,4 +122,33 @@ async fn routes(State(app): State<Arc<App>>) -> Response {
         "since": r.since.map(|v| v.to_string()), "until": r.until.map(|v| v.to_string()),
         "file": r.file, "line": r.line,
     })).collect::<Vec<_>>()})))
+}
+
+/// Fault points that exist only at run time: those of the sagas' steps. The rest is docs/fault-points.txt.
+async fn fault_points(State(app): State<Arc<App>>) -> Response {
+    answer(Ok(json!({"points": app.jobs.points()})))
+}
+
+/// How many rows each table has, for tests that compare before and after.
+async fn rows(State(app): State<Arc<App>>) -> Response {
+    let go = async {
+        let mut tx = app.db.read().await?;
+        let mut out = serde_json::Map::new();
+        for table in tables(&crate::serve::migrations()) {
+            let row = tx.row(&format!("SELECT COUNT(*) FROM {table}"), &[]).await?;
+            out.insert(table, json!(row.map_or(Ok(0), |r| r.i64(0))?));
+        }
+        Ok(json!({"rows": out}))
+    };
+    answer(go.await)
+}
+
+/// Names of the tables that the migrations make.
+fn tables(migrations: &[haneul_store::Migration]) -> Vec<String> {
+    migrations
+        .iter()
+        .flat_map(|m| m.sql.split("CREATE TABLE ").skip(1))
+        .filter_map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next())
+        .map(str::to_owned)
+        .collect()
 }

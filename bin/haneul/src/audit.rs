@@ -32,8 +32,20 @@ pub async fn run(app: &Arc<App>) -> Result<Vec<Finding>> {
                 "set the counter to the sum of the allocations",
             ));
         }
-        out.extend(app.compute.audit(&mut tx).await?.into_iter().map(|f| finding(f.what, &f.repair)));
-        out.extend(app.network.audit(&mut tx).await?.into_iter().map(|f| finding(f.what, &f.repair)));
+        out.extend(
+            app.compute
+                .audit(&mut tx)
+                .await?
+                .into_iter()
+                .map(|f| finding(f.what, &f.repair)),
+        );
+        out.extend(
+            app.network
+                .audit(&mut tx)
+                .await?
+                .into_iter()
+                .map(|f| finding(f.what, &f.repair)),
+        );
     }
     hosts(app, &mut out).await?;
     Ok(out)
@@ -52,7 +64,10 @@ async fn hosts(app: &Arc<App>, out: &mut Vec<Finding>) -> Result<()> {
     for host in hosts {
         if !host.up {
             out.push(finding(
-                format!("host {} ({}) is not connected: what is on it cannot be compared", host.name, host.id),
+                format!(
+                    "host {} ({}) is not connected: what is on it cannot be compared",
+                    host.name, host.id
+                ),
                 "start `haneul agent` on it",
             ));
             continue;
@@ -104,7 +119,11 @@ async fn hosts(app: &Arc<App>, out: &mut Vec<Finding>) -> Result<()> {
                 ));
             }
         }
-        out.extend(seen.findings.into_iter().map(|f| finding(format!("host {}: {f}", host.name), "see the agent's log")));
+        out.extend(
+            seen.findings
+                .into_iter()
+                .map(|f| finding(format!("host {}: {f}", host.name), "see the agent's log")),
+        );
     }
     Ok(())
 }

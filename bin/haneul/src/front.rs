@@ -37,7 +37,10 @@ async fn healthz(app: Arc<App>) -> impl IntoResponse {
         Ok(_) => (StatusCode::OK, "ok\n".to_owned()),
         Err(e) => {
             tracing::error!(error = %e, "the database does not answer");
-            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n".to_owned())
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the database does not answer\n".to_owned(),
+            )
         }
     }
 }
@@ -48,7 +51,12 @@ pub fn metrics(app: Arc<App>) -> Router {
         "/metrics",
         get(move || {
             let app = app.clone();
-            async move { ([("content-type", "text/plain; version=0.0.4")], app.server.metrics.render()) }
+            async move {
+                (
+                    [("content-type", "text/plain; version=0.0.4")],
+                    app.server.metrics.render(),
+                )
+            }
         }),
     )
 }

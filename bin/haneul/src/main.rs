@@ -32,7 +32,12 @@ where
         if config.lab {
             haneul_core::fault::enable(config.run_dir().join("fault"));
         }
-        tracing::info!(process = name, release = haneul_cli::RELEASE, lab = config.lab, "starting");
+        tracing::info!(
+            process = name,
+            release = haneul_cli::RELEASE,
+            lab = config.lab,
+            "starting"
+        );
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(32)

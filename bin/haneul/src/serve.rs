@@ -1,8 +1,8 @@
 //! `haneul serve`: the control plane, put together.
 
 use crate::{admin, front};
-use haneul_cli::RELEASE;
 use haneul_auth::Policy;
+use haneul_cli::RELEASE;
 use haneul_compute::Compute;
 use haneul_core::config::Config;
 use haneul_core::{Error, Result};
@@ -35,7 +35,7 @@ pub struct App {
 }
 
 /// All tables, in the order in which crates build on each other.
-fn migrations() -> Vec<Migration> {
+pub fn migrations() -> Vec<Migration> {
     [
         haneul_auth::quota::MIGRATIONS,
         haneul_jobs::MIGRATIONS,
@@ -65,15 +65,23 @@ fn rules() -> Vec<haneul_auth::RuleDefault> {
 pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     // The whole control plane is one role for now; a part of it alone comes with the object store.
     if let Some(role) = roles.iter().find(|r| *r != "all") {
-        return Err(Error::bad_request(format!("--role {role}: only \"all\" is served for now")));
+        return Err(Error::bad_request(format!(
+            "--role {role}: only \"all\" is served for now"
+        )));
     }
     let control = config.control_dir();
     private_dir(&control)?;
     let listener = TcpListener::bind(config.api.listen).await.map_err(|e| {
-        Error::conflict(format!("api.listen = {}: {e}. Free the address or choose another one.", config.api.listen))
+        Error::conflict(format!(
+            "api.listen = {}: {e}. Free the address or choose another one.",
+            config.api.listen
+        ))
     })?;
     let metrics_listener = TcpListener::bind(config.api.metrics_listen).await.map_err(|e| {
-        Error::conflict(format!("api.metrics_listen = {}: {e}. Free the address or choose another one.", config.api.metrics_listen))
+        Error::conflict(format!(
+            "api.metrics_listen = {}: {e}. Free the address or choose another one.",
+            config.api.metrics_listen
+        ))
     })?;
     let db = Db::open(
         &OpenOptions {
@@ -147,7 +155,8 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let agents = tokio::spawn(haneul_fleet::serve(fleet, agents, uid, until(stopped.clone())));
     let operators = axum::serve(operators, admin::router(app.clone())).with_graceful_shutdown(until(stopped.clone()));
     let operators = tokio::spawn(async move { operators.await });
-    let metrics = axum::serve(metrics_listener, front::metrics(app.clone())).with_graceful_shutdown(until(stopped.clone()));
+    let metrics =
+        axum::serve(metrics_listener, front::metrics(app.clone())).with_graceful_shutdown(until(stopped.clone()));
     let metrics = tokio::spawn(async move { metrics.await });
     let running = tokio::spawn(async move { jobs.run().await });
     tracing::info!(api = %config.api.listen, release = RELEASE, "the control plane answers");

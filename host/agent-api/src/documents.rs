@@ -190,12 +190,7 @@ pub fn ec2_instance_id(m: &Metadata) -> String {
 
 /// EC2's `meta-data` as a tree: objects are directories, arrays are lists of lines. A directory with
 /// the member `_name` is listed under that name (`public-keys/` lists `0=name`).
-pub fn ec2_tree(
-    guest_id: Uuid,
-    m: &Metadata,
-    local_ipv4: Option<IpAddr>,
-    public_ipv4: Option<IpAddr>,
-) -> Value {
+pub fn ec2_tree(guest_id: Uuid, m: &Metadata, local_ipv4: Option<IpAddr>, public_ipv4: Option<IpAddr>) -> Value {
     let address = |ip: Option<IpAddr>| ip.map_or_else(String::new, |ip| ip.to_string());
     let mut reservation = guest_id.simple().to_string();
     reservation.truncate(8);
@@ -375,7 +370,10 @@ pub fn config_drive(source: &Source<'_>) -> Vec<(String, Vec<u8>)> {
     let ec2 = ec2_tree(source.guest_id, m, first_ipv4(source.ports), source.public_ipv4);
     let mut files = vec![
         ("ec2/latest/meta-data.json".to_owned(), ec2.to_string().into_bytes()),
-        ("openstack/latest/meta_data.json".to_owned(), meta.to_string().into_bytes()),
+        (
+            "openstack/latest/meta_data.json".to_owned(),
+            meta.to_string().into_bytes(),
+        ),
         (
             "openstack/latest/network_data.json".to_owned(),
             network_data(source.ports).to_string().into_bytes(),
@@ -477,7 +475,10 @@ mod tests {
         assert!(get("/").unwrap().ends_with("2009-04-04\nlatest"));
         assert_eq!(get("/latest/").unwrap(), "meta-data/\nuser-data");
         let list = get("/2009-04-04/meta-data/").unwrap();
-        assert!(list.contains("\nplacement/\n") && list.contains("\npublic-keys/\n"), "{list}");
+        assert!(
+            list.contains("\nplacement/\n") && list.contains("\npublic-keys/\n"),
+            "{list}"
+        );
         assert_eq!(get("/latest/meta-data/public-keys/").unwrap(), "0=mykey");
         assert_eq!(get("/latest/meta-data/public-keys/0/").unwrap(), "openssh-key");
         assert_eq!(
@@ -540,7 +541,10 @@ mod tests {
             random_seed: &[],
         };
         let files = config_drive(&source);
-        let meta = files.iter().find(|(n, _)| n == "openstack/latest/meta_data.json").unwrap();
+        let meta = files
+            .iter()
+            .find(|(n, _)| n == "openstack/latest/meta_data.json")
+            .unwrap();
         let meta: Value = serde_json::from_slice(&meta.1).unwrap();
         assert_eq!(meta["admin_pass"], "sekret");
         assert!(files.iter().any(|(n, _)| n == "openstack/latest/user_data"));

@@ -168,10 +168,15 @@ pub enum ToAgent {
     Put(Box<Desired>),
     Remove(Tombstone),
     /// The list is complete up to this sequence; resume from it after a cut.
-    Bookmark { sequence: i64 },
+    Bookmark {
+        sequence: i64,
+    },
     Ping,
     /// Control wants bytes: open `POST /agent/v1/streams/{stream}`.
-    Ask { stream: Uuid, what: Ask },
+    Ask {
+        stream: Uuid,
+        what: Ask,
+    },
 }
 
 /// What bytes control can ask for.

@@ -43,8 +43,15 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
         let qemu = tokio::task::spawn_blocking(move || haneul_hypervisor::qemu::Qemu::open(settings))
             .await
             .map_err(Error::internal)?
-            .map_err(|e| Error::unavailable(format!("QEMU cannot be used: {e}. `haneul doctor` says what is missing.")))?;
-        (Arc::new(qemu), Arc::new(haneul_blockdev::file::File::open(&dir.join("block"))?))
+            .map_err(|e| {
+                Error::unavailable(format!(
+                    "QEMU cannot be used: {e}. `haneul doctor` says what is missing."
+                ))
+            })?;
+        (
+            Arc::new(qemu),
+            Arc::new(haneul_blockdev::file::File::open(&dir.join("block"))?),
+        )
     };
     let net: Arc<dyn NetDriver> = if config.agent.network == "fake" {
         Arc::new(haneul_netdev::fake::Fake::default())
@@ -79,6 +86,10 @@ pub fn accelerator(config: &Config) -> Result<(String, bool, String)> {
     let kvm = probe.kind == "kvm";
     Ok(match config.agent.accelerator.as_str() {
         "auto" => (probe.kind, kvm, probe.reason),
-        chosen => (chosen.to_owned(), kvm, format!("agent.accelerator = \"{chosen}\"; the probe says: {}", probe.reason)),
+        chosen => (
+            chosen.to_owned(),
+            kvm,
+            format!("agent.accelerator = \"{chosen}\"; the probe says: {}", probe.reason),
+        ),
     })
 }

@@ -1,7 +1,9 @@
 //! One task per guest: the newest desired state wins over the one that is being carried out.
 
 use crate::{Shared, failed};
-use haneul_agent_api::{documents, Failure, FailureCode, Guest, GuestState, ObservedGuest, Power, Progress, Tombstone, Kind};
+use haneul_agent_api::{
+    Failure, FailureCode, Guest, GuestState, Kind, ObservedGuest, Power, Progress, Tombstone, documents,
+};
 use haneul_core::{Result, fault_point};
 use haneul_hypervisor::Resources;
 use std::collections::HashMap;
@@ -80,7 +82,9 @@ impl Guests {
     }
 
     async fn changed_by_itself(&self, id: Uuid) {
-        let Some(mut seen) = self.shared.drivers.hypervisor.observe(id).await else { return };
+        let Some(mut seen) = self.shared.drivers.hypervisor.observe(id).await else {
+            return;
+        };
         if let Some((epoch, generation, _)) = self.shared.store.guest(id) {
             (seen.epoch, seen.generation) = (epoch, generation);
             seen.settled = true;
@@ -250,14 +254,22 @@ async fn ports(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {
         Ok(Ok(_)) => Ok(()),
         _ => Err(Failure {
             code: FailureCode::NetworkError,
-            message: format!("the host's network had not all of the server's {} ports after {} s", guest.nics.len(), PORTS_DEADLINE.as_secs()),
+            message: format!(
+                "the host's network had not all of the server's {} ports after {} s",
+                guest.nics.len(),
+                PORTS_DEADLINE.as_secs()
+            ),
             detail: String::new(),
         }),
     }
 }
 
 fn config_drive_path(shared: &Arc<Shared>, guest: Uuid) -> std::path::PathBuf {
-    shared.config.agent_dir().join("config-drives").join(format!("{guest}.iso"))
+    shared
+        .config
+        .agent_dir()
+        .join("config-drives")
+        .join(format!("{guest}.iso"))
 }
 
 fn config_drive(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {

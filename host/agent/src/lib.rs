@@ -106,7 +106,9 @@ pub async fn stop_guests(config: &Config, gently: bool) -> Result<usize> {
         .map(|g| drivers.hypervisor.stop(g.id, gently));
     let done = futures_util::future::join_all(stops).await;
     let count = done.len();
-    done.into_iter().collect::<std::result::Result<Vec<()>, _>>().map_err(failed)?;
+    done.into_iter()
+        .collect::<std::result::Result<Vec<()>, _>>()
+        .map_err(failed)?;
     Ok(count)
 }
 
@@ -126,4 +128,3 @@ pub async fn purge(config: &Config) -> Result<()> {
 pub(crate) fn failed(f: haneul_agent_api::Failure) -> Error {
     Error::unavailable(f.message).with_private(f.detail)
 }
-

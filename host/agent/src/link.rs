@@ -5,7 +5,10 @@ use crate::Shared;
 use crate::guests::Guests;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use haneul_agent_api::{Ask, Failure, FailureCode, Greeting, HostAudit, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome, path};
+use haneul_agent_api::{
+    Ask, Failure, FailureCode, Greeting, HostAudit, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome,
+    path,
+};
 use haneul_core::{Error, Result, fault_point};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Full};
@@ -56,7 +59,12 @@ impl Handle {
     }
 }
 
-async fn request(sender: &mut Sender, method: Method, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>> {
+async fn request(
+    sender: &mut Sender,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<http::Response<hyper::body::Incoming>> {
     sender.ready().await.map_err(Error::internal)?;
     let request = Request::builder()
         .method(method)
@@ -66,12 +74,24 @@ async fn request(sender: &mut Sender, method: Method, path: &str, body: Bytes) -
     sender.send_request(request).await.map_err(Error::internal)
 }
 
-async fn call<T: serde::de::DeserializeOwned>(sender: &mut Sender, path: &str, body: &impl serde::Serialize) -> Result<T> {
+async fn call<T: serde::de::DeserializeOwned>(
+    sender: &mut Sender,
+    path: &str,
+    body: &impl serde::Serialize,
+) -> Result<T> {
     let response = request(sender, Method::POST, path, serde_json::to_vec(body)?.into()).await?;
     let status = response.status();
-    let bytes = response.into_body().collect().await.map_err(Error::internal)?.to_bytes();
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(Error::internal)?
+        .to_bytes();
     if status != StatusCode::OK {
-        return Err(Error::unavailable(format!("control answered {status}: {}", String::from_utf8_lossy(&bytes))));
+        return Err(Error::unavailable(format!(
+            "control answered {status}: {}",
+            String::from_utf8_lossy(&bytes)
+        )));
     }
     Ok(serde_json::from_slice(&bytes)?)
 }
@@ -105,9 +125,18 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Resu
     shared.link.set(Some(sender.clone()));
     guests.report_all().await;
     shared.net_dirty.notify_one();
-    let response = request(&mut sender, Method::GET, &format!("{}?host={}", path::WATCH, shared.host_id), Bytes::new()).await?;
+    let response = request(
+        &mut sender,
+        Method::GET,
+        &format!("{}?host={}", path::WATCH, shared.host_id),
+        Bytes::new(),
+    )
+    .await?;
     if response.status() != StatusCode::OK {
-        return Err(Error::unavailable(format!("control refused the watch: {}", response.status())));
+        return Err(Error::unavailable(format!(
+            "control refused the watch: {}",
+            response.status()
+        )));
     }
     let result = tokio::select! {
         r = watch(shared, guests, response.into_body(), &sender) => r,
@@ -123,7 +152,10 @@ async fn greeting(shared: &Arc<Shared>) -> Greeting {
         release: env!("CARGO_PKG_VERSION").into(),
         host_id: shared.host_id,
         host_name: nix::unistd::gethostname().map_or_else(|_| "host".into(), |n| n.to_string_lossy().into_owned()),
-        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
         inventory: shared.inventory().await,
         hypervisor: shared.drivers.hypervisor.info(),
     }
@@ -143,7 +175,14 @@ impl Shared {
         let memory_kib: u64 = std::fs::read_to_string("/proc/meminfo")
             .unwrap_or_default()
             .lines()
-            .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+            .find_map(|l| {
+                l.strip_prefix("MemTotal:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
             .unwrap_or(0);
         let disk = self.drivers.block.usage().await.unwrap_or_default();
         haneul_agent_api::Inventory {
@@ -175,14 +214,18 @@ async fn watch(shared: &Arc<Shared>, guests: &Guests, body: hyper::body::Incomin
             .await
             .map_err(|_| Error::unavailable("control has not spoken for three pings"))?;
         let Some(frame) = frame else { return Ok(()) };
-        let Ok(data) = frame.map_err(Error::internal)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(Error::internal)?.into_data() else {
+            continue;
+        };
         buffer.extend_from_slice(&data);
         while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
             let line = buffer.split_to(end + 1);
             take(shared, guests, serde_json::from_slice(&line)?, sender)?;
         }
         if buffer.len() > MAX_LINE {
-            return Err(Error::bad_request(format!("a line of control is longer than {MAX_LINE} bytes")));
+            return Err(Error::bad_request(format!(
+                "a line of control is longer than {MAX_LINE} bytes"
+            )));
         }
     }
 }
@@ -255,12 +298,17 @@ async fn audit(shared: &Arc<Shared>) -> HostAudit {
         Default::default()
     });
     use haneul_agent_api::GuestState::{Paused, Running};
-    out.running = guests.iter().filter(|g| matches!(g.state, Running | Paused)).map(|g| g.id).collect();
+    out.running = guests
+        .iter()
+        .filter(|g| matches!(g.state, Running | Paused))
+        .map(|g| g.id)
+        .collect();
     out.records = guests.iter().map(|g| g.id).collect();
     out.disks = disks.iter().map(|d| d.guest).collect();
     out.ports = net.ports;
     out.networks = net.networks;
     out.routers = net.routers;
-    out.findings.extend(net.strays.into_iter().map(|s| format!("stray on the host: {s}")));
+    out.findings
+        .extend(net.strays.into_iter().map(|s| format!("stray on the host: {s}")));
     out
 }

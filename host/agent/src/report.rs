@@ -55,7 +55,10 @@ impl Reports {
                 continue;
             }
             let of = |kind: Kind, nets: &BTreeMap<(Kind, Uuid), ObservedNet>| {
-                nets.iter().filter(|((k, _), _)| *k == kind).map(|(_, o)| o.clone()).collect()
+                nets.iter()
+                    .filter(|((k, _), _)| *k == kind)
+                    .map(|(_, o)| o.clone())
+                    .collect()
             };
             return Report {
                 host_id,
@@ -76,7 +79,11 @@ impl Reports {
         for g in r.guests {
             p.guests.entry(g.id).or_insert(g);
         }
-        for (kind, list) in [(Kind::Port, r.ports), (Kind::Router, r.routers), (Kind::Network, r.networks)] {
+        for (kind, list) in [
+            (Kind::Port, r.ports),
+            (Kind::Router, r.routers),
+            (Kind::Network, r.networks),
+        ] {
             for o in list {
                 p.nets.entry((kind, o.id)).or_insert(o);
             }

@@ -22,7 +22,9 @@ pub(crate) struct Store {
 
 /// Writes a file so that it is there whole or not at all, also after a power cut.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().ok_or_else(|| Error::internal("a file without a directory"))?;
+    let dir = path
+        .parent()
+        .ok_or_else(|| Error::internal("a file without a directory"))?;
     std::fs::create_dir_all(dir)?;
     let tmp = path.with_extension("tmp");
     let mut file = std::fs::File::create(&tmp)?;
@@ -48,13 +50,18 @@ impl Store {
             std::fs::create_dir_all(&sub)?;
             for file in std::fs::read_dir(&sub)? {
                 let path = file?.path();
-                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                let name = path
+                    .file_name()
+                    .map(|n| n.to_string_lossy().into_owned())
+                    .unwrap_or_default();
                 let bytes = std::fs::read(&path)?;
                 let read = |e: serde_json::Error| Error::internal(format!("{}: {e}", path.display()));
                 if let Some(id) = name.strip_suffix(".json").and_then(|n| Uuid::try_parse(n).ok()) {
-                    entries.entry((kind, id)).or_default().desired = Some(serde_json::from_slice(&bytes).map_err(read)?);
+                    entries.entry((kind, id)).or_default().desired =
+                        Some(serde_json::from_slice(&bytes).map_err(read)?);
                 } else if let Some(id) = name.strip_suffix(".gone").and_then(|n| Uuid::try_parse(n).ok()) {
-                    entries.entry((kind, id)).or_default().tombstone = Some(serde_json::from_slice(&bytes).map_err(read)?);
+                    entries.entry((kind, id)).or_default().tombstone =
+                        Some(serde_json::from_slice(&bytes).map_err(read)?);
                 }
             }
         }
@@ -95,7 +102,11 @@ impl Store {
     pub fn bury(&self, t: Tombstone) -> Result<bool> {
         let mut entries = self.lock();
         let entry = entries.entry((t.kind, t.id)).or_default();
-        if entry.desired.as_ref().is_some_and(|d| (d.epoch, d.generation) > (t.epoch, t.generation)) {
+        if entry
+            .desired
+            .as_ref()
+            .is_some_and(|d| (d.epoch, d.generation) > (t.epoch, t.generation))
+        {
             return Ok(false);
         }
         if entry.tombstone.as_ref().is_none_or(|old| old != &t) {
@@ -108,8 +119,14 @@ impl Store {
     /// The tombstone was carried out: forget it and the object it removed.
     pub fn buried(&self, t: &Tombstone) -> Result<()> {
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&(t.kind, t.id)) else { return Ok(()) };
-        if entry.desired.as_ref().is_some_and(|d| (d.epoch, d.generation) < (t.epoch, t.generation)) {
+        let Some(entry) = entries.get_mut(&(t.kind, t.id)) else {
+            return Ok(());
+        };
+        if entry
+            .desired
+            .as_ref()
+            .is_some_and(|d| (d.epoch, d.generation) < (t.epoch, t.generation))
+        {
             remove(&self.path(t.kind, t.id, "json"))?;
             entry.desired = None;
         }
@@ -141,7 +158,11 @@ impl Store {
 
     /// All ids of a kind, buried ones too.
     pub fn ids(&self, kind: Kind) -> Vec<Uuid> {
-        self.lock().keys().filter(|(k, _)| *k == kind).map(|(_, id)| *id).collect()
+        self.lock()
+            .keys()
+            .filter(|(k, _)| *k == kind)
+            .map(|(_, id)| *id)
+            .collect()
     }
 
     /// Tombstones of the network's kinds that may be carried out now: a port stays while its guest does.
@@ -171,7 +192,9 @@ impl Store {
         let mut all = NetDesired::default();
         let mut order = Vec::new();
         for ((kind, id), e) in self.lock().iter() {
-            let Some(d) = e.desired.as_ref().filter(|_| e.tombstone.is_none()) else { continue };
+            let Some(d) = e.desired.as_ref().filter(|_| e.tombstone.is_none()) else {
+                continue;
+            };
             match &d.object {
                 Object::Network(x) => all.networks.push(x.clone()),
                 Object::Port(x) => all.ports.push(x.clone()),
@@ -186,12 +209,14 @@ impl Store {
 
     /// The guest behind a port, for metadata.
     pub fn guest_of_port(&self, port: Uuid) -> Option<(Uuid, String, Metadata)> {
-        self.lock().iter().find_map(|((_, id), e)| match e.desired.as_ref().map(|d| &d.object) {
-            Some(Object::Guest(g)) if g.nics.iter().any(|n| n.port_id == port) => {
-                Some((*id, g.project_id.clone(), g.metadata.clone()))
-            }
-            _ => None,
-        })
+        self.lock()
+            .iter()
+            .find_map(|((_, id), e)| match e.desired.as_ref().map(|d| &d.object) {
+                Some(Object::Guest(g)) if g.nics.iter().any(|n| n.port_id == port) => {
+                    Some((*id, g.project_id.clone(), g.metadata.clone()))
+                }
+                _ => None,
+            })
     }
 
     /// The ports of a guest with their networks, for its config drive.
@@ -200,7 +225,9 @@ impl Store {
             .nics
             .iter()
             .filter_map(|n| {
-                let Object::Port(p) = self.get(Kind::Port, n.port_id).desired?.object else { return None };
+                let Object::Port(p) = self.get(Kind::Port, n.port_id).desired?.object else {
+                    return None;
+                };
                 let Object::Network(net) = self.get(Kind::Network, p.network_id).desired?.object else {
                     return None;
                 };

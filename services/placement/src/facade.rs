@@ -19,8 +19,7 @@ pub struct ProviderState {
     pub inventories: BTreeMap<String, (Inventory, i64)>,
 }
 
-pub(crate) const INVENTORY: &str =
-    "class, total, reserved, min_unit, max_unit, step_size, allocation_ratio, used";
+pub(crate) const INVENTORY: &str = "class, total, reserved, min_unit, max_unit, step_size, allocation_ratio, used";
 
 pub(crate) fn inventory(r: &Row) -> Result<(String, Inventory, i64)> {
     Ok((
@@ -117,7 +116,10 @@ impl Placement {
             .await?;
         let mut by_id: BTreeMap<String, BTreeMap<String, (Inventory, i64)>> = BTreeMap::new();
         for r in tx
-            .rows(&format!("SELECT {INVENTORY}, provider_id FROM placement_inventory"), &[])
+            .rows(
+                &format!("SELECT {INVENTORY}, provider_id FROM placement_inventory"),
+                &[],
+            )
             .await?
         {
             let (class, have, used) = inventory(&r)?;
@@ -197,7 +199,9 @@ impl Placement {
             }
             let want = amounts.iter().find(|(c, _)| *c == class).map_or(0, |(_, n)| *n);
             if want > have {
-                return Err(Error::internal(format!("reduce {consumer}: {class} from {have} to {want} is more")));
+                return Err(Error::internal(format!(
+                    "reduce {consumer}: {class} from {have} to {want} is more"
+                )));
             }
             self.add_used(tx, provider, &class, want - have).await?;
             if want == 0 {
@@ -234,7 +238,8 @@ impl Placement {
             left -= 1;
         }
         if left == 0 {
-            tx.exec("DELETE FROM placement_consumer WHERE id = $1", &[consumer.into()]).await?;
+            tx.exec("DELETE FROM placement_consumer WHERE id = $1", &[consumer.into()])
+                .await?;
         }
         Ok(())
     }

@@ -69,16 +69,8 @@ impl Client {
     }
 
     /// Sends a request with any headers and bytes.
-    pub async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Vec<u8>,
-    ) -> Answer {
-        self.try_send(method, path, headers, body)
-            .await
-            .expect("an answer")
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        self.try_send(method, path, headers, body).await.expect("an answer")
     }
 
     /// As [`Client::send`]; `None` when nobody answers.

@@ -169,11 +169,7 @@ impl Cloud {
     pub async fn ready(&self) {
         let limit = Duration::from_secs(30);
         eventually(
-            &format!(
-                "the cloud in {} is ready\n{}",
-                self.dir.display(),
-                self.tail()
-            ),
+            &format!("the cloud in {} is ready\n{}", self.dir.display(), self.tail()),
             limit,
             || async {
                 let v = self.admin(Method::GET, "/admin/v1/status").await?;
@@ -205,9 +201,7 @@ impl Cloud {
 
     /// A client of the administrator.
     pub async fn admin_client(&self) -> Client {
-        self.anonymous()
-            .login("admin", &self.password(), "admin")
-            .await
+        self.anonymous().login("admin", &self.password(), "admin").await
     }
 
     /// Arms fault points (`name=kill`); see `haneul_core::fault`.
@@ -250,13 +244,9 @@ impl Cloud {
         ["serve", "agent"]
             .iter()
             .map(|p| {
-                let text = std::fs::read_to_string(self.dir.join("log").join(format!("{p}.log")))
-                    .unwrap_or_default();
+                let text = std::fs::read_to_string(self.dir.join("log").join(format!("{p}.log"))).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().rev().take(25).collect();
-                format!(
-                    "--- {p}\n{}",
-                    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-                )
+                format!("--- {p}\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
             })
             .collect::<Vec<_>>()
             .join("\n")
@@ -264,10 +254,7 @@ impl Cloud {
 
     /// Process ids of serve and agent.
     pub fn pids(&self) -> (Option<u32>, Option<u32>) {
-        (
-            self.serve.as_ref().map(Child::id),
-            self.agent.as_ref().map(Child::id),
-        )
+        (self.serve.as_ref().map(Child::id), self.agent.as_ref().map(Child::id))
     }
 }
 

@@ -41,8 +41,7 @@ pub fn installed() -> bool {
 impl Postgres {
     /// Makes a cluster and starts it (about two seconds). `cargo xtask test-setup` installs what it needs.
     pub fn start() -> Result<Self> {
-        let bin = programs()
-            .ok_or_else(|| Error::other("PostgreSQL is not installed: cargo xtask test-setup"))?;
+        let bin = programs().ok_or_else(|| Error::other("PostgreSQL is not installed: cargo xtask test-setup"))?;
         let account = account()?;
         let dir = std::env::temp_dir().join(format!("haneul-pg-{}", haneul_core::id::hex()));
         fs::create_dir(&dir)?;
@@ -62,16 +61,7 @@ impl Postgres {
         let output = command(&bin.join("initdb"), account)
             .arg("-D")
             .arg(&data)
-            .args([
-                "-A",
-                "trust",
-                "-U",
-                "postgres",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "--no-sync",
-            ])
+            .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"])
             .output()?;
         check("initdb", &output)?;
         let log = dir.join("log");
@@ -95,11 +85,7 @@ impl Postgres {
             );
             let out = File::create(&log)?;
             let mut server = command(&bin.join("postgres"), account);
-            server
-                .arg("-D")
-                .arg(&data)
-                .stdout(out.try_clone()?)
-                .stderr(out);
+            server.arg("-D").arg(&data).stdout(out.try_clone()?).stderr(out);
             for s in settings {
                 server.args(["-c", &s]);
             }
@@ -137,10 +123,7 @@ impl Postgres {
 
     /// Makes an empty database and gives its URL.
     pub fn create_database(&self, name: &str) -> Result<String> {
-        self.psql(
-            "postgres",
-            &format!("CREATE DATABASE \"{name}\" TEMPLATE template0"),
-        )?;
+        self.psql("postgres", &format!("CREATE DATABASE \"{name}\" TEMPLATE template0"))?;
         Ok(self.url(name))
     }
 
@@ -209,17 +192,13 @@ fn account() -> Result<Option<(u32, u32)>> {
         return Ok(None);
     }
     let user = nix::unistd::User::from_name("postgres")?;
-    let user =
-        user.ok_or_else(|| Error::other("there is no user postgres: cargo xtask test-setup"))?;
+    let user = user.ok_or_else(|| Error::other("there is no user postgres: cargo xtask test-setup"))?;
     Ok(Some((user.uid.as_raw(), user.gid.as_raw())))
 }
 
 fn command(program: &Path, account: Option<(u32, u32)>) -> Command {
     let mut command = Command::new(program);
-    command
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::null());
+    command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
     if let Some((uid, gid)) = account {
         command.uid(uid).gid(gid);
     }
@@ -228,9 +207,7 @@ fn command(program: &Path, account: Option<(u32, u32)>) -> Command {
 
 fn check(what: &str, output: &Output) -> Result<String> {
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout)
-            .trim_end()
-            .to_owned());
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
     }
     Err(Error::other(format!(
         "{what}: {}",

@@ -10,14 +10,25 @@ async fn life(options: Options) {
     let s = r.wait(&server, "ACTIVE").await;
     assert_eq!(s["OS-EXT-STS:vm_state"], "active");
     let addresses = s["addresses"]["net"].as_array().expect("addresses");
-    assert!(addresses[0]["addr"].as_str().unwrap().starts_with("10.1."), "{addresses:?}");
+    assert!(
+        addresses[0]["addr"].as_str().unwrap().starts_with("10.1."),
+        "{addresses:?}"
+    );
     r.cloud.audit().await;
     r.delete(&server).await;
     r.cloud.audit().await;
-    let ports = r.admin.get("/network/v2.0/ports?device_owner=compute:nova").await.expect(200);
+    let ports = r
+        .admin
+        .get("/network/v2.0/ports?device_owner=compute:nova")
+        .await
+        .expect(200);
     assert_eq!(ports["ports"].as_array().map(Vec::len), Some(0), "{ports}");
     // Who did what stands in the change log, under the client's request id.
-    let changes = r.cloud.admin(http::Method::GET, "/admin/v1/changes?limit=1000").await.expect("changes");
+    let changes = r
+        .cloud
+        .admin(http::Method::GET, "/admin/v1/changes?limit=1000")
+        .await
+        .expect("changes");
     let of_server: Vec<String> = changes["changes"]
         .as_array()
         .unwrap()
@@ -72,14 +83,20 @@ async fn fake_kill_in_the_middle_of_a_create() {
                 body.to_string().into_bytes(),
             )
             .await;
-        haneul_testkit::eventually(&format!("{point} was reached"), std::time::Duration::from_secs(10), || async {
-            r.cloud.armed().is_empty().then_some(())
-        })
+        haneul_testkit::eventually(
+            &format!("{point} was reached"),
+            std::time::Duration::from_secs(10),
+            || async { r.cloud.armed().is_empty().then_some(()) },
+        )
         .await;
-        haneul_testkit::eventually(&format!("the process died at {point}"), std::time::Duration::from_secs(10), || {
-            let revived = r.cloud.revive();
-            async move { revived.then_some(()) }
-        })
+        haneul_testkit::eventually(
+            &format!("the process died at {point}"),
+            std::time::Duration::from_secs(10),
+            || {
+                let revived = r.cloud.revive();
+                async move { revived.then_some(()) }
+            },
+        )
         .await;
         r.cloud.ready().await;
         if let Some(a) = answer {

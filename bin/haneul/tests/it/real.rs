@@ -15,7 +15,11 @@ fn cannot() -> Option<String> {
     }
     ["qemu-system-x86_64", "qemu-img", "nft", "conntrack", "ip"]
         .into_iter()
-        .find(|p| !["/usr/bin", "/usr/sbin", "/sbin", "/bin"].iter().any(|d| Path::new(d).join(p).exists()))
+        .find(|p| {
+            !["/usr/bin", "/usr/sbin", "/sbin", "/bin"]
+                .iter()
+                .any(|d| Path::new(d).join(p).exists())
+        })
         .map(|p| format!("{p} is not installed; `haneul up --packages-only` installs it"))
 }
 
@@ -60,22 +64,40 @@ impl Real {
         .await;
         let admin = cloud.admin_client().await;
         let image = admin
-            .post("/image/v2/images", &json!({"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}))
+            .post(
+                "/image/v2/images",
+                &json!({"name": "guest", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"}),
+            )
             .await
             .expect(201);
         let image = id(&image, "/id");
         let octets = [("content-type", "application/octet-stream")];
         let up = admin
-            .send(Method::PUT, &format!("/image/v2/images/{image}/file"), &octets, std::fs::read(file).unwrap())
+            .send(
+                Method::PUT,
+                &format!("/image/v2/images/{image}/file"),
+                &octets,
+                std::fs::read(file).unwrap(),
+            )
             .await;
         assert_eq!(up.status, 204, "{}", up.text);
         admin
-            .post("/compute/v2.1/flavors", &json!({"flavor": {"name": "nano", "id": "nano", "vcpus": 1, "ram": 128, "disk": 1}}))
+            .post(
+                "/compute/v2.1/flavors",
+                &json!({"flavor": {"name": "nano", "id": "nano", "vcpus": 1, "ram": 128, "disk": 1}}),
+            )
             .await
             .expect(200);
-        let external = admin.get("/network/v2.0/networks?router:external=true").await.expect(200);
+        let external = admin
+            .get("/network/v2.0/networks?router:external=true")
+            .await
+            .expect(200);
         let key = cloud.dir.join("key");
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(&key)
+            .status()
+            .unwrap();
         assert!(made.success());
         Real {
             external: id(&external, "/networks/0/id"),
@@ -88,10 +110,20 @@ impl Real {
 
     /// A project with a user of its own, and that user's client.
     async fn project(&self, name: &str) -> Client {
-        let p = self.admin.post("/identity/v3/projects", &json!({"project": {"name": name, "domain_id": "default"}})).await.expect(201);
+        let p = self
+            .admin
+            .post(
+                "/identity/v3/projects",
+                &json!({"project": {"name": name, "domain_id": "default"}}),
+            )
+            .await
+            .expect(201);
         let u = self
             .admin
-            .post("/identity/v3/users", &json!({"user": {"name": name, "domain_id": "default", "password": "a-long-password"}}))
+            .post(
+                "/identity/v3/users",
+                &json!({"user": {"name": name, "domain_id": "default", "password": "a-long-password"}}),
+            )
             .await
             .expect(201);
         let roles = self.admin.get("/identity/v3/roles?name=member").await.expect(200);
@@ -105,7 +137,10 @@ impl Real {
         let client = self.cloud.anonymous().login(name, "a-long-password", name).await;
         let public = std::fs::read_to_string(self.key.with_extension("pub")).unwrap();
         client
-            .post("/compute/v2.1/os-keypairs", &json!({"keypair": {"name": "key", "public_key": public}}))
+            .post(
+                "/compute/v2.1/os-keypairs",
+                &json!({"keypair": {"name": "key", "public_key": public}}),
+            )
             .await
             .expect(200);
         client
@@ -113,7 +148,10 @@ impl Real {
 
     /// A network with both families behind a router; answers network and router.
     async fn network(&self, c: &Client) -> (String, String) {
-        let n = c.post("/network/v2.0/networks", &json!({"network": {"name": "net"}})).await.expect(201);
+        let n = c
+            .post("/network/v2.0/networks", &json!({"network": {"name": "net"}}))
+            .await
+            .expect(201);
         let n = id(&n, "/network/id");
         let v4 = json!({"subnet": {"network_id": n, "ip_version": 4, "cidr": "10.9.0.0/24"}});
         let v4 = c.post("/network/v2.0/subnets", &v4).await.expect(201);
@@ -123,16 +161,25 @@ impl Real {
         let r = c.post("/network/v2.0/routers", &r).await.expect(201);
         let r = id(&r, "/router/id");
         for s in [&v4, &v6] {
-            c.put(&format!("/network/v2.0/routers/{r}/add_router_interface"), &json!({"subnet_id": id(s, "/subnet/id")}))
-                .await
-                .expect(200);
+            c.put(
+                &format!("/network/v2.0/routers/{r}/add_router_interface"),
+                &json!({"subnet_id": id(s, "/subnet/id")}),
+            )
+            .await
+            .expect(200);
         }
         (n, r)
     }
 
     /// A group that lets SSH in, and (by the group itself) everything among its members.
     async fn group(&self, c: &Client) -> (String, String) {
-        let g = c.post("/network/v2.0/security-groups", &json!({"security_group": {"name": "ssh"}})).await.expect(201);
+        let g = c
+            .post(
+                "/network/v2.0/security-groups",
+                &json!({"security_group": {"name": "ssh"}}),
+            )
+            .await
+            .expect(201);
         let g = id(&g, "/security_group/id");
         let rule = |more: Value| {
             let mut r = json!({"security_group_id": g, "direction": "ingress"});
@@ -159,7 +206,9 @@ impl Real {
 
     async fn wait(&self, c: &Client, server: &str, status: &str) -> Value {
         eventually(&format!("{server} is {status}"), Duration::from_secs(60), || async {
-            let a = c.try_send(Method::GET, &format!("/compute/v2.1/servers/{server}"), &[], vec![]).await?;
+            let a = c
+                .try_send(Method::GET, &format!("/compute/v2.1/servers/{server}"), &[], vec![])
+                .await?;
             let s = a.body["server"].clone();
             let now = s["status"].as_str().unwrap_or_default().to_owned();
             assert!(now == status || now != "ERROR", "{s}\n{}", self.cloud.tail());
@@ -170,7 +219,10 @@ impl Real {
 
     /// A floating IP on the server's first port; answers its id and address.
     async fn floating(&self, c: &Client, server: &str) -> (String, String) {
-        let ports = c.get(&format!("/network/v2.0/ports?device_id={server}")).await.expect(200);
+        let ports = c
+            .get(&format!("/network/v2.0/ports?device_id={server}"))
+            .await
+            .expect(200);
         let body = json!({"floatingip": {"floating_network_id": self.external, "port_id": id(&ports, "/ports/0/id")}});
         let f = c.post("/network/v2.0/floatingips", &body).await.expect(201);
         (id(&f, "/floatingip/id"), id(&f, "/floatingip/floating_ip_address"))
@@ -178,14 +230,23 @@ impl Real {
 
     fn ssh(&self, address: &str, command: &str) -> Command {
         let mut c = Command::new("ssh");
-        c.args(["-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"])
-            .arg("-o")
-            .arg(format!("UserKnownHostsFile={}", self.cloud.dir.join("known").display()))
-            .arg("-i")
-            .arg(&self.key)
-            .arg(format!("root@{address}"))
-            .arg(command)
-            .stdin(Stdio::null());
+        c.args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=5",
+        ])
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", self.cloud.dir.join("known").display()))
+        .arg("-i")
+        .arg(&self.key)
+        .arg(format!("root@{address}"))
+        .arg(command)
+        .stdin(Stdio::null());
         c
     }
 
@@ -195,16 +256,30 @@ impl Real {
 
     /// Waits until a login works, and answers what the command printed.
     async fn login(&self, address: &str, command: &str) -> String {
-        eventually(&format!("login on {address}\n{}", self.cloud.tail()), Duration::from_secs(90), || async {
-            let o = self.run(address, command);
-            o.status.success().then(|| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        })
+        eventually(
+            &format!("login on {address}\n{}", self.cloud.tail()),
+            Duration::from_secs(90),
+            || async {
+                let o = self.run(address, command);
+                o.status
+                    .success()
+                    .then(|| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+            },
+        )
         .await
     }
 
     fn host_key(&self) -> String {
-        let o = Command::new("ssh-keygen").args(["-l", "-f"]).arg(self.cloud.dir.join("known")).output().unwrap();
-        String::from_utf8_lossy(&o.stdout).split_whitespace().nth(1).unwrap_or_default().to_owned()
+        let o = Command::new("ssh-keygen")
+            .args(["-l", "-f"])
+            .arg(self.cloud.dir.join("known"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&o.stdout)
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -221,7 +296,10 @@ async fn real_life_of_a_server_by_the_openstack_client() {
         .map(PathBuf::from)
         .unwrap_or_else(|_| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../venv/bin/openstack"));
     if !client.exists() {
-        println!("SKIPPED: no openstack client at {}; `cargo xtask test` installs it", client.display());
+        println!(
+            "SKIPPED: no openstack client at {}; `cargo xtask test` installs it",
+            client.display()
+        );
         return;
     }
     let file = guest_image();
@@ -259,9 +337,17 @@ async fn real_life_of_a_server_by_the_openstack_client() {
     })
     .await
     .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     println!("{text}");
-    assert!(out.status.success() && text.contains("all done"), "{text}\n{}", cloud.tail());
+    assert!(
+        out.status.success() && text.contains("all done"),
+        "{text}\n{}",
+        cloud.tail()
+    );
     cloud.audit().await;
 }
 
@@ -297,14 +383,29 @@ async fn real_isolation_and_what_the_outside_reaches() {
         .find(|ip| ip.contains(':'))
         .expect("an IPv6 address")
         .to_owned();
-    r.login(&address, "for i in $(seq 60); do ping -c1 -W1 10.9.0.11 >/dev/null && exit 0; done; exit 1").await;
-    r.login(&address, &format!("for i in $(seq 60); do ping -c1 -W1 {v6} >/dev/null && exit 0; done; exit 1")).await;
+    r.login(
+        &address,
+        "for i in $(seq 60); do ping -c1 -W1 10.9.0.11 >/dev/null && exit 0; done; exit 1",
+    )
+    .await;
+    r.login(
+        &address,
+        &format!("for i in $(seq 60); do ping -c1 -W1 {v6} >/dev/null && exit 0; done; exit 1"),
+    )
+    .await;
     // The other project's server has an address of the same range, and is not there for us.
     assert!(!r.run(&address, "ping -c2 -W1 10.9.0.20").status.success());
     // Only what is open: SSH, and nothing else.
     assert!(reaches(&address, 22));
     assert!(!reaches(&address, 80));
-    let ping = |ip: &str| Command::new("ping").args(["-c1", "-W1", ip]).output().unwrap().status.success();
+    let ping = |ip: &str| {
+        Command::new("ping")
+            .args(["-c1", "-W1", ip])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    };
     assert!(!ping(&address), "no rule opens ICMP");
     // An open connection ends with the rule that let it in.
     let mut open = r
@@ -312,7 +413,10 @@ async fn real_isolation_and_what_the_outside_reaches() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let (seen, mut ticks) = (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), open.stdout.take().unwrap());
+    let (seen, mut ticks) = (
+        std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)),
+        open.stdout.take().unwrap(),
+    );
     let counter = seen.clone();
     std::thread::spawn(move || {
         let mut one = [0u8; 5];
@@ -321,20 +425,40 @@ async fn real_isolation_and_what_the_outside_reaches() {
         }
     });
     let count = || seen.load(std::sync::atomic::Ordering::SeqCst);
-    eventually("the open connection ticks", Duration::from_secs(30), || async { (count() > 3).then_some(()) }).await;
-    assert_eq!(a.delete(&format!("/network/v2.0/security-group-rules/{ssh_rule}")).await.status, 204);
-    eventually("a new connection is refused", Duration::from_secs(10), || async { (!reaches(&address, 22)).then_some(()) }).await;
+    eventually("the open connection ticks", Duration::from_secs(30), || async {
+        (count() > 3).then_some(())
+    })
+    .await;
+    assert_eq!(
+        a.delete(&format!("/network/v2.0/security-group-rules/{ssh_rule}"))
+            .await
+            .status,
+        204
+    );
+    eventually("a new connection is refused", Duration::from_secs(10), || async {
+        (!reaches(&address, 22)).then_some(())
+    })
+    .await;
     let before = count();
     std::thread::sleep(Duration::from_secs(2));
-    assert!(count() <= before + 1, "the open connection still ticks after its rule is gone");
+    assert!(
+        count() <= before + 1,
+        "the open connection still ticks after its rule is gone"
+    );
     let _ = open.kill();
     let _ = open.wait();
     // And with the floating IP itself.
     assert!(reaches(&address_b, 22));
     let fips = b.get("/network/v2.0/floatingips").await.expect(200);
     let fip_b = id(&fips, "/floatingips/0/id");
-    assert_eq!(b.delete(&format!("/network/v2.0/floatingips/{fip_b}")).await.status, 204);
-    eventually("the floating IP is gone", Duration::from_secs(10), || async { (!reaches(&address_b, 22)).then_some(()) }).await;
+    assert_eq!(
+        b.delete(&format!("/network/v2.0/floatingips/{fip_b}")).await.status,
+        204
+    );
+    eventually("the floating IP is gone", Duration::from_secs(10), || async {
+        (!reaches(&address_b, 22)).then_some(())
+    })
+    .await;
     assert_eq!(a.delete(&format!("/network/v2.0/floatingips/{fip}")).await.status, 204);
     r.cloud.audit().await;
 }
@@ -359,13 +483,24 @@ async fn real_guests_survive_us_and_the_host_reboot() {
     assert_eq!(r.login(&address, "cat /root/kept").await, "kept");
     r.cloud.start_agent();
     // DHCP and metadata answer without a control plane.
-    r.login(&address, "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json | grep -q stays").await;
+    r.login(
+        &address,
+        "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json | grep -q stays",
+    )
+    .await;
     r.cloud.start_serve();
     r.cloud.ready().await;
     assert_eq!(r.wait(&c, &server, "ACTIVE").await["OS-EXT-STS:power_state"], 1);
-    assert_eq!(r.login(&address, "cat /proc/sys/kernel/random/boot_id").await, boot, "the guest was not touched");
+    assert_eq!(
+        r.login(&address, "cat /proc/sys/kernel/random/boot_id").await,
+        boot,
+        "the guest was not touched"
+    );
     let log = c
-        .post(&format!("/compute/v2.1/servers/{server}/action"), &json!({"os-getConsoleOutput": {"length": 50}}))
+        .post(
+            &format!("/compute/v2.1/servers/{server}/action"),
+            &json!({"os-getConsoleOutput": {"length": 50}}),
+        )
         .await
         .expect(200);
     assert!(log["output"].as_str().unwrap().contains("sshd"), "{log}");
@@ -385,9 +520,18 @@ async fn real_guests_survive_us_and_the_host_reboot() {
         }
     }
     let list = Command::new("ip").args(["netns", "list"]).output().unwrap();
-    for ns in String::from_utf8_lossy(&list.stdout).lines().filter_map(|l| l.split_whitespace().next()) {
+    for ns in String::from_utf8_lossy(&list.stdout)
+        .lines()
+        .filter_map(|l| l.split_whitespace().next())
+    {
         if ns.starts_with(&prefix) {
-            assert!(Command::new("ip").args(["netns", "del", ns]).status().unwrap().success());
+            assert!(
+                Command::new("ip")
+                    .args(["netns", "del", ns])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
         }
     }
     assert!(!reaches(&address, 22));
@@ -395,7 +539,11 @@ async fn real_guests_survive_us_and_the_host_reboot() {
     r.cloud.start_agent();
     r.cloud.ready().await;
     assert_eq!(r.login(&address, "cat /root/kept").await, "kept");
-    assert_ne!(r.login(&address, "cat /proc/sys/kernel/random/boot_id").await, boot, "it has booted again");
+    assert_ne!(
+        r.login(&address, "cat /proc/sys/kernel/random/boot_id").await,
+        boot,
+        "it has booted again"
+    );
     assert_eq!(r.host_key(), key);
     r.wait(&c, &server, "ACTIVE").await;
     r.cloud.audit().await;

@@ -33,25 +33,42 @@ impl Ready {
     pub async fn on(cloud: Cloud) -> Ready {
         let admin = cloud.admin_client().await;
         let image = admin
-            .post("/image/v2/images", &json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"}))
+            .post(
+                "/image/v2/images",
+                &json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"}),
+            )
             .await
             .expect(201);
         let image = id(&image, "/id");
         let octets = [("content-type", "application/octet-stream")];
         let up = admin
-            .send(Method::PUT, &format!("/image/v2/images/{image}/file"), &octets, vec![0x42; 1 << 20])
+            .send(
+                Method::PUT,
+                &format!("/image/v2/images/{image}/file"),
+                &octets,
+                vec![0x42; 1 << 20],
+            )
             .await;
         assert_eq!(up.status, 204, "{}", up.text);
         for (name, vcpus, ram, disk) in [("tiny", 1, 128, 1), ("small", 2, 512, 2), ("large", 4, 1024, 4)] {
             admin
-                .post("/compute/v2.1/flavors", &json!({"flavor": {"name": name, "id": name, "vcpus": vcpus, "ram": ram, "disk": disk}}))
+                .post(
+                    "/compute/v2.1/flavors",
+                    &json!({"flavor": {"name": name, "id": name, "vcpus": vcpus, "ram": ram, "disk": disk}}),
+                )
                 .await
                 .expect(200);
         }
-        let network = admin.post("/network/v2.0/networks", &json!({"network": {"name": "net"}})).await.expect(201);
+        let network = admin
+            .post("/network/v2.0/networks", &json!({"network": {"name": "net"}}))
+            .await
+            .expect(201);
         let network = id(&network, "/network/id");
         admin
-            .post("/network/v2.0/subnets", &json!({"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.1.0.0/16", "name": "sub"}}))
+            .post(
+                "/network/v2.0/subnets",
+                &json!({"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.1.0.0/16", "name": "sub"}}),
+            )
             .await
             .expect(201);
         Ready {
@@ -68,7 +85,11 @@ impl Ready {
     }
 
     pub async fn create(&self, name: &str) -> String {
-        let v = self.admin.post("/compute/v2.1/servers", &self.server(name, "tiny")).await.expect(202);
+        let v = self
+            .admin
+            .post("/compute/v2.1/servers", &self.server(name, "tiny"))
+            .await
+            .expect(202);
         id(&v, "/server/id")
     }
 
@@ -82,12 +103,16 @@ impl Ready {
 
     /// Waits for a status; an ERROR that was not waited for ends the test.
     pub async fn wait(&self, server: &str, status: &str) -> Value {
-        eventually(&format!("server {server} is {status}"), Duration::from_secs(20), || async {
-            let s = self.show(server).await?;
-            let now = s["status"].as_str().unwrap_or_default();
-            assert!(now == status || now != "ERROR", "{s}\n{}", self.cloud.tail());
-            (now == status).then_some(s)
-        })
+        eventually(
+            &format!("server {server} is {status}"),
+            Duration::from_secs(20),
+            || async {
+                let s = self.show(server).await?;
+                let now = s["status"].as_str().unwrap_or_default();
+                assert!(now == status || now != "ERROR", "{s}\n{}", self.cloud.tail());
+                (now == status).then_some(s)
+            },
+        )
         .await
     }
 
@@ -110,6 +135,8 @@ impl Ready {
     }
 
     pub async fn action(&self, server: &str, body: Value) -> haneul_testkit::Answer {
-        self.admin.post(&format!("/compute/v2.1/servers/{server}/action"), &body).await
+        self.admin
+            .post(&format!("/compute/v2.1/servers/{server}/action"), &body)
+            .await
     }
 }

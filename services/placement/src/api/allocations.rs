@@ -26,7 +26,10 @@ type Wanted = BTreeMap<String, BTreeMap<String, i64>>;
 
 fn amounts(v: &Value, path: &str) -> Result<BTreeMap<String, i64>> {
     let bad = |why: &str| Error::field(path, format!("Invalid input for field/attribute {path}. {why}"));
-    let map = v.as_object().filter(|m| !m.is_empty()).ok_or_else(|| bad("resources must be an object with at least one class."))?;
+    let map = v
+        .as_object()
+        .filter(|m| !m.is_empty())
+        .ok_or_else(|| bad("resources must be an object with at least one class."))?;
     map.iter()
         .map(|(c, n)| match n.as_i64() {
             Some(n) if n >= 1 => Ok((c.clone(), n)),
@@ -46,12 +49,19 @@ fn wanted(v: &Value, version: Ver) -> Result<Wanted> {
         Ok(())
     };
     if version < Ver(1, 12) {
-        let list = v.as_array().ok_or_else(|| Error::field("allocations", "allocations must be a list."))?;
+        let list = v
+            .as_array()
+            .ok_or_else(|| Error::field("allocations", "allocations must be a list."))?;
         for a in list {
-            add(a["resource_provider"]["uuid"].as_str().unwrap_or_default(), &a["resources"])?;
+            add(
+                a["resource_provider"]["uuid"].as_str().unwrap_or_default(),
+                &a["resources"],
+            )?;
         }
     } else {
-        let map = v.as_object().ok_or_else(|| Error::field("allocations", "allocations must be an object by resource provider."))?;
+        let map = v
+            .as_object()
+            .ok_or_else(|| Error::field("allocations", "allocations must be an object by resource provider."))?;
         for (uuid, a) in map {
             add(uuid, &a["resources"])?;
         }
@@ -64,14 +74,20 @@ impl Placement {
     async fn replace(&self, tx: &mut Tx, consumer: &str, project: &str, user: &str, wanted: &Wanted) -> Result<()> {
         self.release(tx, consumer, None).await?;
         for (provider, resources) in wanted {
-            Names::Class.demand(tx, &resources.keys().cloned().collect::<BTreeSet<_>>()).await?;
+            Names::Class
+                .demand(tx, &resources.keys().cloned().collect::<BTreeSet<_>>())
+                .await?;
             let inventories = self.inventories(tx, provider).await?;
             for (class, amount) in resources {
                 let Some((i, used)) = inventories.get(class) else {
-                    return Err(Error::conflict(format!("Unable to allocate inventory: Unable to create allocation for '{class}' on resource provider '{provider}': it has no such inventory.")));
+                    return Err(Error::conflict(format!(
+                        "Unable to allocate inventory: Unable to create allocation for '{class}' on resource provider '{provider}': it has no such inventory."
+                    )));
                 };
                 if let Some(why) = i.refuses(*amount) {
-                    return Err(Error::conflict(format!("Unable to allocate inventory: Unable to create allocation for '{class}' on resource provider '{provider}'. The requested amount {amount} is {why}.")));
+                    return Err(Error::conflict(format!(
+                        "Unable to allocate inventory: Unable to create allocation for '{class}' on resource provider '{provider}'. The requested amount {amount} is {why}."
+                    )));
                 }
                 if used + amount > i.capacity() {
                     return Err(Error::conflict(format!(
@@ -82,7 +98,10 @@ impl Placement {
             }
             let list: Vec<(&str, i64)> = resources.iter().map(|(c, n)| (c.as_str(), *n)).collect();
             if !self.allocate(tx, consumer, project, user, provider, &list).await? {
-                return Err(Error::conflict("Unable to allocate inventory: another request was faster.").with_code("placement.concurrent_update"));
+                return Err(
+                    Error::conflict("Unable to allocate inventory: another request was faster.")
+                        .with_code("placement.concurrent_update"),
+                );
             }
             bump(tx, provider).await?;
         }
@@ -104,13 +123,19 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
     }
     let mut all = serde_json::Map::new();
     for (p, resources) in by {
-        let generation = tx.find::<crate::ResourceProvider>(&p).await?.map_or(0, |s| s.provider_generation);
+        let generation = tx
+            .find::<crate::ResourceProvider>(&p)
+            .await?
+            .map_or(0, |s| s.provider_generation);
         all.insert(p, json!({"generation": generation, "resources": resources}));
     }
     let mut v = json!({"allocations": all});
     if req.version >= Ver(1, 12)
         && let Some(row) = tx
-            .row("SELECT project_id, user_id FROM placement_consumer WHERE id = $1", &[consumer.into()])
+            .row(
+                "SELECT project_id, user_id FROM placement_consumer WHERE id = $1",
+                &[consumer.into()],
+            )
             .await?
         && let Some(map) = v.as_object_mut()
     {
@@ -130,14 +155,19 @@ pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     }
     let wanted = wanted(&body["allocations"], req.version)?;
     if wanted.is_empty() {
-        return Err(Error::field("allocations", "allocations must name at least one resource provider; DELETE removes them."));
+        return Err(Error::field(
+            "allocations",
+            "allocations must name at least one resource provider; DELETE removes them.",
+        ));
     }
     let none = "00000000-0000-0000-0000-000000000000";
     let project = body["project_id"].as_str().unwrap_or(none).to_owned();
     let user = body["user_id"].as_str().unwrap_or(none).to_owned();
     let this = app.clone();
     app.db
-        .write(&req.ctx()?.actor(), async move |tx| this.replace(tx, &consumer, &project, &user, &wanted).await)
+        .write(&req.ctx()?.actor(), async move |tx| {
+            this.replace(tx, &consumer, &project, &user, &wanted).await
+        })
         .await?;
     Ok(Reply::no_content())
 }
@@ -207,5 +237,7 @@ pub async fn of_provider(app: Arc<Placement>, req: Req) -> Result<Reply> {
         by.entry(r.str(0)?).or_default().insert(r.str(1)?, r.i64(2)?);
     }
     let all: BTreeMap<&String, Value> = by.iter().map(|(c, r)| (c, json!({"resources": r}))).collect();
-    Ok(Reply::ok(&json!({"resource_provider_generation": p.provider_generation, "allocations": all})))
+    Ok(Reply::ok(
+        &json!({"resource_provider_generation": p.provider_generation, "allocations": all}),
+    ))
 }

@@ -23,26 +23,36 @@ impl ProviderState {
 }
 
 pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce("placement:allocation_candidates:list", &Target::default())?;
+    req.ctx()?
+        .enforce("placement:allocation_candidates:list", &Target::default())?;
     for (key, since) in [("limit", Ver(1, 16)), ("required", Ver(1, 17))] {
         if req.q(key).is_some() && req.version < since {
-            return Err(Error::field(key, format!("Invalid query string parameters: '{key}' is there from microversion {since} on.")));
+            return Err(Error::field(
+                key,
+                format!("Invalid query string parameters: '{key}' is there from microversion {since} on."),
+            ));
         }
     }
-    let text = req
-        .q("resources")
-        .ok_or_else(|| Error::field("resources", "Invalid query string parameters: 'resources' is a required property"))?;
+    let text = req.q("resources").ok_or_else(|| {
+        Error::field(
+            "resources",
+            "Invalid query string parameters: 'resources' is a required property",
+        )
+    })?;
     let wanted = resources(text)?;
     let limit = match req.q("limit") {
         None => usize::MAX,
-        Some(l) => l
-            .parse::<usize>()
-            .ok()
-            .filter(|n| *n > 0)
-            .ok_or_else(|| Error::field("limit", format!("Invalid query string parameters: limit must be an integer of at least 1, not '{l}'")))?,
+        Some(l) => l.parse::<usize>().ok().filter(|n| *n > 0).ok_or_else(|| {
+            Error::field(
+                "limit",
+                format!("Invalid query string parameters: limit must be an integer of at least 1, not '{l}'"),
+            )
+        })?,
     };
     let mut tx = app.db.read().await?;
-    Names::Class.demand(&mut tx, &wanted.iter().map(|(c, _)| c.clone()).collect()).await?;
+    Names::Class
+        .demand(&mut tx, &wanted.iter().map(|(c, _)| c.clone()).collect())
+        .await?;
     let traits = match req.q("required") {
         Some(t) => required(&mut tx, t).await?,
         None => vec![],
@@ -52,7 +62,9 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let mut requests = Vec::new();
     let mut summaries: BTreeMap<String, Value> = BTreeMap::new();
     for state in states.iter().filter(|s| s.fits(&wanted)) {
-        let Some(p) = providers.iter().find(|p| p.uuid == state.uuid) else { continue };
+        let Some(p) = providers.iter().find(|p| p.uuid == state.uuid) else {
+            continue;
+        };
         if !traits.iter().all(|t| p.traits.contains(t)) || requests.len() >= limit {
             continue;
         }
@@ -76,5 +88,7 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
         }
         summaries.insert(p.uuid.clone(), summary);
     }
-    Ok(Reply::ok(&json!({"allocation_requests": requests, "provider_summaries": summaries})))
+    Ok(Reply::ok(
+        &json!({"allocation_requests": requests, "provider_summaries": summaries}),
+    ))
 }

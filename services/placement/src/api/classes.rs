@@ -9,7 +9,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-static NEW: Body = Body { open: false, fields: &[f("name", K::Str { min: 1, max: 255 }).req()] };
+static NEW: Body = Body {
+    open: false,
+    fields: &[f("name", K::Str { min: 1, max: 255 }).req()],
+};
 
 fn allow<A: Action>(req: &Req, _action: A) -> Result<()> {
     req.ctx()?.enforce(A::RULE, &Target::default())
@@ -43,7 +46,9 @@ pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
         .write(&req.ctx()?.actor(), async move |tx| Names::Class.add(tx, &stored).await)
         .await?;
     if !new {
-        return Err(Error::conflict(format!("Conflicting resource class already exists: {name}")));
+        return Err(Error::conflict(format!(
+            "Conflicting resource class already exists: {name}"
+        )));
     }
     Ok(Reply::empty(StatusCode::CREATED).header("location", format!("/placement/resource_classes/{name}")))
 }
@@ -61,7 +66,9 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
 pub async fn put(app: Arc<Placement>, req: Req) -> Result<Reply> {
     allow(&req, policy::ClassesUpdate)?;
     if req.version < Ver(1, 7) {
-        return Err(Error::bad_request("Renaming resource classes is not supported; use microversion 1.7, which makes sure that a class exists."));
+        return Err(Error::bad_request(
+            "Renaming resource classes is not supported; use microversion 1.7, which makes sure that a class exists.",
+        ));
     }
     let name = req.param("name").to_owned();
     let location = format!("/placement/resource_classes/{name}");
@@ -69,7 +76,12 @@ pub async fn put(app: Arc<Placement>, req: Req) -> Result<Reply> {
         .db
         .write(&req.ctx()?.actor(), async move |tx| Names::Class.add(tx, &name).await)
         .await?;
-    Ok(Reply::empty(if new { StatusCode::CREATED } else { StatusCode::NO_CONTENT }).header("location", location))
+    Ok(Reply::empty(if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::NO_CONTENT
+    })
+    .header("location", location))
 }
 
 pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
@@ -77,9 +89,16 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let name = req.param("name").to_owned();
     app.db
         .write(&req.ctx()?.actor(), async move |tx| {
-            let used = tx.row("SELECT 1 FROM placement_inventory WHERE class = $1 LIMIT 1", &[name.as_str().into()]).await?;
+            let used = tx
+                .row(
+                    "SELECT 1 FROM placement_inventory WHERE class = $1 LIMIT 1",
+                    &[name.as_str().into()],
+                )
+                .await?;
             if used.is_some() {
-                return Err(Error::conflict(format!("Cannot delete resource class {name}. Class is in use in inventory.")));
+                return Err(Error::conflict(format!(
+                    "Cannot delete resource class {name}. Class is in use in inventory."
+                )));
             }
             Names::Class.remove(tx, &name).await
         })
@@ -97,11 +116,19 @@ pub async fn traits(app: Arc<Placement>, req: Req) -> Result<Reply> {
         } else if let Some(names) = filter.strip_prefix("in:") {
             all.retain(|n| names.split(',').any(|x| x == n));
         } else {
-            return Err(Error::field("name", "Badly formatted name parameter. Expected name query string parameter in form: ?name=[in|startswith]:[name1,name2|prefix]."));
+            return Err(Error::field(
+                "name",
+                "Badly formatted name parameter. Expected name query string parameter in form: ?name=[in|startswith]:[name1,name2|prefix].",
+            ));
         }
     }
     if req.q_bool("associated")? == Some(true) {
-        let used: Vec<String> = app.snapshot_providers(&mut tx).await?.into_iter().flat_map(|p| p.traits).collect();
+        let used: Vec<String> = app
+            .snapshot_providers(&mut tx)
+            .await?
+            .into_iter()
+            .flat_map(|p| p.traits)
+            .collect();
         all.retain(|n| used.contains(n));
     }
     Ok(Reply::ok(&json!({"traits": all})))
@@ -129,7 +156,12 @@ pub async fn put_trait(app: Arc<Placement>, req: Req) -> Result<Reply> {
             Names::Trait.add(tx, &name).await
         })
         .await?;
-    Ok(Reply::empty(if new { StatusCode::CREATED } else { StatusCode::NO_CONTENT }).header("location", location))
+    Ok(Reply::empty(if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::NO_CONTENT
+    })
+    .header("location", location))
 }
 
 pub async fn delete_trait(app: Arc<Placement>, req: Req) -> Result<Reply> {
@@ -138,8 +170,15 @@ pub async fn delete_trait(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let this = app.clone();
     app.db
         .write(&req.ctx()?.actor(), async move |tx| {
-            if this.snapshot_providers(tx).await?.iter().any(|p| p.traits.contains(&name)) {
-                return Err(Error::conflict(format!("The trait {name} is in use by a resource provider.")));
+            if this
+                .snapshot_providers(tx)
+                .await?
+                .iter()
+                .any(|p| p.traits.contains(&name))
+            {
+                return Err(Error::conflict(format!(
+                    "The trait {name} is in use by a resource provider."
+                )));
             }
             Names::Trait.remove(tx, &name).await
         })

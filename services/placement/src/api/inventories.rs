@@ -38,7 +38,10 @@ static ONE: Body = Body {
 };
 static ALL: Body = Body {
     open: false,
-    fields: &[f("resource_provider_generation", GENERATION).req(), f("inventories", K::Free).req()],
+    fields: &[
+        f("resource_provider_generation", GENERATION).req(),
+        f("inventories", K::Free).req(),
+    ],
 };
 
 fn inventory_of(v: &Value, path: &str) -> Result<Inventory> {
@@ -46,7 +49,13 @@ fn inventory_of(v: &Value, path: &str) -> Result<Inventory> {
         .map_err(|e| Error::field(path, format!("Invalid input for field/attribute {path}. {e}")))?;
     // Reserving everything is allowed from 1.26 on; before, something must be left.
     if i.reserved >= i.total {
-        return Err(Error::field(path, format!("Invalid inventory for {path}: the reserved value {} must be below total {}.", i.reserved, i.total)));
+        return Err(Error::field(
+            path,
+            format!(
+                "Invalid inventory for {path}: the reserved value {} must be below total {}.",
+                i.reserved, i.total
+            ),
+        ));
     }
     Ok(i)
 }
@@ -80,8 +89,11 @@ async fn in_use(tx: &mut Tx, uuid: &str, class: &str) -> Result<()> {
 
 async fn drop_class(tx: &mut Tx, uuid: &str, class: &str) -> Result<u64> {
     in_use(tx, uuid, class).await?;
-    tx.exec("DELETE FROM placement_inventory WHERE provider_id = $1 AND class = $2", &[uuid.into(), class.into()])
-        .await
+    tx.exec(
+        "DELETE FROM placement_inventory WHERE provider_id = $1 AND class = $2",
+        &[uuid.into(), class.into()],
+    )
+    .await
 }
 
 pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
@@ -141,7 +153,9 @@ pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             fetch(tx, &ctx, policy::InventoriesCreate, &uuid).await?;
             Names::Class.demand(tx, &BTreeSet::from([class.clone()])).await?;
             if this.inventories(tx, &uuid).await?.contains_key(&class) {
-                return Err(Error::conflict(format!("Update conflict: inventory of {class} exists already on {uuid}.")));
+                return Err(Error::conflict(format!(
+                    "Update conflict: inventory of {class} exists already on {uuid}."
+                )));
             }
             this.set_inventory(tx, &uuid, &class, &new).await?;
             bump(tx, &uuid).await
@@ -160,7 +174,10 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let class = req.param("class");
     let all = app.inventories(&mut tx, &p.uuid).await?;
     let Some((i, _)) = all.get(class) else {
-        return Err(Error::not_found(format!("No inventory of class {class} for {}", p.uuid)));
+        return Err(Error::not_found(format!(
+            "No inventory of class {class} for {}",
+            p.uuid
+        )));
     };
     let mut v = view(i);
     if let Some(map) = v.as_object_mut() {
@@ -172,8 +189,12 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
 pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     let body = req.json().await?;
     fields::check(&ONE, &body, req.version, "body")?;
-    let said = fields::int(&body["resource_provider_generation"])
-        .ok_or_else(|| Error::field("resource_provider_generation", "'resource_provider_generation' is a required property"))?;
+    let said = fields::int(&body["resource_provider_generation"]).ok_or_else(|| {
+        Error::field(
+            "resource_provider_generation",
+            "'resource_provider_generation' is a required property",
+        )
+    })?;
     let class = req.param("class").to_owned();
     let new = inventory_of(&body, &class)?;
     let (ctx, uuid, this) = (req.ctx()?.clone(), req.param("uuid").to_owned(), app.clone());
@@ -183,7 +204,9 @@ pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             let p = fetch(tx, &ctx, policy::InventoriesUpdate, &uuid).await?;
             same_generation(&p, said)?;
             if !this.inventories(tx, &uuid).await?.contains_key(&class) {
-                return Err(Error::bad_request(format!("No inventory record with resource class {class} on {uuid}: make it by POST.")));
+                return Err(Error::bad_request(format!(
+                    "No inventory record with resource class {class} on {uuid}: make it by POST."
+                )));
             }
             this.set_inventory(tx, &uuid, &class, &new).await?;
             bump(tx, &uuid).await
@@ -197,12 +220,18 @@ pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
 }
 
 pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
-    let (ctx, uuid, class) = (req.ctx()?.clone(), req.param("uuid").to_owned(), req.param("class").to_owned());
+    let (ctx, uuid, class) = (
+        req.ctx()?.clone(),
+        req.param("uuid").to_owned(),
+        req.param("class").to_owned(),
+    );
     app.db
         .write(&ctx.actor(), async move |tx| {
             fetch(tx, &ctx, policy::InventoriesDelete, &uuid).await?;
             if drop_class(tx, &uuid, &class).await? == 0 {
-                return Err(Error::not_found(format!("No inventory of class {class} found for delete on {uuid}")));
+                return Err(Error::not_found(format!(
+                    "No inventory of class {class} found for delete on {uuid}"
+                )));
             }
             bump(tx, &uuid).await
         })

@@ -21,42 +21,173 @@ impl Placement {
     /// All routes below /placement.
     pub fn routes(self: &Arc<Self>) -> Routes<Placement> {
         Routes::new(Service::Placement, self.clone())
-            .versions(Versions { name: "placement", min: Ver(1, 0), max: MAX, legacy_header: None })
+            .versions(Versions {
+                name: "placement",
+                min: Ver(1, 0),
+                max: MAX,
+                legacy_header: None,
+            })
             .public(Method::GET, "", root::versions)
             .public(Method::GET, "/", root::versions)
-            .get("/resource_classes", classes::list, "placement:resource_classes:list").since(1, 2)
-            .post("/resource_classes", classes::create, "placement:resource_classes:create").since(1, 2)
-            .get("/resource_classes/{name}", classes::show, "placement:resource_classes:show").since(1, 2)
-            .put("/resource_classes/{name}", classes::put, "placement:resource_classes:update").since(1, 2)
-            .delete("/resource_classes/{name}", classes::delete, "placement:resource_classes:delete").since(1, 2)
-            .get("/traits", classes::traits, "placement:traits:list").since(1, 6)
-            .get("/traits/{name}", classes::show_trait, "placement:traits:show").since(1, 6)
-            .put("/traits/{name}", classes::put_trait, "placement:traits:update").since(1, 6)
-            .delete("/traits/{name}", classes::delete_trait, "placement:traits:delete").since(1, 6)
-            .get("/resource_providers", providers::list, "placement:resource_providers:list")
-            .post("/resource_providers", providers::create, "placement:resource_providers:create")
-            .get("/resource_providers/{uuid}", providers::show, "placement:resource_providers:show")
-            .put("/resource_providers/{uuid}", providers::update, "placement:resource_providers:update")
-            .delete("/resource_providers/{uuid}", providers::delete, "placement:resource_providers:delete")
-            .get("/resource_providers/{uuid}/inventories", inventories::list, "placement:resource_providers:inventories:list")
-            .put("/resource_providers/{uuid}/inventories", inventories::replace, "placement:resource_providers:inventories:update")
-            .post("/resource_providers/{uuid}/inventories", inventories::create, "placement:resource_providers:inventories:create")
-            .delete("/resource_providers/{uuid}/inventories", inventories::delete_all, "placement:resource_providers:inventories:delete").since(1, 5)
-            .get("/resource_providers/{uuid}/inventories/{class}", inventories::show, "placement:resource_providers:inventories:show")
-            .put("/resource_providers/{uuid}/inventories/{class}", inventories::put, "placement:resource_providers:inventories:update")
-            .delete("/resource_providers/{uuid}/inventories/{class}", inventories::delete, "placement:resource_providers:inventories:delete")
-            .get("/resource_providers/{uuid}/usages", usages::of_provider, "placement:resource_providers:usages")
-            .get("/resource_providers/{uuid}/allocations", allocations::of_provider, "placement:resource_providers:allocations:list")
-            .get("/resource_providers/{uuid}/aggregates", providers::aggregates, "placement:resource_providers:aggregates:list").since(1, 1)
-            .put("/resource_providers/{uuid}/aggregates", providers::set_aggregates, "placement:resource_providers:aggregates:update").since(1, 1)
-            .get("/resource_providers/{uuid}/traits", providers::traits, "placement:resource_providers:traits:list").since(1, 6)
-            .put("/resource_providers/{uuid}/traits", providers::set_traits, "placement:resource_providers:traits:update").since(1, 6)
-            .delete("/resource_providers/{uuid}/traits", providers::clear_traits, "placement:resource_providers:traits:delete").since(1, 6)
-            .get("/allocations/{consumer}", allocations::show, "placement:allocations:list")
-            .put("/allocations/{consumer}", allocations::put, "placement:allocations:update")
-            .delete("/allocations/{consumer}", allocations::delete, "placement:allocations:delete")
-            .post("/allocations", allocations::post, "placement:allocations:manage").since(1, 13)
-            .get("/allocation_candidates", candidates::list, "placement:allocation_candidates:list").since(1, 10)
-            .get("/usages", usages::of_project, "placement:usages").since(1, 9)
+            .get("/resource_classes", classes::list, "placement:resource_classes:list")
+            .since(1, 2)
+            .post(
+                "/resource_classes",
+                classes::create,
+                "placement:resource_classes:create",
+            )
+            .since(1, 2)
+            .get(
+                "/resource_classes/{name}",
+                classes::show,
+                "placement:resource_classes:show",
+            )
+            .since(1, 2)
+            .put(
+                "/resource_classes/{name}",
+                classes::put,
+                "placement:resource_classes:update",
+            )
+            .since(1, 2)
+            .delete(
+                "/resource_classes/{name}",
+                classes::delete,
+                "placement:resource_classes:delete",
+            )
+            .since(1, 2)
+            .get("/traits", classes::traits, "placement:traits:list")
+            .since(1, 6)
+            .get("/traits/{name}", classes::show_trait, "placement:traits:show")
+            .since(1, 6)
+            .put("/traits/{name}", classes::put_trait, "placement:traits:update")
+            .since(1, 6)
+            .delete("/traits/{name}", classes::delete_trait, "placement:traits:delete")
+            .since(1, 6)
+            .get(
+                "/resource_providers",
+                providers::list,
+                "placement:resource_providers:list",
+            )
+            .post(
+                "/resource_providers",
+                providers::create,
+                "placement:resource_providers:create",
+            )
+            .get(
+                "/resource_providers/{uuid}",
+                providers::show,
+                "placement:resource_providers:show",
+            )
+            .put(
+                "/resource_providers/{uuid}",
+                providers::update,
+                "placement:resource_providers:update",
+            )
+            .delete(
+                "/resource_providers/{uuid}",
+                providers::delete,
+                "placement:resource_providers:delete",
+            )
+            .get(
+                "/resource_providers/{uuid}/inventories",
+                inventories::list,
+                "placement:resource_providers:inventories:list",
+            )
+            .put(
+                "/resource_providers/{uuid}/inventories",
+                inventories::replace,
+                "placement:resource_providers:inventories:update",
+            )
+            .post(
+                "/resource_providers/{uuid}/inventories",
+                inventories::create,
+                "placement:resource_providers:inventories:create",
+            )
+            .delete(
+                "/resource_providers/{uuid}/inventories",
+                inventories::delete_all,
+                "placement:resource_providers:inventories:delete",
+            )
+            .since(1, 5)
+            .get(
+                "/resource_providers/{uuid}/inventories/{class}",
+                inventories::show,
+                "placement:resource_providers:inventories:show",
+            )
+            .put(
+                "/resource_providers/{uuid}/inventories/{class}",
+                inventories::put,
+                "placement:resource_providers:inventories:update",
+            )
+            .delete(
+                "/resource_providers/{uuid}/inventories/{class}",
+                inventories::delete,
+                "placement:resource_providers:inventories:delete",
+            )
+            .get(
+                "/resource_providers/{uuid}/usages",
+                usages::of_provider,
+                "placement:resource_providers:usages",
+            )
+            .get(
+                "/resource_providers/{uuid}/allocations",
+                allocations::of_provider,
+                "placement:resource_providers:allocations:list",
+            )
+            .get(
+                "/resource_providers/{uuid}/aggregates",
+                providers::aggregates,
+                "placement:resource_providers:aggregates:list",
+            )
+            .since(1, 1)
+            .put(
+                "/resource_providers/{uuid}/aggregates",
+                providers::set_aggregates,
+                "placement:resource_providers:aggregates:update",
+            )
+            .since(1, 1)
+            .get(
+                "/resource_providers/{uuid}/traits",
+                providers::traits,
+                "placement:resource_providers:traits:list",
+            )
+            .since(1, 6)
+            .put(
+                "/resource_providers/{uuid}/traits",
+                providers::set_traits,
+                "placement:resource_providers:traits:update",
+            )
+            .since(1, 6)
+            .delete(
+                "/resource_providers/{uuid}/traits",
+                providers::clear_traits,
+                "placement:resource_providers:traits:delete",
+            )
+            .since(1, 6)
+            .get(
+                "/allocations/{consumer}",
+                allocations::show,
+                "placement:allocations:list",
+            )
+            .put(
+                "/allocations/{consumer}",
+                allocations::put,
+                "placement:allocations:update",
+            )
+            .delete(
+                "/allocations/{consumer}",
+                allocations::delete,
+                "placement:allocations:delete",
+            )
+            .post("/allocations", allocations::post, "placement:allocations:manage")
+            .since(1, 13)
+            .get(
+                "/allocation_candidates",
+                candidates::list,
+                "placement:allocation_candidates:list",
+            )
+            .since(1, 10)
+            .get("/usages", usages::of_project, "placement:usages")
+            .since(1, 9)
     }
 }

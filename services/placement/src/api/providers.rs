@@ -19,7 +19,10 @@ static PROVIDER: Body = Body {
         f("parent_provider_uuid", K::Uuid).null().since(1, 14),
     ],
 };
-const UUIDS: K = K::List { of: &K::Uuid, max: 1000 };
+const UUIDS: K = K::List {
+    of: &K::Uuid,
+    max: 1000,
+};
 static AGGREGATES: Body = Body {
     open: false,
     fields: &[
@@ -30,7 +33,14 @@ static AGGREGATES: Body = Body {
 static TRAITS: Body = Body {
     open: false,
     fields: &[
-        f("traits", K::List { of: &K::Str { min: 1, max: 255 }, max: 1000 }).req(),
+        f(
+            "traits",
+            K::List {
+                of: &K::Str { min: 1, max: 255 },
+                max: 1000,
+            },
+        )
+        .req(),
         f("resource_provider_generation", K::Int { min: 0, max: i64::MAX }).req(),
     ],
 };
@@ -92,14 +102,22 @@ fn root_of<'a>(all: &'a [ResourceProvider], p: &'a ResourceProvider) -> &'a str 
 /// `VCPU:2,MEMORY_MB:512`
 pub(super) fn resources(text: &str) -> Result<Vec<(String, i64)>> {
     let bad = || {
-        Error::field("resources", format!("Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: {text}."))
+        Error::field(
+            "resources",
+            format!(
+                "Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: {text}."
+            ),
+        )
     };
     let mut out: Vec<(String, i64)> = Vec::new();
     for part in text.split(',') {
         let (class, amount) = part.split_once(':').ok_or_else(bad)?;
         let amount: i64 = amount.parse().map_err(|_| bad())?;
         if class.is_empty() || amount < 1 {
-            return Err(Error::field("resources", format!("Requested resource {class} expected positive integer amount. Got: {amount}.")));
+            return Err(Error::field(
+                "resources",
+                format!("Requested resource {class} expected positive integer amount. Got: {amount}."),
+            ));
         }
         if out.iter().any(|(c, _)| c == class) {
             return Err(bad());
@@ -113,7 +131,12 @@ pub(super) fn resources(text: &str) -> Result<Vec<(String, i64)>> {
 pub(super) async fn required(tx: &mut Tx, text: &str) -> Result<Vec<String>> {
     let names: Vec<String> = text.split(',').map(|s| s.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {
-        return Err(Error::field("required", format!("Invalid query string parameters: Expected 'required' parameter value of the form: HW_CPU_X86_VMX,CUSTOM_MAGIC. Got: {text}")));
+        return Err(Error::field(
+            "required",
+            format!(
+                "Invalid query string parameters: Expected 'required' parameter value of the form: HW_CPU_X86_VMX,CUSTOM_MAGIC. Got: {text}"
+            ),
+        ));
     }
     Names::Trait.demand(tx, &names.iter().cloned().collect()).await?;
     Ok(names)
@@ -122,19 +145,40 @@ pub(super) async fn required(tx: &mut Tx, text: &str) -> Result<Vec<String>> {
 impl Placement {
     pub(crate) async fn snapshot_providers(&self, tx: &mut Tx) -> Result<Vec<ResourceProvider>> {
         let q = Query::new().order("created_at", Dir::Asc).order("id", Dir::Asc);
-        Ok(tx.list::<ResourceProvider>(&q).await?.into_iter().map(|s| s.value).collect())
+        Ok(tx
+            .list::<ResourceProvider>(&q)
+            .await?
+            .into_iter()
+            .map(|s| s.value)
+            .collect())
     }
 }
 
 pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce("placement:resource_providers:list", &Target::default())?;
-    for (key, since) in [("member_of", Ver(1, 3)), ("resources", Ver(1, 4)), ("in_tree", Ver(1, 14)), ("required", Ver(1, 18))] {
+    req.ctx()?
+        .enforce("placement:resource_providers:list", &Target::default())?;
+    for (key, since) in [
+        ("member_of", Ver(1, 3)),
+        ("resources", Ver(1, 4)),
+        ("in_tree", Ver(1, 14)),
+        ("required", Ver(1, 18)),
+    ] {
         if req.q(key).is_some() && req.version < since {
-            return Err(Error::field(key, format!("Invalid query string parameters: '{key}' is there from microversion {since} on.")));
+            return Err(Error::field(
+                key,
+                format!("Invalid query string parameters: '{key}' is there from microversion {since} on."),
+            ));
         }
     }
-    if let Some((key, _)) = req.query.iter().find(|(k, _)| !["name", "uuid", "member_of", "resources", "in_tree", "required"].contains(&k.as_str())) {
-        return Err(Error::field(key.clone(), format!("Invalid query string parameters: Additional properties are not allowed ('{key}' was unexpected)")));
+    if let Some((key, _)) = req
+        .query
+        .iter()
+        .find(|(k, _)| !["name", "uuid", "member_of", "resources", "in_tree", "required"].contains(&k.as_str()))
+    {
+        return Err(Error::field(
+            key.clone(),
+            format!("Invalid query string parameters: Additional properties are not allowed ('{key}' was unexpected)"),
+        ));
     }
     let mut tx = app.db.read().await?;
     let all = app.snapshot_providers(&mut tx).await?;
@@ -144,14 +188,22 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
     }
     if let Some(u) = req.q("uuid") {
         if !id::is_uuid(u) {
-            return Err(Error::field("uuid", format!("Invalid query string parameters: '{u}' is not a 'uuid'")));
+            return Err(Error::field(
+                "uuid",
+                format!("Invalid query string parameters: '{u}' is not a 'uuid'"),
+            ));
         }
         shown.retain(|p| p.uuid == u);
     }
     if let Some(m) = req.q("member_of") {
         let wanted: Vec<&str> = m.strip_prefix("in:").unwrap_or(m).split(',').collect();
         if let Some(bad) = wanted.iter().find(|w| !id::is_uuid(w)) {
-            return Err(Error::field("member_of", format!("Invalid query string parameters: Expected 'member_of' parameter to contain valid UUID(s). Got: {bad}")));
+            return Err(Error::field(
+                "member_of",
+                format!(
+                    "Invalid query string parameters: Expected 'member_of' parameter to contain valid UUID(s). Got: {bad}"
+                ),
+            ));
         }
         shown.retain(|p| p.aggregates.iter().any(|a| wanted.contains(&a.as_str())));
     }
@@ -165,10 +217,15 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
     }
     if let Some(text) = req.q("resources") {
         let wanted = resources(text)?;
-        Names::Class.demand(&mut tx, &wanted.iter().map(|(c, _)| c.clone()).collect()).await?;
+        Names::Class
+            .demand(&mut tx, &wanted.iter().map(|(c, _)| c.clone()).collect())
+            .await?;
         let states = app.snapshot(&mut tx).await?;
         shown.retain(|p| {
-            states.iter().find(|s| s.uuid == p.uuid).is_some_and(|s| s.fits(&wanted))
+            states
+                .iter()
+                .find(|s| s.uuid == p.uuid)
+                .is_some_and(|s| s.fits(&wanted))
         });
     }
     let views: Vec<Value> = shown.iter().map(|p| view(&req, p, root_of(&all, p))).collect();
@@ -194,7 +251,10 @@ pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             if let Some(parent) = &stored.parent
                 && (*parent == stored.uuid || tx.find::<ResourceProvider>(parent).await?.is_none())
             {
-                return Err(Error::field("parent_provider_uuid", format!("parent provider UUID does not exist: {parent}")));
+                return Err(Error::field(
+                    "parent_provider_uuid",
+                    format!("parent provider UUID does not exist: {parent}"),
+                ));
             }
             if tx.insert(&grant, &stored).await?.is_none() {
                 return Err(Error::conflict(format!(
@@ -235,18 +295,28 @@ pub async fn update(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             if let Some(parent) = body.get("parent_provider_uuid") {
                 let parent = parent.as_str().map(str::to_owned);
                 if p.parent.is_some() && p.parent != parent {
-                    return Err(Error::field("parent_provider_uuid", "re-parenting a provider is not currently allowed."));
+                    return Err(Error::field(
+                        "parent_provider_uuid",
+                        "re-parenting a provider is not currently allowed.",
+                    ));
                 }
                 if let Some(up) = &parent
                     && (*up == uuid || tx.find::<ResourceProvider>(up).await?.is_none())
                 {
-                    return Err(Error::field("parent_provider_uuid", format!("parent provider UUID does not exist: {up}")));
+                    return Err(Error::field(
+                        "parent_provider_uuid",
+                        format!("parent provider UUID does not exist: {up}"),
+                    ));
                 }
                 new.parent = parent;
             }
             let all = this.snapshot_providers(tx).await?;
             if all.iter().any(|o| o.name == new.name && o.uuid != uuid) {
-                return Err(Error::conflict(format!("Conflicting resource provider name: {} already exists.", new.name)).with_code("placement.duplicate_name"));
+                return Err(Error::conflict(format!(
+                    "Conflicting resource provider name: {} already exists.",
+                    new.name
+                ))
+                .with_code("placement.duplicate_name"));
             }
             let done = tx.update(&p, &new).await?;
             let root = root_of(&all, &done.value).to_owned();
@@ -262,14 +332,34 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
     app.db
         .write(&ctx.actor(), async move |tx| {
             let p = fetch(tx, &ctx, policy::Delete, &uuid).await?;
-            if tx.row("SELECT 1 FROM placement_allocation WHERE provider_id = $1 LIMIT 1", &[uuid.as_str().into()]).await?.is_some() {
-                return Err(Error::conflict(format!("Unable to delete resource provider {uuid}: Resource provider has allocations.")));
+            if tx
+                .row(
+                    "SELECT 1 FROM placement_allocation WHERE provider_id = $1 LIMIT 1",
+                    &[uuid.as_str().into()],
+                )
+                .await?
+                .is_some()
+            {
+                return Err(Error::conflict(format!(
+                    "Unable to delete resource provider {uuid}: Resource provider has allocations."
+                )));
             }
-            if this.snapshot_providers(tx).await?.iter().any(|o| o.parent.as_deref() == Some(&uuid)) {
-                return Err(Error::conflict(format!("Unable to delete parent resource provider {uuid}: It has child resource providers."))
-                    .with_code("placement.resource_provider.cannot_delete_parent"));
+            if this
+                .snapshot_providers(tx)
+                .await?
+                .iter()
+                .any(|o| o.parent.as_deref() == Some(&uuid))
+            {
+                return Err(Error::conflict(format!(
+                    "Unable to delete parent resource provider {uuid}: It has child resource providers."
+                ))
+                .with_code("placement.resource_provider.cannot_delete_parent"));
             }
-            tx.exec("DELETE FROM placement_inventory WHERE provider_id = $1", &[uuid.as_str().into()]).await?;
+            tx.exec(
+                "DELETE FROM placement_inventory WHERE provider_id = $1",
+                &[uuid.as_str().into()],
+            )
+            .await?;
             tx.delete(&p).await
         })
         .await?;
@@ -374,7 +464,9 @@ pub async fn clear_traits(app: Arc<Placement>, req: Req) -> Result<Reply> {
 /// Raises the provider's generation, for inventories and allocations that changed under it.
 pub(super) async fn bump(tx: &mut Tx, uuid: &str) -> Result<i64> {
     let Some(old) = tx.find::<ResourceProvider>(uuid).await? else {
-        return Err(Error::bad_request(format!("Allocation for resource provider '{uuid}' that does not exist.")));
+        return Err(Error::bad_request(format!(
+            "Allocation for resource provider '{uuid}' that does not exist."
+        )));
     };
     let mut new = old.value.clone();
     new.provider_generation += 1;

@@ -13,13 +13,18 @@ pub async fn of_provider(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let p = fetch(&mut tx, req.ctx()?, policy::Usages, req.param("uuid")).await?;
     let all = app.inventories(&mut tx, &p.uuid).await?;
     let usages: BTreeMap<&str, i64> = all.iter().map(|(c, (_, used))| (c.as_str(), *used)).collect();
-    Ok(Reply::ok(&json!({"resource_provider_generation": p.provider_generation, "usages": usages})))
+    Ok(Reply::ok(
+        &json!({"resource_provider_generation": p.provider_generation, "usages": usages}),
+    ))
 }
 
 pub async fn of_project(app: Arc<Placement>, req: Req) -> Result<Reply> {
-    let project = req
-        .q("project_id")
-        .ok_or_else(|| Error::field("project_id", "Invalid query string parameters: 'project_id' is a required property"))?;
+    let project = req.q("project_id").ok_or_else(|| {
+        Error::field(
+            "project_id",
+            "Invalid query string parameters: 'project_id' is a required property",
+        )
+    })?;
     req.ctx()?.enforce("placement:usages", &Target::project(project))?;
     let mut tx = app.db.read().await?;
     let user = req.q("user_id");
