@@ -57,24 +57,22 @@ fn name(v: &Value, max: usize) -> Result<(), String> {
 }
 
 /// The value with every secret in it replaced by stars of the same length, so that an error which shows
-/// what it refuses shows none.
-fn masked(value: &Value) -> Value {
+/// what it refuses shows none. `under` is the name of the object around it.
+fn masked(value: &Value, under: &str) -> Value {
     match value {
         Value::Object(map) => map
             .iter()
             .map(|(k, v)| {
-                let hide = ["password", "original_password", "secret"].contains(&k.as_str());
-                let v = match v {
-                    Value::Object(_) if !hide || k == "password" => {
-                        if k == "token" { stars_in_token(v) } else { masked(v) }
-                    }
-                    _ if hide => stars(v),
-                    _ => masked(v),
+                let shown = match (under, k.as_str()) {
+                    // The method's data, which has the secret further in.
+                    ("identity", "password") if v.is_object() => masked(v, k),
+                    (_, "password" | "original_password" | "secret") | ("token", "id") => stars(v),
+                    _ => masked(v, k),
                 };
-                (k.clone(), v)
+                (k.clone(), shown)
             })
             .collect(),
-        Value::Array(list) => list.iter().map(masked).collect(),
+        Value::Array(list) => list.iter().map(|v| masked(v, under)).collect(),
         other => other.clone(),
     }
 }
@@ -89,14 +87,6 @@ fn stars(v: &Value) -> Value {
     }
 }
 
-fn stars_in_token(v: &Value) -> Value {
-    let mut v = masked(v);
-    if let Some(id) = v.get_mut("id") {
-        *id = stars(id);
-    }
-    v
-}
-
 /// The object under `wrapper`, checked against its table. As `Req::fields`, but what is secret does not
 /// reach an error's text.
 pub(crate) async fn body(req: &mut Req, wrapper: &str, table: &Body) -> Result<Map<String, Value>> {
@@ -107,7 +97,7 @@ pub(crate) async fn body(req: &mut Req, wrapper: &str, table: &Body) -> Result<M
             format!("Invalid input for field '{wrapper}': the request body must be an object with the key '{wrapper}'."),
         ));
     };
-    fields::check(table, &masked(&inner), Ver(0, 0), wrapper)?;
+    fields::check(table, &masked(&inner, wrapper), Ver(0, 0), wrapper)?;
     match inner {
         Value::Object(map) => Ok(map),
         _ => Err(Error::field(wrapper, format!("Invalid input for field '{wrapper}': it must be an object."))),

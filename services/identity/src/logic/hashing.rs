@@ -30,7 +30,7 @@ impl Hasher {
         Self {
             rounds,
             permits: Arc::new(Semaphore::new(cores)),
-            nobody: format!("$2b${rounds:02}$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234"),
+            nobody: format!("$2b${rounds:02}$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232"),
         }
     }
 

@@ -1,0 +1,69 @@
+//! Identity over HTTP: each scenario on SQLite, and all of them on PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod app_creds;
+mod bad_input;
+mod clients;
+mod cloud;
+mod grants;
+mod resources;
+mod sweep;
+mod tokens;
+
+use cloud::Cloud;
+
+macro_rules! scenarios {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let cloud = super::Cloud::sqlite().await;
+                super::$module::$name(&cloud).await;
+            })*
+        }
+        /// All of them, each in a database of its own on one server.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn on_postgres() {
+            if !haneul_testkit::postgres::installed() {
+                println!("skipped: PostgreSQL is not installed (apt-get install postgresql)");
+                return;
+            }
+            let server = haneul_testkit::postgres::Postgres::start().expect("PostgreSQL starts");
+            $({
+                println!("{}", stringify!($name));
+                let url = server.create_database(stringify!($name)).expect("a database");
+                let cloud = Cloud::open(&url, |_| {}).await;
+                $module::$name(&cloud).await;
+            })*
+        }
+    };
+}
+
+scenarios!(
+    tokens::scopes,
+    tokens::refusals_are_all_the_same,
+    tokens::rescoping_never_prolongs,
+    tokens::revocation_is_seen_at_once,
+    tokens::who_may_validate,
+    tokens::forged_ones_are_refused,
+    tokens::catalog_and_versions,
+    tokens::passwords,
+    app_creds::life,
+    app_creds::never_more_than_the_user_has,
+    app_creds::restricted_and_unrestricted,
+    resources::domains,
+    resources::projects,
+    resources::project_tags,
+    resources::users,
+    resources::groups,
+    resources::roles,
+    resources::paging_and_filters,
+    grants::on_projects_domains_and_system,
+    grants::inherited_and_by_groups,
+    grants::assignments_are_listed,
+    grants::managers_of_a_domain,
+    sweep::every_route_asks_who_you_are,
+    sweep::a_reader_elsewhere_changes_nothing,
+    sweep::no_secret_is_kept_or_told,
+    bad_input::table,
+);
