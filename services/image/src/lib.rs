@@ -122,15 +122,7 @@ impl Images {
             .ok_or_else(|| <Image as haneul_auth::Secured>::not_found(id))?;
         drop(tx);
         let size = logic::download::size_of(&image);
-        let body = logic::download::open(
-            self,
-            &image,
-            Span {
-                start: 0,
-                len: size,
-            },
-        )
-        .await?;
+        let body = logic::download::open(self, &image, Span { start: 0, len: size }).await?;
         Ok((size, body))
     }
 
@@ -178,10 +170,7 @@ impl Drop for LiveUpload<'_> {
 fn usable(image: &Image) -> Result<UsableImage> {
     let wrong = |why: String| Error::field("imageRef", format!("Image {} {why}", image.id));
     if image.status != Status::Active {
-        return Err(wrong(format!(
-            "is not active: its status is {}.",
-            image.status
-        )));
+        return Err(wrong(format!("is not active: its status is {}.", image.status)));
     }
     let name = image.disk_format.as_deref().unwrap_or_default();
     let format = DiskFormat::from_glance_name(name)

@@ -14,8 +14,7 @@ const OWNER: &str = haneul_auth::persona::PROJECT_MEMBER_OR_ADMIN;
 const OWNER_READER: &str = haneul_auth::persona::PROJECT_READER_OR_ADMIN;
 const ADMIN: &str = haneul_auth::persona::ADMIN;
 /// Reading memberships: the owner's readers, and those of the project that it is shared with.
-const SHARED_READER: &str =
-    "role:admin or (role:reader and (project_id:%(project_id)s or project_id:%(member_id)s))";
+const SHARED_READER: &str = "role:admin or (role:reader and (project_id:%(project_id)s or project_id:%(member_id)s))";
 /// Accepting or rejecting: only the project that it is shared with.
 const SHARED_MEMBER: &str = "role:admin or (role:member and project_id:%(member_id)s)";
 

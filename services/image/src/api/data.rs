@@ -53,8 +53,7 @@ pub(super) async fn download(app: Arc<Images>, req: Req) -> Result<Reply> {
         return Ok(Reply::no_content());
     };
     let mut reply = match download.span {
-        None => Reply::stream(StatusCode::OK, BYTES, download.body)
-            .header("content-length", download.size.to_string()),
+        None => Reply::stream(StatusCode::OK, BYTES, download.body).header("content-length", download.size.to_string()),
         Some(span) => Reply::stream(StatusCode::PARTIAL_CONTENT, BYTES, download.body)
             .header("content-length", span.len.to_string())
             .header("content-range", span.content_range(download.size)),
@@ -77,21 +76,13 @@ pub(super) async fn stage(_app: Arc<Images>, _req: Req) -> Result<Reply> {
 pub(super) async fn import(_app: Arc<Images>, mut req: Req) -> Result<Reply> {
     let body = super::json_body(&mut req).await?;
     let Some(method) = body.get("method") else {
-        return Err(Error::field(
-            "method",
-            "Import request requires a 'method' field.",
-        ));
+        return Err(Error::field("method", "Import request requires a 'method' field."));
     };
     let Some(name) = method.get("name").and_then(|n| n.as_str()) else {
-        return Err(Error::field(
-            "method.name",
-            "Import request requires a 'name' field.",
-        ));
+        return Err(Error::field("method.name", "Import request requires a 'name' field."));
     };
     Err(Error::field(
         "method.name",
-        format!(
-            "Unknown import method name '{name}'. No import method is enabled; upload to /file instead."
-        ),
+        format!("Unknown import method name '{name}'. No import method is enabled; upload to /file instead."),
     ))
 }

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 /// Newest first. 2.8 and 2.10 to 2.14 need several stores, 2.15 and up imports, caches and locations; Glance
 /// leaves them out, too, where these are off.
-const VERSIONS: &[&str] = &[
-    "2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0",
-];
+const VERSIONS: &[&str] = &["2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0"];
 
 fn document(req: &Req) -> Value {
     let versions: Vec<Value> = VERSIONS
@@ -63,7 +61,5 @@ pub(super) async fn import_info(_app: Arc<Images>, _req: Req) -> Result<Reply> {
 
 /// Glance's answer where there is one store.
 pub(super) async fn stores_info(_app: Arc<Images>, _req: Req) -> Result<Reply> {
-    Err(Error::not_found(
-        "Multi backend is not supported at this site.",
-    ))
+    Err(Error::not_found("Multi backend is not supported at this site."))
 }

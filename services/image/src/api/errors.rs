@@ -39,15 +39,11 @@ async fn dress(request: Request, next: Next) -> Response {
     }
     let (mut parts, body) = response.into_parts();
     // Our own error bodies: short, and in memory already.
-    let bytes = axum::body::to_bytes(body, 1 << 20)
-        .await
-        .unwrap_or_default();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
     let message = serde_json::from_slice::<Value>(&bytes)
         .ok()
         .and_then(|v| {
-            let text = v
-                .get("message")
-                .or_else(|| v.get("error")?.get("message"))?;
+            let text = v.get("message").or_else(|| v.get("error")?.get("message"))?;
             Some(text.as_str()?.split("<br />").next()?.to_owned())
         })
         .unwrap_or_default();
@@ -57,10 +53,7 @@ async fn dress(request: Request, next: Next) -> Response {
     } else if json_wanted {
         ("application/json", bytes.to_vec())
     } else {
-        (
-            "text/html; charset=UTF-8",
-            html(status, &message).into_bytes(),
-        )
+        ("text/html; charset=UTF-8", html(status, &message).into_bytes())
     };
     parts.headers.remove(header::CONTENT_LENGTH);
     parts
@@ -70,15 +63,8 @@ async fn dress(request: Request, next: Next) -> Response {
 }
 
 fn html(status: StatusCode, message: &str) -> String {
-    let title = format!(
-        "{} {}",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or("Error")
-    );
-    let message = message
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
+    let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let message = message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     format!(
         "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {message}<br \
          /><br />\n\n\n\n </body>\n</html>"

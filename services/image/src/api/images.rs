@@ -36,11 +36,7 @@ pub(super) async fn index(app: Arc<Images>, req: Req) -> Result<Reply> {
     let next = images.last().filter(|_| more).map(|i| i.id.clone());
     // The WHERE is the scope; an operator's own rule for get_image narrows it further.
     images.retain(|i| may_show(ctx, i));
-    Ok(Reply::ok(&view::images(
-        &images,
-        &req.query,
-        next.as_deref(),
-    )))
+    Ok(Reply::ok(&view::images(&images, &req.query, next.as_deref())))
 }
 
 /// The WHERE let the row pass, so for a shared image of another project the caller is a member.

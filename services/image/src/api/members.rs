@@ -31,13 +31,7 @@ pub(super) async fn create(app: Arc<Images>, mut req: Req) -> Result<Reply> {
 }
 
 pub(super) async fn show(app: Arc<Images>, req: Req) -> Result<Reply> {
-    let found = members::show(
-        &app,
-        req.ctx()?,
-        req.param("image_id"),
-        req.param("member_id"),
-    )
-    .await?;
+    let found = members::show(&app, req.ctx()?, req.param("image_id"), req.param("member_id")).await?;
     Ok(Reply::ok(&view::member(&found)))
 }
 
@@ -53,24 +47,11 @@ pub(super) async fn update(app: Arc<Images>, mut req: Req) -> Result<Reply> {
             "Incorrect request: Status must be \"pending\", \"accepted\" or \"rejected\".",
         ));
     };
-    let changed = members::set(
-        &app,
-        &ctx,
-        req.param("image_id"),
-        req.param("member_id"),
-        status,
-    )
-    .await?;
+    let changed = members::set(&app, &ctx, req.param("image_id"), req.param("member_id"), status).await?;
     Ok(Reply::ok(&view::member(&changed)))
 }
 
 pub(super) async fn delete(app: Arc<Images>, req: Req) -> Result<Reply> {
-    members::remove(
-        &app,
-        req.ctx()?,
-        req.param("image_id"),
-        req.param("member_id"),
-    )
-    .await?;
+    members::remove(&app, req.ctx()?, req.param("image_id"), req.param("member_id")).await?;
     Ok(Reply::no_content())
 }

@@ -33,11 +33,7 @@ pub(crate) fn routes(app: &Arc<Images>) -> Routes<Images> {
         .patch("/v2/images/{image_id}", images::update, "modify_image")
         .delete("/v2/images/{image_id}", images::delete, "delete_image")
         .get("/v2/images/{image_id}/tasks", images::tasks, "get_image")
-        .get(
-            "/v2/images/{image_id}/file",
-            data::download,
-            "download_image",
-        )
+        .get("/v2/images/{image_id}/file", data::download, "download_image")
         .put("/v2/images/{image_id}/file", data::upload, "upload_image")
         .put("/v2/images/{image_id}/stage", data::stage, "modify_image")
         .post("/v2/images/{image_id}/import", data::import, "modify_image")
@@ -51,31 +47,11 @@ pub(crate) fn routes(app: &Arc<Images>) -> Routes<Images> {
             actions::reactivate,
             "reactivate",
         )
-        .put(
-            "/v2/images/{image_id}/tags/{tag}",
-            tags::add,
-            "modify_image",
-        )
-        .delete(
-            "/v2/images/{image_id}/tags/{tag}",
-            tags::remove,
-            "modify_image",
-        )
-        .get(
-            "/v2/images/{image_id}/members",
-            members::index,
-            "get_members",
-        )
-        .post(
-            "/v2/images/{image_id}/members",
-            members::create,
-            "add_member",
-        )
-        .get(
-            "/v2/images/{image_id}/members/{member_id}",
-            members::show,
-            "get_member",
-        )
+        .put("/v2/images/{image_id}/tags/{tag}", tags::add, "modify_image")
+        .delete("/v2/images/{image_id}/tags/{tag}", tags::remove, "modify_image")
+        .get("/v2/images/{image_id}/members", members::index, "get_members")
+        .post("/v2/images/{image_id}/members", members::create, "add_member")
+        .get("/v2/images/{image_id}/members/{member_id}", members::show, "get_member")
         .put(
             "/v2/images/{image_id}/members/{member_id}",
             members::update,
@@ -105,18 +81,12 @@ async fn json_body(req: &mut Req) -> Result<Value> {
     if value.is_object() || value.is_array() {
         Ok(value)
     } else {
-        Err(Error::bad_request(
-            "Unexpected body type. Expected list/dict.",
-        ))
+        Err(Error::bad_request("Unexpected body type. Expected list/dict."))
     }
 }
 
 /// The media type of a request, without parameters, in lower case.
 fn media_type(req: &Req) -> String {
     let text = req.header("content-type").unwrap_or_default();
-    text.split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }

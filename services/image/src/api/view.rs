@@ -63,11 +63,7 @@ pub(super) fn members(list: &[Stored<Member>]) -> Value {
 }
 
 /// A page of images with Glance's links. `query` is the request's, without the marker.
-pub(super) fn images(
-    list: &[Stored<Image>],
-    query: &[(String, String)],
-    next: Option<&str>,
-) -> Value {
+pub(super) fn images(list: &[Stored<Image>], query: &[(String, String)], next: Option<&str>) -> Value {
     let encode = haneul_http::request::percent_encode;
     let mut pairs: Vec<String> = query
         .iter()

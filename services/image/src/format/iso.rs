@@ -37,10 +37,7 @@ fn primary(image: &mut Image<'_>, d: &[u8]) -> Result<(u64, Details), InspectErr
     let blocks = le32(d, 80);
     let block_size = le16(d, 128);
     if blocks != be32(d, 84) || block_size != be16(d, 130) {
-        return Err(Refusal::corrupt(
-            "The two copies of the volume size in the ISO 9660 descriptor differ.",
-        )
-        .into());
+        return Err(Refusal::corrupt("The two copies of the volume size in the ISO 9660 descriptor differ.").into());
     }
     if !matches!(block_size, 512 | 1024 | 2048) {
         return Err(Refusal::corrupt(format!(
@@ -57,13 +54,7 @@ fn primary(image: &mut Image<'_>, d: &[u8]) -> Result<(u64, Details), InspectErr
     let head = image.head(limits::HEAD)?;
     let volume_id = part(d, 40, 32)
         .iter()
-        .map(|&b| {
-            if (0x20..0x7f).contains(&b) {
-                char::from(b)
-            } else {
-                '?'
-            }
-        })
+        .map(|&b| if (0x20..0x7f).contains(&b) { char::from(b) } else { '?' })
         .collect::<String>()
         .trim_end()
         .to_owned();

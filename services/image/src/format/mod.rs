@@ -288,10 +288,7 @@ fn settle(declared: Option<DiskFormat>, found: Detected) -> Result<DiskFormat, R
 /// # Errors
 /// [`InspectError::Refused`] when the image must not be used, [`InspectError::Io`] when it cannot be
 /// read.
-pub fn inspect(
-    source: &mut dyn Source,
-    declared: Option<DiskFormat>,
-) -> Result<Inspection, InspectError> {
+pub fn inspect(source: &mut dyn Source, declared: Option<DiskFormat>) -> Result<Inspection, InspectError> {
     let mut image = Image::open(source)?;
     let found = detect_in(&mut image)?;
     let format = settle(declared, found)?;
@@ -302,9 +299,7 @@ pub fn inspect(
         DiskFormat::Vhd => vhd::inspect(&mut image)?,
         DiskFormat::Vhdx => vhdx::inspect(&mut image)?,
         DiskFormat::Iso => iso::inspect(&mut image)?,
-        DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Ari | DiskFormat::Aki => {
-            raw::inspect(&mut image)?
-        }
+        DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Ari | DiskFormat::Aki => raw::inspect(&mut image)?,
         DiskFormat::Ploop
         | DiskFormat::Luks
         | DiskFormat::Qcow1
@@ -313,13 +308,7 @@ pub fn inspect(
         | DiskFormat::Cloop => return Err(Refusal::never_accepted(format).into()),
     };
     if virtual_size > limits::MAX_VIRTUAL_SIZE {
-        return Err(Refusal::too_large(
-            "virtual disk size",
-            virtual_size,
-            limits::MAX_VIRTUAL_SIZE,
-            "bytes",
-        )
-        .into());
+        return Err(Refusal::too_large("virtual disk size", virtual_size, limits::MAX_VIRTUAL_SIZE, "bytes").into());
     }
     Ok(Inspection {
         format,

@@ -45,10 +45,7 @@ impl Probe {
         if self.head.len() < self.next_check {
             return Ok(());
         }
-        self.next_check = CHECKS
-            .into_iter()
-            .find(|&n| n > self.head.len())
-            .unwrap_or(usize::MAX);
+        self.next_check = CHECKS.into_iter().find(|&n| n > self.head.len()).unwrap_or(usize::MAX);
         let result = self.check();
         if let Err(refusal) = &result {
             self.refusal = Some(refusal.clone());
@@ -79,9 +76,7 @@ impl Probe {
             return settle(self.declared, found).map(|_| ());
         }
         let ruled_out = match self.declared {
-            Some(DiskFormat::Qcow2 | DiskFormat::Vhdx | DiskFormat::Ploop | DiskFormat::Luks) => {
-                true
-            }
+            Some(DiskFormat::Qcow2 | DiskFormat::Vhdx | DiskFormat::Ploop | DiskFormat::Luks) => true,
             Some(DiskFormat::Vdi | DiskFormat::Vmdk) => head.len() >= 4096,
             Some(DiskFormat::Iso) => complete,
             // A fixed vhd has its signature at the end.

@@ -44,11 +44,7 @@ impl Header {
     }
 
     fn l2_entry_size(&self) -> u64 {
-        if self.incompatible & EXTENDED_L2 == 0 {
-            8
-        } else {
-            16
-        }
+        if self.incompatible & EXTENDED_L2 == 0 { 8 } else { 16 }
     }
 
     /// Checks the header in `head` (at least [`HEADER_LEN`] bytes, or the whole of a shorter file).
@@ -73,12 +69,7 @@ impl Header {
         let (incompatible, autoclear, refcount_order, header_length) = if version == 2 {
             (0, 0, 4, 72)
         } else {
-            (
-                be64(head, 72),
-                be64(head, 88),
-                be32(head, 96),
-                be32(head, 100),
-            )
+            (be64(head, 72), be64(head, 88), be32(head, 96), be32(head, 100))
         };
         Self::refuse_features(incompatible, autoclear)?;
         let cluster_bits = be32(head, 20);
@@ -129,9 +120,7 @@ impl Header {
         }
         let len = usize::try_from(be32(head, 16)).unwrap_or(0).min(1023);
         // The name is shown when it is at hand; a made-up offset shows nothing.
-        let name = usize::try_from(offset)
-            .map(|at| part(head, at, len))
-            .unwrap_or(&[]);
+        let name = usize::try_from(offset).map(|at| part(head, at, len)).unwrap_or(&[]);
         let named = if name.is_empty() {
             String::new()
         } else {
@@ -295,13 +284,7 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
         header.reftable_bytes,
     )?;
     check_snapshots(image, &header)?;
-    let l2_tables = check_l1(
-        image,
-        &header,
-        "qcow2 L1 table",
-        header.l1_offset,
-        header.l1_entries,
-    )?;
+    let l2_tables = check_l1(image, &header, "qcow2 L1 table", header.l1_offset, header.l1_entries)?;
     let all_tables_checked = check_l2(image, &header, &l2_tables)?;
     let details = Details::Qcow2 {
         version: header.version,
@@ -317,13 +300,7 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
 
 /// Refuses a structure that does not start in the file, or ends beyond the file's last cluster: QEMU
 /// does not always write the last cluster in full.
-fn must_touch(
-    image: &Image<'_>,
-    header: &Header,
-    what: &str,
-    offset: u64,
-    len: u64,
-) -> Result<(), Refusal> {
+fn must_touch(image: &Image<'_>, header: &Header, what: &str, offset: u64, len: u64) -> Result<(), Refusal> {
     let rounded = image.size().next_multiple_of(header.cluster_size());
     match offset.checked_add(len) {
         Some(end) if offset < image.size() && end <= rounded => Ok(()),
@@ -420,8 +397,7 @@ fn check_snapshots(image: &mut Image<'_>, header: &Header) -> Result<(), Inspect
             header.must_be_aligned("snapshot's L1 table", l1_offset)?;
             image.must_contain("qcow2 snapshot's L1 table", l1_offset, l1_bytes)?;
         }
-        let len =
-            FIXED + u64::from(extra) + u64::from(be16(&entry, 12)) + u64::from(be16(&entry, 14));
+        let len = FIXED + u64::from(extra) + u64::from(be16(&entry, 12)) + u64::from(be16(&entry, 14));
         image.must_contain("qcow2 snapshot table", at, len)?;
         at += len.next_multiple_of(8);
         if at > end_of_table {
@@ -494,17 +470,12 @@ fn check_l2(image: &mut Image<'_>, header: &Header, tables: &[u64]) -> Result<bo
             return Ok(false);
         };
         left = rest;
-        image.walk(
-            "qcow2 L2 table",
-            table,
-            cluster.min(size - table),
-            |_, piece| {
-                for entry in piece.chunks_exact(step) {
-                    check_l2_entry(be64(entry, 0), header, zero_flag, size)?;
-                }
-                Ok(())
-            },
-        )?;
+        image.walk("qcow2 L2 table", table, cluster.min(size - table), |_, piece| {
+            for entry in piece.chunks_exact(step) {
+                check_l2_entry(be64(entry, 0), header, zero_flag, size)?;
+            }
+            Ok(())
+        })?;
     }
     Ok(true)
 }
@@ -521,12 +492,7 @@ fn check_l2_entry(entry: u64, header: &Header, zero_flag: bool, size: u64) -> Re
         return if offset < size {
             Ok(())
         } else {
-            Err(Refusal::out_of_file(
-                "qcow2 compressed cluster",
-                offset,
-                1,
-                size,
-            ))
+            Err(Refusal::out_of_file("qcow2 compressed cluster", offset, 1, size))
         };
     }
     let offset = entry & OFFSET;
@@ -539,12 +505,7 @@ fn check_l2_entry(entry: u64, header: &Header, zero_flag: bool, size: u64) -> Re
     // A cluster that reads as zeros may be reserved beyond the end of the file without harm.
     let reads_zero = zero_flag && entry & 1 != 0;
     if offset >= size && !reads_zero {
-        return Err(Refusal::out_of_file(
-            "qcow2 data cluster",
-            offset,
-            cluster,
-            size,
-        ));
+        return Err(Refusal::out_of_file("qcow2 data cluster", offset, cluster, size));
     }
     Ok(())
 }

@@ -46,11 +46,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(
-        kind: RefusalKind,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn new(kind: RefusalKind, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             kind,
             problem: problem.into(),
@@ -73,9 +69,7 @@ impl Refusal {
                  plain bytes of a disk."
             )
         } else if let Some(name) = found.glance_name() {
-            format!(
-                "Declare disk_format={name}, or convert the file to {declared} before the upload."
-            )
+            format!("Declare disk_format={name}, or convert the file to {declared} before the upload.")
         } else {
             format!("Convert the file to {declared} before the upload.")
         };
@@ -84,9 +78,7 @@ impl Refusal {
 
     pub(super) fn never_accepted(found: DiskFormat) -> Self {
         let remedy = match found {
-            DiskFormat::Luks => {
-                "Upload the decrypted disk; a guest can encrypt a partition of it by itself."
-            }
+            DiskFormat::Luks => "Upload the decrypted disk; a guest can encrypt a partition of it by itself.",
             _ => "Convert it first, for example: qemu-img convert -O qcow2 IN OUT.",
         };
         Self::new(

@@ -42,15 +42,10 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
     let blocks = le32(&h, 0x180);
     let allocated = le32(&h, 0x184);
     if !block_size.is_power_of_two() || !(512..=1 << 30).contains(&block_size) {
-        return Err(Refusal::corrupt(format!(
-            "The vdi image has a block size of {block_size} bytes."
-        ))
-        .into());
+        return Err(Refusal::corrupt(format!("The vdi image has a block size of {block_size} bytes.")).into());
     }
     if le32(&h, 0x168) != 512 || !map_at.is_multiple_of(512) || !data_at.is_multiple_of(512) {
-        return Err(
-            Refusal::corrupt("The vdi image is not laid out in sectors of 512 bytes.").into(),
-        );
+        return Err(Refusal::corrupt("The vdi image is not laid out in sectors of 512 bytes.").into());
     }
     if blocks > limits::VDI_MAX_BLOCKS {
         return Err(Refusal::too_large(
@@ -68,13 +63,7 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
         ))
         .into());
     }
-    check_map(
-        image,
-        map_at.into(),
-        data_at.into(),
-        block_size.into(),
-        blocks,
-    )?;
+    check_map(image, map_at.into(), data_at.into(), block_size.into(), blocks)?;
     let details = Details::Vdi {
         fixed: image_type == FIXED,
         block_size,
@@ -92,22 +81,17 @@ fn check_map(
     /// From here on an entry means "not allocated" or "discarded".
     const NOT_ALLOCATED: u32 = 0xffff_fffe;
     let size = image.size();
-    image.walk(
-        "vdi block map",
-        map_at,
-        u64::from(blocks) * 4,
-        |_, piece| {
-            for entry in piece.chunks_exact(4) {
-                let entry = le32(entry, 0);
-                if entry >= NOT_ALLOCATED {
-                    continue;
-                }
-                let at = data_at + u64::from(entry) * block_size;
-                if entry >= blocks || at >= size {
-                    return Err(Refusal::out_of_file("vdi block", at, block_size, size));
-                }
+    image.walk("vdi block map", map_at, u64::from(blocks) * 4, |_, piece| {
+        for entry in piece.chunks_exact(4) {
+            let entry = le32(entry, 0);
+            if entry >= NOT_ALLOCATED {
+                continue;
             }
-            Ok(())
-        },
-    )
+            let at = data_at + u64::from(entry) * block_size;
+            if entry >= blocks || at >= size {
+                return Err(Refusal::out_of_file("vdi block", at, block_size, size));
+            }
+        }
+        Ok(())
+    })
 }

@@ -53,10 +53,7 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
         // QEMU reads the copy at the start first; what is at the end must be the same.
         (true, Some(end)) => {
             if part(&end, 0, 511) != part(&start, 0, 511) {
-                return Err(Refusal::corrupt(
-                    "The footer of the vhd image differs from its copy at the start.",
-                )
-                .into());
+                return Err(Refusal::corrupt("The footer of the vhd image differs from its copy at the start.").into());
             }
             start
         }
@@ -72,19 +69,10 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
     }
     let size = be64(&footer, 48);
     if size > limits::VHD_MAX_SECTORS * 512 {
-        return Err(Refusal::too_large(
-            "virtual disk size",
-            size,
-            limits::VHD_MAX_SECTORS * 512,
-            "bytes",
-        )
-        .into());
+        return Err(Refusal::too_large("virtual disk size", size, limits::VHD_MAX_SECTORS * 512, "bytes").into());
     }
     match be32(&footer, 60) {
-        FIXED if at_start => Err(Refusal::corrupt(
-            "The vhd image is marked as fixed but starts with a footer.",
-        )
-        .into()),
+        FIXED if at_start => Err(Refusal::corrupt("The vhd image is marked as fixed but starts with a footer.").into()),
         FIXED => {
             if size > image.size().saturating_sub(FOOTER - 1) {
                 return Err(Refusal::out_of_file("vhd disk", 0, size, image.size()).into());
@@ -117,9 +105,7 @@ fn check_dynamic(image: &mut Image<'_>, footer: &[u8], size: u64) -> Result<(), 
     const HEADER: u64 = 1024;
     let h = image.bytes("vhd dynamic header", be64(footer, 16), HEADER)?;
     if !h.starts_with(DYNAMIC_COOKIE) || be32(&h, 36) != checksum(&h, 36) {
-        return Err(
-            Refusal::corrupt("The dynamic disk header of the vhd image is damaged.").into(),
-        );
+        return Err(Refusal::corrupt("The dynamic disk header of the vhd image is damaged.").into());
     }
     // Parent's unique id, its name, and eight locators of 24 bytes.
     let has_parent = part(&h, 40, 16).iter().any(|&b| b != 0)
@@ -131,16 +117,11 @@ fn check_dynamic(image: &mut Image<'_>, footer: &[u8], size: u64) -> Result<(), 
     let entries = u64::from(be32(&h, 28));
     let block_size = be32(&h, 32);
     if !block_size.is_power_of_two() || block_size < 512 {
-        return Err(Refusal::corrupt(format!(
-            "The vhd image has a block size of {block_size} bytes."
-        ))
-        .into());
+        return Err(Refusal::corrupt(format!("The vhd image has a block size of {block_size} bytes.")).into());
     }
     let most = (limits::VHD_MAX_SECTORS * 512).div_ceil(block_size.into());
     if entries > most {
-        return Err(
-            Refusal::too_large("block table of the vhd image", entries, most, "entries").into(),
-        );
+        return Err(Refusal::too_large("block table of the vhd image", entries, most, "entries").into());
     }
     if entries * u64::from(block_size) < size {
         return Err(Refusal::corrupt(format!(
@@ -152,12 +133,7 @@ fn check_dynamic(image: &mut Image<'_>, footer: &[u8], size: u64) -> Result<(), 
     check_blocks(image, be64(&h, 16), entries, block_size.into())
 }
 
-fn check_blocks(
-    image: &mut Image<'_>,
-    table: u64,
-    entries: u64,
-    block_size: u64,
-) -> Result<(), InspectError> {
+fn check_blocks(image: &mut Image<'_>, table: u64, entries: u64, block_size: u64) -> Result<(), InspectError> {
     let file = image.size();
     // A sector bitmap stands before each block.
     let bitmap = (block_size / 512 / 8).next_multiple_of(512);
@@ -169,12 +145,7 @@ fn check_blocks(
             }
             let at = u64::from(sector) * 512;
             if at + bitmap + block_size > file {
-                return Err(Refusal::out_of_file(
-                    "vhd block",
-                    at,
-                    bitmap + block_size,
-                    file,
-                ));
+                return Err(Refusal::out_of_file("vhd block", at, bitmap + block_size, file));
             }
         }
         Ok(())

@@ -18,15 +18,9 @@ const PHYSICAL_SECTOR: [u8; 16] = guid(0xcda3_48c7, 0x445d, 0x4471, 0x9cc9_e988_
 const PARENT_LOCATOR: [u8; 16] = guid(0xa8d3_5f2d, 0xb30b, 0x454d, 0xabf7_d3d8_4834_ab0c);
 
 const fn guid(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
-    let (a, b, c, d) = (
-        a.to_le_bytes(),
-        b.to_le_bytes(),
-        c.to_le_bytes(),
-        d.to_be_bytes(),
-    );
+    let (a, b, c, d) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes(), d.to_be_bytes());
     [
-        a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6],
-        d[7],
+        a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7],
     ]
 }
 
@@ -52,11 +46,7 @@ fn crc32c(bytes: &[u8], field: usize) -> u32 {
         table
     };
     !bytes.iter().enumerate().fold(u32::MAX, |crc, (i, &b)| {
-        let b = if (field..field + 4).contains(&i) {
-            0
-        } else {
-            b
-        };
+        let b = if (field..field + 4).contains(&i) { 0 } else { b };
         let [low, ..] = (crc ^ u32::from(b)).to_le_bytes();
         (crc >> 8) ^ TABLE.get(usize::from(low)).copied().unwrap_or(0)
     })
@@ -93,13 +83,7 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
     let size = items.required(image, "virtual disk size", items.disk_size, 8)?;
     let size = le64(&size, 0);
     if size > limits::MAX_VIRTUAL_SIZE {
-        return Err(Refusal::too_large(
-            "virtual disk size",
-            size,
-            limits::MAX_VIRTUAL_SIZE,
-            "bytes",
-        )
-        .into());
+        return Err(Refusal::too_large("virtual disk size", size, limits::MAX_VIRTUAL_SIZE, "bytes").into());
     }
     check_bat(image, bat, size, block_size, logical_sector_size)?;
     let details = Details::Vhdx {
@@ -237,10 +221,7 @@ fn metadata(image: &mut Image<'_>, base: u64, len: u64) -> Result<Items, Inspect
     if !table.starts_with(b"metadata") {
         return Err(Refusal::corrupt("The metadata table of the vhdx image is damaged.").into());
     }
-    let count = entry_count(
-        "metadata table of the vhdx image",
-        u32::from(le16(&table, 10)),
-    )?;
+    let count = entry_count("metadata table of the vhdx image", u32::from(le16(&table, 10)))?;
     let mut items = Items {
         base,
         ..Items::default()

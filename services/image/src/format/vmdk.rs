@@ -21,10 +21,7 @@ const ONE_FILE: &str = "Write one self-contained file: qemu-img convert -O qcow2
 
 /// True for a sparse extent, an ESX extent or a descriptor text.
 pub(super) fn is_vmdk(head: &[u8]) -> bool {
-    head.starts_with(SPARSE)
-        || head.starts_with(COWD)
-        || head.starts_with(SE_SPARSE)
-        || is_descriptor(head)
+    head.starts_with(SPARSE) || head.starts_with(COWD) || head.starts_with(SE_SPARSE) || is_descriptor(head)
 }
 
 /// True when the text reads as a vmdk descriptor: comments and blank lines, then a `version=` line. QEMU
@@ -38,8 +35,7 @@ pub(super) fn is_descriptor(head: &[u8]) -> bool {
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        return starts_with_ignore_case(line, b"version=")
-            && line.get(8).is_some_and(u8::is_ascii_digit);
+        return starts_with_ignore_case(line, b"version=") && line.get(8).is_some_and(u8::is_ascii_digit);
     }
     false
 }
@@ -51,11 +47,7 @@ fn starts_with_ignore_case(bytes: &[u8], prefix: &[u8]) -> bool {
 }
 
 pub(super) fn external_extents(what: &str) -> Refusal {
-    Refusal::new(
-        RefusalKind::ExternalData,
-        format!("The vmdk {what}."),
-        ONE_FILE,
-    )
+    Refusal::new(RefusalKind::ExternalData, format!("The vmdk {what}."), ONE_FILE)
 }
 
 struct SparseHeader {
@@ -183,9 +175,7 @@ fn check_descriptor(text: &[u8]) -> Result<bool, Refusal> {
         ));
     }
     if !text.is_ascii() {
-        return Err(Refusal::corrupt(
-            "The descriptor of the vmdk image is not ASCII text.",
-        ));
+        return Err(Refusal::corrupt("The descriptor of the vmdk image is not ASCII text."));
     }
     let text = text.to_ascii_lowercase();
     let mut create_type: Option<Vec<u8>> = None;
@@ -228,9 +218,7 @@ fn check_descriptor(text: &[u8]) -> Result<bool, Refusal> {
         }
         match key {
             b"createtype" if create_type.is_some() => {
-                return Err(Refusal::corrupt(
-                    "The vmdk descriptor gives createType more than once.",
-                ));
+                return Err(Refusal::corrupt("The vmdk descriptor gives createType more than once."));
             }
             b"createtype" => create_type = Some(value.to_vec()),
             b"parentcid" if value != b"ffffffff" => return Err(has_parent(value)),
@@ -266,10 +254,7 @@ fn contains(text: &[u8], what: &[u8]) -> bool {
 fn has_parent(name: &[u8]) -> Refusal {
     Refusal::new(
         RefusalKind::BackingFile,
-        format!(
-            "The vmdk image takes data from a parent ({}).",
-            quoted(name)
-        ),
+        format!("The vmdk image takes data from a parent ({}).", quoted(name)),
         "Consolidate its snapshots first, or: qemu-img convert -O qcow2 IN OUT.",
     )
 }

@@ -54,10 +54,7 @@ pub(crate) async fn run(app: &Images, ctx: &Ctx, body: &Value) -> Result<Stored<
         ))
         .with_field("owner"));
     }
-    for (what, n) in [
-        ("properties", image.properties.len()),
-        ("tags", image.tags.len()),
-    ] {
+    for (what, n) in [("properties", image.properties.len()), ("tags", image.tags.len())] {
         if n > MAX_EXTRAS {
             return Err(limit_exceeded(what, n));
         }
@@ -69,10 +66,7 @@ pub(crate) async fn run(app: &Images, ctx: &Ctx, body: &Value) -> Result<Stored<
             let grant = allow_create(&grant_ctx, AddImage, &target)?;
             store::image_insert(tx, &grant, &image)
                 .await?
-                .ok_or_else(|| {
-                    Error::conflict(format!("Image ID {} already exists!", image.id))
-                        .with_field("id")
-                })
+                .ok_or_else(|| Error::conflict(format!("Image ID {} already exists!", image.id)).with_field("id"))
         })
         .await
 }

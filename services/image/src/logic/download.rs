@@ -35,25 +35,17 @@ pub(crate) async fn run(
     let image = image_fetch(&mut tx, ctx, DownloadImage, id).await?;
     drop(tx);
     if image.status == Status::Deactivated && !ctx.is_admin() {
-        return Err(Error::forbidden(
-            "The requested image has been deactivated. Image data download is forbidden.",
-        )
-        .with_field("status"));
+        return Err(
+            Error::forbidden("The requested image has been deactivated. Image data download is forbidden.")
+                .with_field("status"),
+        );
     }
     if !image.status.has_data() {
         return Ok(None);
     }
     let size = size_of(&image);
     let span = span_of(range, content_range, size)?;
-    let body = open(
-        app,
-        &image,
-        span.unwrap_or(Span {
-            start: 0,
-            len: size,
-        }),
-    )
-    .await?;
+    let body = open(app, &image, span.unwrap_or(Span { start: 0, len: size })).await?;
     Ok(Some(Download {
         body,
         size,
@@ -68,12 +60,10 @@ pub(crate) fn size_of(image: &Image) -> u64 {
 
 /// A stream over part of an image's file.
 pub(crate) async fn open(app: &Images, image: &Image, span: Span) -> Result<Body> {
-    let key = image.file.clone().ok_or_else(|| {
-        Error::internal(format!(
-            "image {} is {} without a file",
-            image.id, image.status
-        ))
-    })?;
+    let key = image
+        .file
+        .clone()
+        .ok_or_else(|| Error::internal(format!("image {} is {} without a file", image.id, image.status)))?;
     let files = app.files.clone();
     let file = blocking(move || {
         let mut file = files.read(&key)?;
@@ -82,7 +72,5 @@ pub(crate) async fn open(app: &Images, image: &Image, span: Span) -> Result<Body
     })
     .await?;
     let reader = tokio::fs::File::from_std(file).take(span.len);
-    Ok(Body::from_stream(ReaderStream::with_capacity(
-        reader, CHUNK,
-    )))
+    Ok(Body::from_stream(ReaderStream::with_capacity(reader, CHUNK)))
 }

@@ -34,12 +34,7 @@ pub(crate) async fn list(app: &Images, ctx: &Ctx, id: &str) -> Result<Vec<Stored
     Ok(members)
 }
 
-pub(crate) async fn show(
-    app: &Images,
-    ctx: &Ctx,
-    id: &str,
-    member: &str,
-) -> Result<Stored<Member>> {
+pub(crate) async fn show(app: &Images, ctx: &Ctx, id: &str, member: &str) -> Result<Stored<Member>> {
     let mut tx = app.db.read().await?;
     let image = shared(&mut tx, ctx, id).await.map_err(|e| match e.kind() {
         // Glance hides here what it refuses elsewhere.
@@ -62,8 +57,7 @@ pub(crate) async fn add(app: &Images, ctx: &Ctx, id: &str, member: &str) -> Resu
             }
             let new = Member::new(&image.id, &member, image.owner.clone());
             tx.insert(&grant, &new).await?.ok_or_else(|| {
-                Error::conflict(format!("Member {member} is duplicated for image {id}"))
-                    .with_field("member")
+                Error::conflict(format!("Member {member} is duplicated for image {id}")).with_field("member")
             })
         })
         .await

@@ -45,9 +45,7 @@ impl Images {
                 }
                 let mut image = stored.value.clone();
                 image.forget_data();
-                image_update(tx, &System::of(stored), &image)
-                    .await
-                    .map(|_| ())
+                image_update(tx, &System::of(stored), &image).await.map(|_| ())
             })
             .await
     }
@@ -96,10 +94,7 @@ impl Images {
             self.remove_file(key).await?;
             self.requeue(&Actor::system("image-upload-lost"), &image.id, key)
                 .await?;
-            tracing::info!(
-                image = image.id,
-                "an upload that had been cut off is undone"
-            );
+            tracing::info!(image = image.id, "an upload that had been cut off is undone");
             mended += 1;
         }
         for file in trash {

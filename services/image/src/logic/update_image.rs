@@ -10,12 +10,7 @@ use haneul_core::{Error, Result};
 use haneul_store::Stored;
 
 /// Applies a patch; nothing is written when it changes nothing.
-pub(crate) async fn patch(
-    app: &Images,
-    ctx: &Ctx,
-    id: &str,
-    changes: Vec<Change>,
-) -> Result<Stored<Image>> {
+pub(crate) async fn patch(app: &Images, ctx: &Ctx, id: &str, changes: Vec<Change>) -> Result<Stored<Image>> {
     let (ctx_, id) = (ctx.clone(), id.to_owned());
     app.db
         .write(&ctx.actor(), async move |tx| {
@@ -45,9 +40,7 @@ pub(crate) async fn tag(app: &Images, ctx: &Ctx, id: &str, tag: &str, add: bool)
             match (add, changed) {
                 (true, false) => return Ok(()),
                 (false, false) => {
-                    return Err(
-                        Error::not_found(format!("Image {id} has no tag {tag}.")).with_field("tag")
-                    );
+                    return Err(Error::not_found(format!("Image {id} has no tag {tag}.")).with_field("tag"));
                 }
                 _ => {}
             }

@@ -34,13 +34,7 @@ type Data = Fuse<BodyDataStream>;
 
 /// Receives the bytes of an image. Runs as a task of its own: when the client goes away, the task sees the
 /// stream end and cleans up, instead of being dropped half-way.
-pub(crate) async fn run(
-    app: Arc<Images>,
-    ctx: Ctx,
-    id: String,
-    body: Body,
-    announced: Option<u64>,
-) -> Result<()> {
+pub(crate) async fn run(app: Arc<Images>, ctx: Ctx, id: String, body: Body, announced: Option<u64>) -> Result<()> {
     tokio::spawn(async move {
         // Fused, for what follows a failed upload looks at it again.
         let mut stream = body.into_data_stream().fuse();
@@ -54,13 +48,7 @@ pub(crate) async fn run(
     .map_err(|e| Error::internal(format!("upload task: {e}")))?
 }
 
-async fn upload(
-    app: &Arc<Images>,
-    ctx: &Ctx,
-    id: &str,
-    stream: &mut Data,
-    announced: Option<u64>,
-) -> Result<()> {
+async fn upload(app: &Arc<Images>, ctx: &Ctx, id: &str, stream: &mut Data, announced: Option<u64>) -> Result<()> {
     // Known as live before the row names it, or a reconciler in between would undo it.
     let live = app.begin_live();
     let image = begin(app, ctx, id, live.key()).await?;
@@ -114,10 +102,7 @@ async fn begin(app: &Images, ctx: &Ctx, id: &str, key: &str) -> Result<Image> {
 fn must_be_accepted(image: &Image) -> Result<DiskFormat> {
     let name = image.disk_format.as_deref().unwrap_or_default();
     let Some(format) = DiskFormat::from_glance_name(name) else {
-        return Err(Error::field(
-            "disk_format",
-            format!("disk_format {name} is not known."),
-        ));
+        return Err(Error::field("disk_format", format!("disk_format {name} is not known.")));
     };
     if format != DiskFormat::Qcow2 && !format.is_plain() {
         return Err(refused(&Refusal::new(
@@ -220,7 +205,7 @@ fn must_be_small(app: &Images, size: u64) -> Result<()> {
 }
 
 /// Makes the bytes the image's. False when the image is gone or no longer waits for this upload.
-async fn commit(app: &Images, ctx: &Ctx, id: &str, key: &str, bytes: Bytes) -> Result<bool> {
+pub(crate) async fn commit(app: &Images, ctx: &Ctx, id: &str, key: &str, bytes: Bytes) -> Result<bool> {
     let (id, key) = (id.to_owned(), key.to_owned());
     app.db
         .write(&ctx.actor(), async move |tx| {

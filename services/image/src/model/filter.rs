@@ -56,10 +56,7 @@ impl ListRequest {
         let mut hidden = false;
         for (name, value) in query {
             if name.contains('\0') || value.contains('\0') {
-                return Err(bad(
-                    "query",
-                    "Query parameters must not contain the character U+0000.",
-                ));
+                return Err(bad("query", "Query parameters must not contain the character U+0000."));
             }
             match name.as_str() {
                 "limit" => request.limit = limit(value)?.min(max_limit),
@@ -72,7 +69,10 @@ impl ListRequest {
                         None
                     } else {
                         Some(MemberStatus::parse(value).ok_or_else(|| {
-                            bad(name, format!("Invalid status: {value}. It must be one of pending, accepted, rejected, all."))
+                            bad(
+                                name,
+                                format!("Invalid status: {value}. It must be one of pending, accepted, rejected, all."),
+                            )
                         })?)
                     }
                 }
@@ -137,10 +137,7 @@ pub(crate) fn scope_for(
         };
     }
     match visibility {
-        None => query.raw(
-            "project_id = {} OR visibility <> 'community'",
-            vec![me.into()],
-        ),
+        None => query.raw("project_id = {} OR visibility <> 'community'", vec![me.into()]),
         Some("all") => query,
         Some(v) => query.eq("visibility", v),
     }
@@ -174,19 +171,15 @@ fn limit(text: &str) -> Result<i64> {
 }
 
 fn sort_key(text: &str) -> Result<&'static str> {
-    SORT_KEYS
-        .iter()
-        .find(|k| **k == text)
-        .copied()
-        .ok_or_else(|| {
-            bad(
-                "sort_key",
-                format!(
-                    "Invalid sort key: {text}. It must be one of the following: {}.",
-                    SORT_KEYS.join(", ")
-                ),
-            )
-        })
+    SORT_KEYS.iter().find(|k| **k == text).copied().ok_or_else(|| {
+        bad(
+            "sort_key",
+            format!(
+                "Invalid sort key: {text}. It must be one of the following: {}.",
+                SORT_KEYS.join(", ")
+            ),
+        )
+    })
 }
 
 fn sort_dir(text: &str) -> Result<Dir> {
@@ -201,11 +194,7 @@ fn sort_dir(text: &str) -> Result<Dir> {
 }
 
 /// Glance's two ways to say an order, closed with the creation time and the id so that it is total.
-fn order(
-    sort: Option<&str>,
-    mut keys: Vec<&'static str>,
-    mut dirs: Vec<Dir>,
-) -> Result<Vec<(&'static str, Dir)>> {
+fn order(sort: Option<&str>, mut keys: Vec<&'static str>, mut dirs: Vec<Dir>) -> Result<Vec<(&'static str, Dir)>> {
     if let Some(sort) = sort {
         if !keys.is_empty() || !dirs.is_empty() {
             return Err(bad("sort", "Old and new sorting syntax cannot be combined"));
@@ -250,9 +239,7 @@ fn filter_bool(name: &str, value: &str) -> Result<bool> {
         "false" => Ok(false),
         _ => Err(bad(
             name,
-            format!(
-                "Invalid value '{value}' for '{name}' filter. Valid values are 'true' or 'false'."
-            ),
+            format!("Invalid value '{value}' for '{name}' filter. Valid values are 'true' or 'false'."),
         )),
     }
 }
@@ -266,10 +253,7 @@ fn filter(query: Query, name: &str, value: &str) -> Result<Query> {
         ),
         "protected" => query.eq("protected", i64::from(filter_bool(name, value)?)),
         "changes-since" if !value.is_empty() => {
-            return Err(bad(
-                name,
-                "The \"changes-since\" filter is no longer available on v2.",
-            ));
+            return Err(bad(name, "The \"changes-since\" filter is no longer available on v2."));
         }
         "changes-since" => query,
         "owner" => query.eq("project_id", value),
@@ -278,10 +262,7 @@ fn filter(query: Query, name: &str, value: &str) -> Result<Query> {
             ("eq", v) => query.eq(name, v),
             ("in", list) => query.is_in(name, split_list(name, list)?),
             (op, _) => {
-                return Err(bad(
-                    name,
-                    format!("Unable to filter by unknown operator '{op}'."),
-                ));
+                return Err(bad(name, format!("Unable to filter by unknown operator '{op}'.")));
             }
         },
         "created_at" | "updated_at" => time_filter(query, name, value)?,
@@ -291,12 +272,9 @@ fn filter(query: Query, name: &str, value: &str) -> Result<Query> {
         },
         _ => match range_of(name).filter(|(column, _)| INTS.contains(column)) {
             Some((column, is_min)) => {
-                let n: i64 = value.parse().map_err(|_| {
-                    bad(
-                        name,
-                        "Unable to filter on a range with a non-numeric value.",
-                    )
-                })?;
+                let n: i64 = value
+                    .parse()
+                    .map_err(|_| bad(name, "Unable to filter on a range with a non-numeric value."))?;
                 // -1 stands for an unknown size, which is in no range.
                 let query = query.ge(column, 0);
                 if is_min {
@@ -398,21 +376,11 @@ mod tests {
         assert_eq!(order("sort_dir=asc"), [("created_at", Asc), ("id", Asc)]);
         assert_eq!(
             order("sort=size:desc,name:asc"),
-            [
-                ("size", Desc),
-                ("name", Asc),
-                ("created_at", Desc),
-                ("id", Desc)
-            ]
+            [("size", Desc), ("name", Asc), ("created_at", Desc), ("id", Desc)]
         );
         assert_eq!(
             order("sort_key=name&sort_key=size&sort_dir=asc"),
-            [
-                ("name", Asc),
-                ("size", Asc),
-                ("created_at", Asc),
-                ("id", Asc)
-            ]
+            [("name", Asc), ("size", Asc), ("created_at", Asc), ("id", Asc)]
         );
         assert_eq!(order("sort=id:asc"), [("id", Asc), ("created_at", Asc)]);
     }
@@ -437,11 +405,7 @@ mod tests {
             ("created_at=about:2026-01-01", "created_at"),
             ("changes-since=1", "changes-since"),
         ] {
-            assert_eq!(
-                parse(query).unwrap_err().field_name(),
-                Some(field),
-                "{query}"
-            );
+            assert_eq!(parse(query).unwrap_err().field_name(), Some(field), "{query}");
         }
     }
 

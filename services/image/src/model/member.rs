@@ -98,15 +98,11 @@ impl Secured for Member {
 
     /// A project that an image is shared with does not learn of the others.
     fn visible(&self, ctx: &Ctx) -> bool {
-        ctx.is_admin()
-            || self.owner.as_deref() == Some(ctx.project_id())
-            || self.member_id == ctx.project_id()
+        ctx.is_admin() || self.owner.as_deref() == Some(ctx.project_id()) || self.member_id == ctx.project_id()
     }
 
     fn not_found(id: &str) -> Error {
         let (image, member) = id.split_once('/').unwrap_or((id, ""));
-        Error::not_found(format!(
-            "{member} not found in the member list of the image {image}."
-        ))
+        Error::not_found(format!("{member} not found in the member list of the image {image}."))
     }
 }

@@ -12,9 +12,7 @@ pub use image::{Image, Status, Visibility};
 pub use member::{Member, MemberStatus};
 pub(crate) use patch::{Change, Draft, Editor, apply, check_name, parse as parse_patch, set};
 pub(crate) use range::{Span, span_of};
-pub(crate) use schema::{
-    IMAGE, check_properties, image_schema, images_schema, member_schema, members_schema,
-};
+pub(crate) use schema::{IMAGE, check_properties, image_schema, images_schema, member_schema, members_schema};
 
 /// Glance's `image_property_quota`, `image_tag_quota` and `image_member_quota` have this default.
 pub(crate) const MAX_EXTRAS: usize = 128;

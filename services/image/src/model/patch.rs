@@ -25,18 +25,9 @@ impl Draft {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
-    Add {
-        path: Path,
-        value: Value,
-        only_new: bool,
-    },
-    Replace {
-        path: Path,
-        value: Value,
-    },
-    Remove {
-        path: Path,
-    },
+    Add { path: Path, value: Value, only_new: bool },
+    Replace { path: Path, value: Value },
+    Remove { path: Path },
 }
 
 impl Change {
@@ -74,15 +65,11 @@ const RESERVED_PREFIX: &str = "os_glance";
 
 /// Refuses names that no client sets. `creating` lets `id` pass, which a create may choose.
 pub(crate) fn check_name(name: &str, creating: bool) -> Result<()> {
-    let read_only =
-        DISALLOWED.contains(&name) || READ_ONLY.contains(&name) || (name == "id" && !creating);
+    let read_only = DISALLOWED.contains(&name) || READ_ONLY.contains(&name) || (name == "id" && !creating);
     if read_only {
         return Err(Error::forbidden(format!("Attribute '{name}' is read-only.")).with_field(name));
     }
-    if RESERVED.contains(&name)
-        || name.starts_with(RESERVED_PREFIX)
-        || (creating && name == "locations")
-    {
+    if RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX) || (creating && name == "locations") {
         return Err(Error::forbidden(format!("Attribute '{name}' is reserved.")).with_field(name));
     }
     Ok(())
@@ -128,14 +115,12 @@ fn one(raw: &Map<String, Value>, draft: Draft) -> Result<Change> {
             if !OPS.contains(&op) {
                 return Err(Error::field(
                     "op",
-                    format!(
-                        "Invalid operation: `{op}`. It must be one of the following: add, remove, replace."
-                    ),
+                    format!("Invalid operation: `{op}`. It must be one of the following: add, remove, replace."),
                 ));
             }
-            let path = raw.get("path").ok_or_else(|| {
-                Error::field("path", "Unable to find 'path' in JSON Schema change")
-            })?;
+            let path = raw
+                .get("path")
+                .ok_or_else(|| Error::field("path", "Unable to find 'path' in JSON Schema change"))?;
             (op, path)
         }
         Draft::V4 => {
@@ -166,10 +151,7 @@ fn one(raw: &Map<String, Value>, draft: Draft) -> Result<Change> {
             value: value()?,
             only_new: draft == Draft::V4,
         },
-        "replace" => Change::Replace {
-            path,
-            value: value()?,
-        },
+        "replace" => Change::Replace { path, value: value()? },
         _ => Change::Remove { path },
     })
 }
@@ -213,10 +195,7 @@ fn root(op: &str, pointer: &Value) -> Result<Path> {
     if parts.len() != depth {
         return Err(Error::field(
             "path",
-            format!(
-                "Invalid JSON pointer for this resource: '/{}'",
-                parts.join("/")
-            ),
+            format!("Invalid JSON pointer for this resource: '/{}'", parts.join("/")),
         ));
     }
     Ok(parts.swap_remove(0))
@@ -226,14 +205,9 @@ fn root(op: &str, pointer: &Value) -> Result<Path> {
 pub(crate) fn apply(image: &mut Image, changes: &[Change], who: Editor) -> Result<()> {
     for change in changes {
         match change {
-            Change::Add {
-                path,
-                value,
-                only_new,
-            } => {
+            Change::Add { path, value, only_new } => {
                 if *only_new && (is_attribute(path) || image.properties.contains_key(path)) {
-                    return Err(Error::conflict(format!("Property {path} already present."))
-                        .with_field(path.as_str()));
+                    return Err(Error::conflict(format!("Property {path} already present.")).with_field(path.as_str()));
                 }
                 set(image, path, value, who)?;
             }
@@ -265,21 +239,14 @@ fn is_attribute(path: &str) -> bool {
 
 fn remove(image: &mut Image, path: &str) -> Result<()> {
     if path == "locations" {
-        return Err(Error::forbidden(
-            "It's not allowed to remove locations if locations are invisible.",
-        )
-        .with_field(path));
-    }
-    if is_attribute(path) {
         return Err(
-            Error::forbidden(format!("Property {path} may not be removed.")).with_field(path),
+            Error::forbidden("It's not allowed to remove locations if locations are invisible.").with_field(path),
         );
     }
-    image
-        .properties
-        .remove(path)
-        .map(|_| ())
-        .ok_or_else(|| absent(path))
+    if is_attribute(path) {
+        return Err(Error::forbidden(format!("Property {path} may not be removed.")).with_field(path));
+    }
+    image.properties.remove(path).map(|_| ()).ok_or_else(|| absent(path))
 }
 
 /// Sets one attribute whose value [`check_properties`] has passed; shared by create and update.
@@ -287,22 +254,18 @@ pub(crate) fn set(image: &mut Image, name: &str, value: &Value, who: Editor) -> 
     let text = || value.as_str().map(str::to_owned);
     match name {
         "locations" => {
-            return Err(
-                Error::forbidden(if value.as_array().is_some_and(Vec::is_empty) {
-                    "Cannot set locations to empty list."
-                } else {
-                    "It's not allowed to add locations if locations are invisible."
-                })
-                .with_field(name),
-            );
+            return Err(Error::forbidden(if value.as_array().is_some_and(Vec::is_empty) {
+                "Cannot set locations to empty list."
+            } else {
+                "It's not allowed to add locations if locations are invisible."
+            })
+            .with_field(name));
         }
         "id" => image.id = text().unwrap_or_default().to_ascii_lowercase(),
         "name" => image.name = text(),
         "owner" => {
             if !who.admin && text() != image.owner {
-                return Err(
-                    Error::forbidden("Owner can't be updated by non admin.").with_field(name)
-                );
+                return Err(Error::forbidden("Owner can't be updated by non admin.").with_field(name));
             }
             image.owner = text();
         }
@@ -313,10 +276,10 @@ pub(crate) fn set(image: &mut Image, name: &str, value: &Value, who: Editor) -> 
         "min_disk" => image.min_disk = value.as_i64().unwrap_or_default(),
         "disk_format" | "container_format" => {
             if image.status != Status::Queued {
-                return Err(Error::forbidden(format!(
-                    "Attribute {name} can be only replaced for a queued image."
-                ))
-                .with_field(name));
+                return Err(
+                    Error::forbidden(format!("Attribute {name} can be only replaced for a queued image."))
+                        .with_field(name),
+                );
             }
             let slot = if name == "disk_format" {
                 &mut image.disk_format
@@ -335,9 +298,7 @@ pub(crate) fn set(image: &mut Image, name: &str, value: &Value, who: Editor) -> 
                 .collect();
         }
         other => {
-            image
-                .properties
-                .insert(other.to_owned(), text().unwrap_or_default());
+            image.properties.insert(other.to_owned(), text().unwrap_or_default());
         }
     }
     Ok(())
@@ -410,12 +371,7 @@ mod tests {
         let rows = [
             (json!({}), Draft::V10, Kind::BadRequest, "array"),
             (json!([1]), Draft::V10, Kind::BadRequest, "objects"),
-            (
-                json!([{"path": "/a"}]),
-                Draft::V10,
-                Kind::BadRequest,
-                "`op`",
-            ),
+            (json!([{"path": "/a"}]), Draft::V10, Kind::BadRequest, "`op`"),
             (
                 json!([{"op": "test", "path": "/a"}]),
                 Draft::V10,
@@ -566,16 +522,10 @@ mod tests {
                 Kind::BadRequest,
                 "exactly one",
             ),
-            (
-                json!([{"value": "x"}]),
-                Draft::V4,
-                Kind::BadRequest,
-                "exactly one",
-            ),
+            (json!([{"value": "x"}]), Draft::V4, Kind::BadRequest, "exactly one"),
         ];
         for (body, draft, kind, word) in rows {
-            let e = run(&mut image(), body.clone(), draft, Editor::default())
-                .expect_err(&body.to_string());
+            let e = run(&mut image(), body.clone(), draft, Editor::default()).expect_err(&body.to_string());
             assert_eq!(e.kind(), kind, "{body}: {e}");
             assert!(e.public().contains(word), "{body}: {e}");
         }
@@ -589,10 +539,7 @@ mod tests {
             {"op": "replace", "path": "/visibility", "value": "public"},
         ]);
         run(&mut a, body, Draft::V10, ADMIN).unwrap();
-        assert_eq!(
-            (a.owner.as_deref(), a.visibility),
-            (Some("q"), Visibility::Public)
-        );
+        assert_eq!((a.owner.as_deref(), a.visibility), (Some("q"), Visibility::Public));
     }
 
     #[test]

@@ -26,17 +26,11 @@ fn unsatisfiable(message: impl Into<String>) -> Error {
 }
 
 /// The span that the headers ask for; `None` asks for everything.
-pub(crate) fn span_of(
-    range: Option<&str>,
-    content_range: Option<&str>,
-    size: u64,
-) -> Result<Option<Span>> {
+pub(crate) fn span_of(range: Option<&str>, content_range: Option<&str>, size: u64) -> Result<Option<Span>> {
     if let Some(text) = range {
         return parse_range(text, size).map(Some);
     }
-    content_range
-        .map(|text| parse_content_range(text, size))
-        .transpose()
+    content_range.map(|text| parse_content_range(text, size)).transpose()
 }
 
 fn beyond(header: &str, size: u64) -> Error {
@@ -90,10 +84,7 @@ fn parse_content_range(text: &str, size: u64) -> Result<Span> {
     let parts = || {
         let (range, _total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
         let (first, last) = range.split_once('-')?;
-        let (first, last) = (
-            first.trim().parse::<u64>().ok()?,
-            last.trim().parse::<u64>().ok()?,
-        );
+        let (first, last) = (first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?);
         (first <= last).then_some((first, last))
     };
     let (first, last) = parts().ok_or_else(|| unsatisfiable("Invalid Content-Range header."))?;

@@ -7,24 +7,14 @@ use haneul_http::{Body, FieldKind as K, f};
 use serde_json::{Map, Value, json};
 
 /// Glance's `container_formats`.
-pub(crate) const CONTAINER_FORMATS: &[&str] = &[
-    "ami",
-    "ari",
-    "aki",
-    "bare",
-    "ovf",
-    "ova",
-    "docker",
-    "compressed",
-];
+pub(crate) const CONTAINER_FORMATS: &[&str] = &["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"];
 /// Glance's `disk_formats`; LUKS and the like are recognised in contents but cannot be declared.
 pub(crate) const DISK_FORMATS: &[&str] = &[
     "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop",
 ];
 
 const TAG: K = K::Str { min: 0, max: 255 };
-const UUID_PATTERN: &str =
-    "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$";
+const UUID_PATTERN: &str = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$";
 
 /// Every field of an image. Unknown names are kept as properties.
 pub(crate) static IMAGE: Body = Body {
@@ -40,13 +30,7 @@ pub(crate) static IMAGE: Body = Body {
         f("disk_format", K::OneOf(DISK_FORMATS)).null(),
         f("min_ram", K::Check(count)),
         f("min_disk", K::Check(count)),
-        f(
-            "tags",
-            K::List {
-                of: &TAG,
-                max: 100_000,
-            },
-        ),
+        f("tags", K::List { of: &TAG, max: 100_000 }),
         // Never taken from a client; refused as read-only where they stand.
         f("status", K::Free),
         f("checksum", K::Free),
@@ -84,9 +68,7 @@ fn boolean(v: &Value) -> Result<(), String> {
 fn count(v: &Value) -> Result<(), String> {
     match v.as_i64() {
         Some(n) if (0..=i64::from(i32::MAX)).contains(&n) => Ok(()),
-        Some(n) if n < 0 => {
-            Err("Cannot be a negative value: it must be from 0 to 2147483647.".into())
-        }
+        Some(n) if n < 0 => Err("Cannot be a negative value: it must be from 0 to 2147483647.".into()),
         _ => Err("It must be an integer from 0 to 2147483647.".into()),
     }
 }

@@ -79,8 +79,7 @@ impl Files {
             e.kind(),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
         ) {
-            let free =
-                rustix::fs::statvfs(&self.dir).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
+            let free = rustix::fs::statvfs(&self.dir).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
             return self.full(written, more, free).with_private(e);
         }
         Error::internal(format!("{}: {e}", self.dir.display()))
@@ -171,8 +170,7 @@ impl Sink {
         let more: u64 = batch.iter().map(|b| b.len() as u64).sum();
         fault_point!(
             "image.upload.write",
-            self.files
-                .failed(self.written, more, &ErrorKind::StorageFull.into())
+            self.files.failed(self.written, more, &ErrorKind::StorageFull.into())
         );
         self.files.must_fit(self.written, more)?;
         for bytes in batch {

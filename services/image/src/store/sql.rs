@@ -46,11 +46,7 @@ pub(crate) async fn image_insert(
 }
 
 /// Stores a new state of an image.
-pub(crate) async fn image_update(
-    tx: &mut Tx,
-    grant: &impl Grant<Image>,
-    image: &Image,
-) -> Result<Stored<Image>> {
+pub(crate) async fn image_update(tx: &mut Tx, grant: &impl Grant<Image>, image: &Image) -> Result<Stored<Image>> {
     let old = grant.stored();
     if old.tags != image.tags || old.properties != image.properties {
         words_clear(tx, &image.id).await?;
@@ -80,11 +76,8 @@ pub(crate) async fn image_delete(tx: &mut Tx, grant: &impl Grant<Image>) -> Resu
 async fn words_clear(tx: &mut Tx, id: &str) -> Result<()> {
     tx.exec("DELETE FROM image_tag WHERE image_id = $1", &[id.into()])
         .await?;
-    tx.exec(
-        "DELETE FROM image_property WHERE image_id = $1",
-        &[id.into()],
-    )
-    .await?;
+    tx.exec("DELETE FROM image_property WHERE image_id = $1", &[id.into()])
+        .await?;
     Ok(())
 }
 
@@ -119,12 +112,8 @@ pub(crate) async fn images_saving(tx: &mut Tx) -> Result<Vec<Stored<Image>>> {
 
 /// The memberships of an image.
 pub(crate) async fn member_list(tx: &mut Tx, image_id: &str) -> Result<Vec<Stored<Member>>> {
-    tx.list(
-        &Query::new()
-            .eq("image_id", image_id)
-            .order("member_id", Dir::Asc),
-    )
-    .await
+    tx.list(&Query::new().eq("image_id", image_id).order("member_id", Dir::Asc))
+        .await
 }
 
 /// One membership, with permission.

@@ -5,14 +5,7 @@ use super::Cloud;
 use serde_json::json;
 
 /// Method, path, content type, body, status, word in the message.
-type Row = (
-    &'static str,
-    String,
-    &'static str,
-    String,
-    u16,
-    &'static str,
-);
+type Row = (&'static str, String, &'static str, String, u16, &'static str);
 
 const JSON: &str = "application/json";
 const PATCH: &str = "application/openstack-images-v2.1-json-patch";
@@ -21,45 +14,15 @@ const BYTES: &str = "application/octet-stream";
 fn rows(id: &str, other: &str) -> Vec<Row> {
     let image = format!("/v2/images/{id}");
     let create = |body: serde_json::Value, status, word| -> Row {
-        (
-            "POST",
-            "/v2/images".into(),
-            JSON,
-            body.to_string(),
-            status,
-            word,
-        )
+        ("POST", "/v2/images".into(), JSON, body.to_string(), status, word)
     };
     let patch = |body: serde_json::Value, status, word| -> Row {
-        (
-            "PATCH",
-            image.clone(),
-            PATCH,
-            body.to_string(),
-            status,
-            word,
-        )
+        ("PATCH", image.clone(), PATCH, body.to_string(), status, word)
     };
-    let get = |path: &str, status, word| -> Row {
-        ("GET", path.to_owned(), JSON, String::new(), status, word)
-    };
+    let get = |path: &str, status, word| -> Row { ("GET", path.to_owned(), JSON, String::new(), status, word) };
     vec![
-        (
-            "POST",
-            "/v2/images".into(),
-            JSON,
-            String::new(),
-            400,
-            "Body expected",
-        ),
-        (
-            "POST",
-            "/v2/images".into(),
-            JSON,
-            "{".into(),
-            400,
-            "Malformed JSON",
-        ),
+        ("POST", "/v2/images".into(), JSON, String::new(), 400, "Body expected"),
+        ("POST", "/v2/images".into(), JSON, "{".into(), 400, "Malformed JSON"),
         (
             "POST",
             "/v2/images".into(),
@@ -68,14 +31,7 @@ fn rows(id: &str, other: &str) -> Vec<Row> {
             400,
             "Unexpected body type",
         ),
-        (
-            "POST",
-            "/v2/images".into(),
-            JSON,
-            "[]".into(),
-            400,
-            "object",
-        ),
+        ("POST", "/v2/images".into(), JSON, "[]".into(), 400, "object"),
         (
             "POST",
             "/v2/images".into(),
@@ -88,11 +44,7 @@ fn rows(id: &str, other: &str) -> Vec<Row> {
         create(json!({"name": 5}), 400, "image.name"),
         create(json!({"visibility": "secret"}), 400, "image.visibility"),
         create(json!({"disk_format": "wrong"}), 400, "image.disk_format"),
-        create(
-            json!({"container_format": "wrong"}),
-            400,
-            "image.container_format",
-        ),
+        create(json!({"container_format": "wrong"}), 400, "image.container_format"),
         create(json!({"min_disk": -1}), 400, "image.min_disk"),
         create(json!({"min_ram": 1_u64 << 40}), 400, "image.min_ram"),
         create(json!({"min_ram": 1.5}), 400, "image.min_ram"),
@@ -105,11 +57,7 @@ fn rows(id: &str, other: &str) -> Vec<Row> {
         create(json!({"name": "a\u{0}b"}), 400, "U+0000"),
         create(json!({"status": "active"}), 403, "read-only"),
         create(json!({"size": 5}), 403, "read-only"),
-        create(
-            json!({"direct_url": "file:///etc/passwd"}),
-            403,
-            "read-only",
-        ),
+        create(json!({"direct_url": "file:///etc/passwd"}), 403, "read-only"),
         create(
             json!({"locations": [{"url": "file:///etc/passwd", "metadata": {}}]}),
             403,
@@ -125,14 +73,7 @@ fn rows(id: &str, other: &str) -> Vec<Row> {
             413,
             "Maximum: 128",
         ),
-        (
-            "PATCH",
-            image.clone(),
-            JSON,
-            "[]".into(),
-            415,
-            "Content-Type",
-        ),
+        ("PATCH", image.clone(), JSON, "[]".into(), 415, "Content-Type"),
         ("PATCH", image.clone(), PATCH, "{}".into(), 400, "array"),
         patch(json!([{"op": "copy", "path": "/a"}]), 400, "`copy`"),
         patch(
@@ -175,46 +116,11 @@ fn rows(id: &str, other: &str) -> Vec<Row> {
         get("/v2/images/%2e%2e%2f%2e%2e%2fetc%2fpasswd/file", 404, ""),
         get(&format!("/v2/images/{other}"), 404, other_word()),
         get("/v2/nothing", 404, ""),
-        (
-            "DELETE",
-            "/v2/images".into(),
-            JSON,
-            String::new(),
-            405,
-            "DELETE",
-        ),
-        (
-            "PUT",
-            format!("{image}/file"),
-            JSON,
-            "x".into(),
-            415,
-            "octet-stream",
-        ),
-        (
-            "PUT",
-            format!("/v2/images/{other}/file"),
-            BYTES,
-            "x".into(),
-            404,
-            "",
-        ),
-        (
-            "PUT",
-            format!("{image}/stage"),
-            BYTES,
-            "x".into(),
-            404,
-            "glance-direct",
-        ),
-        (
-            "POST",
-            format!("{image}/import"),
-            JSON,
-            "{}".into(),
-            400,
-            "method",
-        ),
+        ("DELETE", "/v2/images".into(), JSON, String::new(), 405, "DELETE"),
+        ("PUT", format!("{image}/file"), JSON, "x".into(), 415, "octet-stream"),
+        ("PUT", format!("/v2/images/{other}/file"), BYTES, "x".into(), 404, ""),
+        ("PUT", format!("{image}/stage"), BYTES, "x".into(), 404, "glance-direct"),
+        ("POST", format!("{image}/import"), JSON, "{}".into(), 400, "method"),
         (
             "POST",
             format!("{image}/import"),
@@ -271,14 +177,7 @@ fn rows(id: &str, other: &str) -> Vec<Row> {
             404,
             "x not found",
         ),
-        (
-            "DELETE",
-            format!("{image}/tags/none"),
-            JSON,
-            String::new(),
-            404,
-            "none",
-        ),
+        ("DELETE", format!("{image}/tags/none"), JSON, String::new(), 404, "none"),
         (
             "POST",
             format!("{image}/actions/deactivate"),
@@ -305,17 +204,13 @@ fn other_word() -> &'static str {
 #[tokio::test]
 pub(super) async fn refused_and_nothing_changed() {
     let cloud = Cloud::open().await;
-    let id = cloud
-        .image("alice", json!({"name": "kept", "a": "b"}))
-        .await;
+    let id = cloud.image("alice", json!({"name": "kept", "a": "b"})).await;
     let other = cloud.image("bob", json!({"visibility": "private"})).await;
     let before = (cloud.counts().await, cloud.show("alice", &id).await);
     for (method, path, content_type, body, status, word) in rows(&id, &other) {
         for accept in ["*/*", "application/json"] {
             let headers = [("content-type", content_type), ("accept", accept)];
-            let answer = cloud
-                .call("alice", method, &path, &headers, body.clone())
-                .await;
+            let answer = cloud.call("alice", method, &path, &headers, body.clone()).await;
             let shown: String = body.chars().take(80).collect();
             assert_eq!(
                 answer.status.as_u16(),
@@ -326,32 +221,20 @@ pub(super) async fn refused_and_nothing_changed() {
             let text = answer.text();
             assert!(text.contains(word), "{method} {path} {shown}: {text}");
             if accept == "*/*" {
-                assert!(
-                    answer.header("content-type").starts_with("text/html"),
-                    "{text}"
-                );
+                assert!(answer.header("content-type").starts_with("text/html"), "{text}");
                 assert!(text.contains(&format!("<title>{status} ")), "{text}");
             } else {
                 let json = answer.json();
                 assert!(
-                    json["code"]
-                        .as_str()
-                        .unwrap()
-                        .starts_with(&status.to_string()),
+                    json["code"].as_str().unwrap().starts_with(&status.to_string()),
                     "{text}"
                 );
-                assert!(
-                    json["title"].is_string() && json["message"].is_string(),
-                    "{text}"
-                );
+                assert!(json["title"].is_string() && json["message"].is_string(), "{text}");
             }
             assert!(answer.header("x-openstack-request-id").starts_with("req-"));
         }
     }
-    assert_eq!(
-        (cloud.counts().await, cloud.show("alice", &id).await),
-        before
-    );
+    assert_eq!((cloud.counts().await, cloud.show("alice", &id).await), before);
     assert!(cloud.app.file_names().unwrap().is_empty());
 }
 
@@ -391,10 +274,7 @@ async fn another_projects_image_is_not_there() {
     let id = cloud.image("alice", json!({"visibility": "private"})).await;
     let before = cloud.counts().await;
     for route in cloud.app.routes().infos() {
-        if !route.path.contains("{image_id}")
-            || route.path.ends_with("/import")
-            || route.path.ends_with("/stage")
-        {
+        if !route.path.contains("{image_id}") || route.path.ends_with("/import") || route.path.ends_with("/stage") {
             continue;
         }
         let path = route
@@ -410,9 +290,7 @@ async fn another_projects_image_is_not_there() {
             _ => (JSON, r#"{"status": "accepted"}"#),
         };
         let headers = [("content-type", kind)];
-        let answer = cloud
-            .call("bob", route.method.as_str(), &path, &headers, body)
-            .await;
+        let answer = cloud.call("bob", route.method.as_str(), &path, &headers, body).await;
         assert_eq!(
             answer.status.as_u16(),
             404,

@@ -17,9 +17,7 @@ fn python() -> Option<String> {
         .chain(ours.map(|p| p.display().to_string()))
         .chain(["python3".to_owned()])
         .find(|program| {
-            let try_it = Command::new(program)
-                .args(["-c", "import openstack"])
-                .output();
+            let try_it = Command::new(program).args(["-c", "import openstack"]).output();
             try_it.is_ok_and(|o| o.status.success())
         });
     if found.is_none() {

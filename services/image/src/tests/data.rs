@@ -19,16 +19,10 @@ pub(super) async fn what_goes_in_comes_out() {
     cloud.get("alice", &file).await.is(204);
     // Larger than a batch, in odd pieces.
     let data: Vec<u8> = (0..3_500_001_u32).map(|i| (i % 251) as u8).collect();
-    let pieces: Vec<Result<Bytes, std::io::Error>> = data
-        .chunks(70_001)
-        .map(|c| Ok(Bytes::copy_from_slice(c)))
-        .collect();
+    let pieces: Vec<Result<Bytes, std::io::Error>> =
+        data.chunks(70_001).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
     cloud
-        .upload(
-            "alice",
-            &id,
-            Body::from_stream(futures_util::stream::iter(pieces)),
-        )
+        .upload("alice", &id, Body::from_stream(futures_util::stream::iter(pieces)))
         .await
         .is(204);
     let image = cloud.show("alice", &id).await;
@@ -44,25 +38,13 @@ pub(super) async fn what_goes_in_comes_out() {
     assert_eq!(all.bytes, data);
     assert_eq!(all.header("content-type"), "application/octet-stream");
     assert_eq!(all.header("content-length"), data.len().to_string());
-    assert_eq!(
-        all.header("content-md5"),
-        image["checksum"].as_str().unwrap()
-    );
+    assert_eq!(all.header("content-md5"), image["checksum"].as_str().unwrap());
     let part = cloud
-        .call(
-            "alice",
-            "GET",
-            &file,
-            &[("range", "bytes=1000000-2500000")],
-            "",
-        )
+        .call("alice", "GET", &file, &[("range", "bytes=1000000-2500000")], "")
         .await
         .is(206);
     assert_eq!(part.bytes, data[1_000_000..=2_500_000]);
-    assert_eq!(
-        part.header("content-range"),
-        "bytes 1000000-2500000/3500001"
-    );
+    assert_eq!(part.header("content-range"), "bytes 1000000-2500000/3500001");
     let tail = cloud
         .call("alice", "GET", &file, &[("range", "bytes=-5")], "")
         .await
@@ -85,10 +67,7 @@ pub(super) async fn what_goes_in_comes_out() {
     let (size, body) = cloud.app.bytes(&id).await.unwrap();
     let streamed = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     assert_eq!((size, &streamed[..]), (3_500_001, &data[..]));
-    cloud
-        .delete("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(204);
+    cloud.delete("alice", &format!("/v2/images/{id}")).await.is(204);
     assert!(cloud.app.file_names().unwrap().is_empty());
     assert!(cloud.app.bytes(&id).await.is_err());
 }
@@ -101,19 +80,13 @@ async fn deactivated_bytes_are_the_administrators() {
     let action = |a: &str| format!("/v2/images/{id}/actions/{a}");
     let file = format!("/v2/images/{id}/file");
     for _ in 0..2 {
-        cloud
-            .post("alice", &action("deactivate"), &json!({}))
-            .await
-            .is(204);
+        cloud.post("alice", &action("deactivate"), &json!({})).await.is(204);
     }
     assert_eq!(cloud.show("alice", &id).await["status"], "deactivated");
     cloud.get("alice", &file).await.is(403);
     cloud.get("admin", &file).await.is(200);
     for _ in 0..2 {
-        cloud
-            .post("alice", &action("reactivate"), &json!({}))
-            .await
-            .is(204);
+        cloud.post("alice", &action("reactivate"), &json!({})).await.is(204);
     }
     cloud.get("alice", &file).await.is(200);
 }
@@ -128,10 +101,9 @@ pub(super) async fn formats_are_checked_and_pinned() {
         (&image["virtual_size"], &image["size"]),
         (&json!(4 << 20), &json!(6 * 65536))
     );
-    let qcow =
-        |bend: fn(crate::format::tests::build::Bytes) -> crate::format::tests::build::Bytes| {
-            bend(crate::format::tests::build::qcow2()).0
-        };
+    let qcow = |bend: fn(crate::format::tests::build::Bytes) -> crate::format::tests::build::Bytes| {
+        bend(crate::format::tests::build::qcow2()).0
+    };
     let rows: Vec<(&str, Vec<u8>, &str)> = vec![
         ("raw", qcow2(), "contents are qcow2"),
         ("ami", qcow2(), "contents are qcow2"),
@@ -149,11 +121,7 @@ pub(super) async fn formats_are_checked_and_pinned() {
             b"LUKS\xba\xbe\0\x01 and so on and so forth and more".to_vec(),
             "luks",
         ),
-        (
-            "raw",
-            b"# Disk DescriptorFile\nversion=1\n".to_vec(),
-            "vmdk",
-        ),
+        ("raw", b"# Disk DescriptorFile\nversion=1\n".to_vec(), "vmdk"),
         ("vmdk", vec![0; 10], "follow in a later release"),
         ("vhdx", vec![0; 10], "follow in a later release"),
         ("vdi", vec![0; 10], "follow in a later release"),
@@ -163,32 +131,19 @@ pub(super) async fn formats_are_checked_and_pinned() {
     for (format, data, word) in rows {
         let id = cloud.image("alice", json!({"disk_format": format})).await;
         let refused = cloud.upload("alice", &id, data).await.is(415);
-        assert!(
-            refused.text().contains(word),
-            "{format}: {}",
-            refused.text()
-        );
+        assert!(refused.text().contains(word), "{format}: {}", refused.text());
         let image = cloud.show("alice", &id).await;
         assert_eq!(image["status"], "queued", "{format}");
         assert_eq!(image["size"], Value::Null);
     }
-    assert_eq!(
-        cloud.app.file_names().unwrap().len(),
-        1,
-        "only the good one"
-    );
+    assert_eq!(cloud.app.file_names().unwrap().len(), 1, "only the good one");
     // Once there are bytes, what they are does not change.
     let change = json!([{"op": "replace", "path": "/disk_format", "value": "raw"}]);
     cloud.patch("alice", &good, &change).await.is(403);
-    let ova = cloud
-        .image("alice", json!({"container_format": "ova"}))
-        .await;
+    let ova = cloud.image("alice", json!({"container_format": "ova"})).await;
     cloud.upload("alice", &ova, "x").await.is(415);
     let bare = cloud.post("alice", "/v2/images", &json!({})).await.json();
-    cloud
-        .upload("alice", bare["id"].as_str().unwrap(), "x")
-        .await
-        .is(400);
+    cloud.upload("alice", bare["id"].as_str().unwrap(), "x").await.is(400);
 }
 
 /// A body that sends some bytes and then fails, or never goes on.
@@ -216,19 +171,13 @@ async fn a_cut_off_upload_leaves_nothing_behind() {
         ("x-openstack-image-size", "100"),
     ];
     let file = format!("/v2/images/{id}/file");
-    cloud
-        .call("alice", "PUT", &file, &headers, "short")
-        .await
-        .is(400);
+    cloud.call("alice", "PUT", &file, &headers, "short").await.is(400);
     assert!(cloud.app.file_names().unwrap().is_empty());
     let headers = [
         ("content-type", "application/octet-stream"),
         ("x-openstack-image-size", "many"),
     ];
-    cloud
-        .call("alice", "PUT", &file, &headers, "short")
-        .await
-        .is(400);
+    cloud.call("alice", "PUT", &file, &headers, "short").await.is(400);
     cloud.upload("alice", &id, "whole").await.is(204);
 }
 
@@ -238,8 +187,7 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
     let (send, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
-    let stream =
-        futures_util::stream::unfold(body, |mut b| async { b.recv().await.map(|x| (x, b)) });
+    let stream = futures_util::stream::unfold(body, |mut b| async { b.recv().await.map(|x| (x, b)) });
     let request = cloud.upload("alice", &id, Body::from_stream(stream));
     let feeding = async {
         send.send(Ok(Bytes::from(vec![1; 2 << 20]))).await.unwrap();
@@ -268,8 +216,7 @@ pub(super) async fn an_image_deleted_while_it_comes_in_is_gone() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
     let (send, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
-    let stream =
-        futures_util::stream::unfold(body, |mut b| async { b.recv().await.map(|x| (x, b)) });
+    let stream = futures_util::stream::unfold(body, |mut b| async { b.recv().await.map(|x| (x, b)) });
     let upload = cloud.upload("alice", &id, Body::from_stream(stream));
     let meanwhile = async {
         send.send(Ok(Bytes::from_static(b"first"))).await.unwrap();
@@ -277,10 +224,7 @@ pub(super) async fn an_image_deleted_while_it_comes_in_is_gone() {
         // While it comes in, a second upload is refused and a reconciler keeps away.
         cloud.upload("alice", &id, "other").await.is(409);
         assert_eq!(cloud.app.reconcile().await.unwrap(), 0);
-        cloud
-            .delete("alice", &format!("/v2/images/{id}"))
-            .await
-            .is(204);
+        cloud.delete("alice", &format!("/v2/images/{id}")).await.is(204);
         drop(send);
     };
     let (answer, ()) = tokio::join!(upload, meanwhile);
@@ -308,13 +252,7 @@ async fn a_full_disk_is_an_answer_with_numbers() {
         ("x-openstack-image-size", "77"),
     ];
     let refused = cloud
-        .call(
-            "alice",
-            "PUT",
-            &format!("/v2/images/{id}/file"),
-            &headers,
-            broken(1),
-        )
+        .call("alice", "PUT", &format!("/v2/images/{id}/file"), &headers, broken(1))
         .await
         .is(413);
     assert!(
@@ -338,14 +276,11 @@ async fn a_write_that_fails_is_undone() {
     std::fs::write(&file, "image.upload.write=fail:1").unwrap();
     haneul_core::fault::enable(file);
     let id = cloud.image("alice", json!({})).await;
-    let pieces: Vec<Result<Bytes, std::io::Error>> =
-        (0..4).map(|_| Ok(Bytes::from(vec![1; 1 << 20]))).collect();
+    let pieces: Vec<Result<Bytes, std::io::Error>> = (0..4).map(|_| Ok(Bytes::from(vec![1; 1 << 20]))).collect();
     let body = Body::from_stream(futures_util::stream::iter(pieces));
     let refused = cloud.upload("alice", &id, body).await.is(413);
     assert!(
-        refused
-            .text()
-            .contains("1048576 more bytes are needed after 1048576"),
+        refused.text().contains("1048576 more bytes are needed after 1048576"),
         "{}",
         refused.text()
     );
@@ -375,6 +310,31 @@ async fn a_clean_up_that_fails_is_repeated() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("stuck in saving");
+}
+
+/// A late loser: its image was put back to `queued` meanwhile, or another upload has begun.
+#[tokio::test]
+async fn bytes_belong_only_to_the_upload_that_the_row_names() {
+    let cloud = Cloud::open().await;
+    let id = cloud.image("alice", json!({})).await;
+    let late = |size| crate::store::Bytes {
+        size,
+        md5: "m".into(),
+        sha512: "s".into(),
+        inspection: crate::format::inspect(&mut std::io::Cursor::new(b"x"), None).unwrap(),
+    };
+    let ctx = cloud.ctx("alice").await;
+    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1))
+        .await
+        .unwrap();
+    assert!(!kept);
+    assert_eq!(cloud.show("alice", &id).await["status"], "queued");
+    cloud.upload("alice", &id, "winner").await.is(204);
+    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1))
+        .await
+        .unwrap();
+    assert!(!kept);
+    assert_eq!(cloud.show("alice", &id).await["size"], 6);
 }
 
 #[tokio::test]
@@ -418,10 +378,7 @@ pub(super) async fn a_start_after_a_crash_undoes_what_was_half_done() {
         assert_eq!(cloud.show("alice", &id).await["status"], "queued");
         assert_eq!(cloud.app.file_names().unwrap().len(), 1);
         cloud.upload("alice", &id, "again").await.is(204);
-        cloud
-            .delete("alice", &format!("/v2/images/{id}"))
-            .await
-            .is(204);
+        cloud.delete("alice", &format!("/v2/images/{id}")).await.is(204);
     }
     // A delete whose file was still there.
     let key = haneul_core::id::hex();
@@ -439,10 +396,7 @@ pub(super) async fn a_start_after_a_crash_undoes_what_was_half_done() {
     cloud.restart();
     assert_eq!(cloud.app.reconcile().await.unwrap(), 1);
     let names = cloud.app.file_names().unwrap();
-    assert!(
-        !names.contains(&key) && names.contains(&"ffff".to_owned()),
-        "{names:?}"
-    );
+    assert!(!names.contains(&key) && names.contains(&"ffff".to_owned()), "{names:?}");
     assert_eq!(cloud.app.reconcile().await.unwrap(), 0);
     assert_eq!(
         cloud
@@ -479,31 +433,13 @@ async fn servers_start_from_what_their_owner_may_use() {
     );
     assert_eq!(image.properties["hw_disk_bus"], "scsi");
     assert_eq!(image.sha512.len(), 128);
-    assert_eq!(
-        find("bob", &id).await.unwrap_err().kind(),
-        haneul_core::Kind::NotFound
-    );
+    assert_eq!(find("bob", &id).await.unwrap_err().kind(), haneul_core::Kind::NotFound);
     let kernel = cloud
-        .image(
-            "alice",
-            json!({"disk_format": "aki", "container_format": "aki"}),
-        )
+        .image("alice", json!({"disk_format": "aki", "container_format": "aki"}))
         .await;
     cloud.upload("alice", &kernel, "vmlinuz").await.is(204);
-    assert!(
-        find("alice", &kernel)
-            .await
-            .unwrap_err()
-            .public()
-            .contains("aki")
-    );
+    assert!(find("alice", &kernel).await.unwrap_err().public().contains("aki"));
     let empty = cloud.image("alice", json!({})).await;
     cloud.upload("alice", &empty, "").await.is(204);
-    assert!(
-        find("alice", &empty)
-            .await
-            .unwrap_err()
-            .public()
-            .contains("0 bytes")
-    );
+    assert!(find("alice", &empty).await.unwrap_err().public().contains("0 bytes"));
 }

@@ -65,10 +65,7 @@ impl Answer {
         self
     }
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or("")
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
     }
 }
 
@@ -130,9 +127,7 @@ impl Cloud {
         bend(&mut config);
         std::fs::create_dir_all(config.control_dir()).unwrap();
         let url = database_url(&dir);
-        let db = Db::open(&OpenOptions { url, readers: 2 }, MIGRATIONS)
-            .await
-            .unwrap();
+        let db = Db::open(&OpenOptions { url, readers: 2 }, MIGRATIONS).await.unwrap();
         let (app, router) = Self::serve(&db, &config);
         Self {
             app,
@@ -210,41 +205,24 @@ impl Cloud {
 
     pub async fn post(&self, token: &str, path: &str, body: &Value) -> Answer {
         let headers = [("content-type", "application/json")];
-        self.call(token, "POST", path, &headers, body.to_string())
-            .await
+        self.call(token, "POST", path, &headers, body.to_string()).await
     }
 
     pub async fn put(&self, token: &str, path: &str, body: &Value) -> Answer {
         let headers = [("content-type", "application/json")];
-        self.call(token, "PUT", path, &headers, body.to_string())
-            .await
+        self.call(token, "PUT", path, &headers, body.to_string()).await
     }
 
     pub async fn patch(&self, token: &str, id: &str, body: &Value) -> Answer {
-        let headers = [(
-            "content-type",
-            "application/openstack-images-v2.1-json-patch",
-        )];
-        self.call(
-            token,
-            "PATCH",
-            &format!("/v2/images/{id}"),
-            &headers,
-            body.to_string(),
-        )
-        .await
+        let headers = [("content-type", "application/openstack-images-v2.1-json-patch")];
+        self.call(token, "PATCH", &format!("/v2/images/{id}"), &headers, body.to_string())
+            .await
     }
 
     pub async fn upload(&self, token: &str, id: &str, data: impl Into<Body>) -> Answer {
         let headers = [("content-type", "application/octet-stream")];
-        self.call(
-            token,
-            "PUT",
-            &format!("/v2/images/{id}/file"),
-            &headers,
-            data,
-        )
-        .await
+        self.call(token, "PUT", &format!("/v2/images/{id}/file"), &headers, data)
+            .await
     }
 
     /// A new image with these fields beside its formats; gives its id.
@@ -258,19 +236,14 @@ impl Cloud {
     }
 
     pub async fn show(&self, token: &str, id: &str) -> Value {
-        self.get(token, &format!("/v2/images/{id}"))
-            .await
-            .is(200)
-            .json()
+        self.get(token, &format!("/v2/images/{id}")).await.is(200).json()
     }
 
     /// Ids of a list.
     pub async fn list(&self, token: &str, query: &str) -> Vec<String> {
         let answer = self.get(token, &format!("/v2/images{query}")).await.is(200);
         let ids = answer.json()["images"].as_array().unwrap().clone();
-        ids.iter()
-            .map(|i| i["id"].as_str().unwrap().to_owned())
-            .collect()
+        ids.iter().map(|i| i["id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Rows of each table: what a refused request must leave as it was.

@@ -56,18 +56,9 @@ pub(super) async fn an_image_from_birth_to_death() {
     assert_eq!(changed["name"], "other");
     assert_eq!(changed["os_distro"], "debian");
     assert!(changed.get("architecture").is_none());
-    cloud
-        .delete("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(204);
-    cloud
-        .get("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(404);
-    cloud
-        .delete("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(404);
+    cloud.delete("alice", &format!("/v2/images/{id}")).await.is(204);
+    cloud.get("alice", &format!("/v2/images/{id}")).await.is(404);
+    cloud.delete("alice", &format!("/v2/images/{id}")).await.is(404);
     for (table, n) in cloud.counts().await {
         assert_eq!(n, if table == "change_log" { 3 } else { 0 }, "{table}");
     }
@@ -83,19 +74,10 @@ async fn an_id_may_be_chosen_once() {
         .is(201)
         .json();
     assert_eq!(made["id"], id.to_lowercase());
-    cloud
-        .get("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(200);
-    cloud
-        .post("alice", "/v2/images", &json!({"id": id}))
-        .await
-        .is(409);
+    cloud.get("alice", &format!("/v2/images/{id}")).await.is(200);
+    cloud.post("alice", "/v2/images", &json!({"id": id})).await.is(409);
     // Not even for somebody who cannot see it; that much Glance tells, too.
-    cloud
-        .post("bob", "/v2/images", &json!({"id": id}))
-        .await
-        .is(409);
+    cloud.post("bob", "/v2/images", &json!({"id": id})).await.is(409);
 }
 
 #[tokio::test]
@@ -103,11 +85,7 @@ pub(super) async fn who_sees_and_who_changes() {
     let cloud = Cloud::open().await;
     let mut ids = Vec::new();
     for visibility in ["private", "shared", "community"] {
-        ids.push(
-            cloud
-                .image("alice", json!({"visibility": visibility}))
-                .await,
-        );
+        ids.push(cloud.image("alice", json!({"visibility": visibility})).await);
     }
     ids.push(cloud.image("admin", json!({"visibility": "public"})).await);
     let [private, shared, community, public] = ids.try_into().unwrap();
@@ -120,9 +98,7 @@ pub(super) async fn who_sees_and_who_changes() {
         let hidden_answer = cloud.get("bob", &path(hidden)).await.is(404);
         // Byte-identical but for the id.
         assert_eq!(
-            never
-                .text()
-                .replace("11111111-2222-3333-4444-555555555555", "ID"),
+            never.text().replace("11111111-2222-3333-4444-555555555555", "ID"),
             hidden_answer.text().replace(hidden.as_str(), "ID"),
         );
         cloud.patch("bob", hidden, &json!([])).await.is(404);
@@ -170,29 +146,16 @@ pub(super) async fn who_sees_and_who_changes() {
         .await
         .is(201)
         .json();
-    cloud
-        .get("bob", &path(for_bob["id"].as_str().unwrap()))
-        .await
-        .is(200);
-    cloud
-        .call("nobody", "GET", &path(&public), &[], "")
-        .await
-        .is(401);
+    cloud.get("bob", &path(for_bob["id"].as_str().unwrap())).await.is(200);
+    cloud.call("nobody", "GET", &path(&public), &[], "").await.is(401);
 }
 
 #[tokio::test]
 async fn a_protected_image_stays() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({"protected": true})).await;
-    let refused = cloud
-        .delete("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(403);
-    assert!(
-        refused.text().contains("is protected"),
-        "{}",
-        refused.text()
-    );
+    let refused = cloud.delete("alice", &format!("/v2/images/{id}")).await.is(403);
+    assert!(refused.text().contains("is protected"), "{}", refused.text());
     cloud
         .patch(
             "alice",
@@ -201,10 +164,7 @@ async fn a_protected_image_stays() {
         )
         .await
         .is(200);
-    cloud
-        .delete("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(204);
+    cloud.delete("alice", &format!("/v2/images/{id}")).await.is(204);
 }
 
 #[tokio::test]
@@ -214,24 +174,12 @@ pub(super) async fn tags_one_by_one() {
     let tag = |t: &str| format!("/v2/images/{id}/tags/{t}");
     cloud.put("alice", &tag("one"), &json!({})).await.is(204);
     cloud.put("alice", &tag("one"), &json!({})).await.is(204);
-    cloud
-        .put("alice", &tag("t%C3%BCr%2Fund"), &json!({}))
-        .await
-        .is(204);
-    assert_eq!(
-        cloud.show("alice", &id).await["tags"],
-        json!(["one", "tür/und"])
-    );
-    assert_eq!(
-        cloud.list("alice", "?tag=one&tag=t%C3%BCr/und").await,
-        [id.as_str()]
-    );
+    cloud.put("alice", &tag("t%C3%BCr%2Fund"), &json!({})).await.is(204);
+    assert_eq!(cloud.show("alice", &id).await["tags"], json!(["one", "tür/und"]));
+    assert_eq!(cloud.list("alice", "?tag=one&tag=t%C3%BCr/und").await, [id.as_str()]);
     cloud.delete("alice", &tag("one")).await.is(204);
     cloud.delete("alice", &tag("one")).await.is(404);
-    cloud
-        .put("alice", &tag(&"x".repeat(256)), &json!({}))
-        .await
-        .is(400);
+    cloud.put("alice", &tag(&"x".repeat(256)), &json!({})).await.is(400);
     cloud.put("bob", &tag("x"), &json!({})).await.is(404);
     assert!(cloud.list("alice", "?tag=one").await.is_empty());
 }
@@ -240,26 +188,14 @@ pub(super) async fn tags_one_by_one() {
 async fn a_patch_in_the_old_spelling() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
-    let headers = [(
-        "content-type",
-        "application/openstack-images-v2.0-json-patch",
-    )];
+    let headers = [("content-type", "application/openstack-images-v2.0-json-patch")];
     let body = json!([{"replace": "/name", "value": "n"}, {"add": "/k", "value": "v"}]).to_string();
     let changed = cloud
-        .call(
-            "alice",
-            "PATCH",
-            &format!("/v2/images/{id}"),
-            &headers,
-            body,
-        )
+        .call("alice", "PATCH", &format!("/v2/images/{id}"), &headers, body)
         .await
         .is(200)
         .json();
-    assert_eq!(
-        (&changed["name"], &changed["k"]),
-        (&json!("n"), &json!("v"))
-    );
+    assert_eq!((&changed["name"], &changed["k"]), (&json!("n"), &json!("v")));
     let plain = [("content-type", "application/json")];
     let refused = cloud
         .call("alice", "PATCH", &format!("/v2/images/{id}"), &plain, "[]")
@@ -273,11 +209,7 @@ pub(super) async fn an_owner_change_moves_the_memberships() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({})).await;
     cloud
-        .post(
-            "alice",
-            &format!("/v2/images/{id}/members"),
-            &json!({"member": "ccc"}),
-        )
+        .post("alice", &format!("/v2/images/{id}/members"), &json!({"member": "ccc"}))
         .await
         .is(200);
     cloud
@@ -288,10 +220,7 @@ pub(super) async fn an_owner_change_moves_the_memberships() {
         )
         .await
         .is(200);
-    cloud
-        .get("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(404);
+    cloud.get("alice", &format!("/v2/images/{id}")).await.is(404);
     let members = cloud
         .get("bob", &format!("/v2/images/{id}/members"))
         .await
@@ -305,29 +234,17 @@ pub(super) async fn every_change_is_in_the_log_and_nothing_else() {
     let cloud = Cloud::open().await;
     let id = cloud.image("alice", json!({"name": "n"})).await;
     cloud
-        .patch(
-            "alice",
-            &id,
-            &json!([{"op": "replace", "path": "/name", "value": "n"}]),
-        )
+        .patch("alice", &id, &json!([{"op": "replace", "path": "/name", "value": "n"}]))
         .await
         .is(200);
     cloud.patch("alice", &id, &json!([])).await.is(200);
     cloud.upload("alice", &id, "data").await.is(204);
-    cloud
-        .delete("alice", &format!("/v2/images/{id}"))
-        .await
-        .is(204);
+    cloud.delete("alice", &format!("/v2/images/{id}")).await.is(204);
     let mut tx = cloud.db.read().await.unwrap();
     let log = haneul_store::changes_since(&mut tx, 0, 100).await.unwrap();
     let seen: Vec<(String, String)> = log
         .iter()
-        .map(|c| {
-            (
-                c.operation.clone(),
-                c.state["status"].as_str().unwrap_or("").to_owned(),
-            )
-        })
+        .map(|c| (c.operation.clone(), c.state["status"].as_str().unwrap_or("").to_owned()))
         .collect();
     let wanted = [
         ("create", "queued"),
@@ -355,22 +272,14 @@ async fn documents() {
     }
     cloud.call("", "GET", "/versions", &[], "").await.is(200);
     for name in ["image", "images", "member", "members"] {
-        let schema = cloud
-            .get("amy", &format!("/v2/schemas/{name}"))
-            .await
-            .is(200)
-            .json();
+        let schema = cloud.get("amy", &format!("/v2/schemas/{name}")).await.is(200).json();
         assert_eq!(schema["name"], name);
     }
     let info = cloud.get("amy", "/v2/info/import").await.is(200).json();
     assert_eq!(info["import-methods"]["value"], json!([]));
     cloud.get("amy", "/v2/info/stores").await.is(404);
     let id = cloud.image("alice", json!({})).await;
-    let tasks = cloud
-        .get("amy", &format!("/v2/images/{id}/tasks"))
-        .await
-        .is(200)
-        .json();
+    let tasks = cloud.get("amy", &format!("/v2/images/{id}/tasks")).await.is(200).json();
     assert_eq!(tasks, json!({"tasks": []}));
 }
 
@@ -383,11 +292,7 @@ async fn the_fullest_body_is_consumed() {
         "os_hidden": true, "owner": "adm", "container_format": "ami", "disk_format": "aki", "min_ram": 1,
         "min_disk": 2, "tags": ["t"], "anything": "else",
     });
-    let made = cloud
-        .post("admin", "/v2/images", &full)
-        .await
-        .is(201)
-        .json();
+    let made = cloud.post("admin", "/v2/images", &full).await.is(201).json();
     for (key, value) in full.as_object().unwrap() {
         assert_eq!(&made[key], value, "{key}");
     }

@@ -14,11 +14,7 @@ pub(super) async fn pages_meet_without_gap_or_overlap() {
         } else {
             json!(format!("n{}", i % 3))
         };
-        all.push(
-            cloud
-                .image("alice", json!({"name": name, "min_ram": i}))
-                .await,
-        );
+        all.push(cloud.image("alice", json!({"name": name, "min_ram": i})).await);
     }
     all.sort();
     for sort in [
@@ -34,12 +30,7 @@ pub(super) async fn pages_meet_without_gap_or_overlap() {
             while let Some(path) = next {
                 let page = cloud.get("alice", &path).await.is(200).json();
                 assert_eq!(page["schema"], "/v2/schemas/images");
-                assert!(
-                    page["first"]
-                        .as_str()
-                        .unwrap()
-                        .starts_with("/v2/images?limit=")
-                );
+                assert!(page["first"].as_str().unwrap().starts_with("/v2/images?limit="));
                 for image in page["images"].as_array().unwrap() {
                     seen.push(image["id"].as_str().unwrap().to_owned());
                 }
@@ -62,12 +53,7 @@ async fn a_page_has_25_by_default() {
     let page = cloud.get("alice", "/v2/images").await.is(200).json();
     assert_eq!(page["images"].as_array().unwrap().len(), 25);
     assert_eq!(page["first"], "/v2/images");
-    assert!(
-        page["next"]
-            .as_str()
-            .unwrap()
-            .starts_with("/v2/images?marker=")
-    );
+    assert!(page["next"].as_str().unwrap().starts_with("/v2/images?marker="));
 }
 
 #[tokio::test]
@@ -86,10 +72,7 @@ pub(super) async fn filters() {
         )
         .await;
     let c = cloud
-        .image(
-            "alice",
-            json!({"os_hidden": true, "visibility": "community"}),
-        )
+        .image("alice", json!({"os_hidden": true, "visibility": "community"}))
         .await;
     cloud.upload("alice", &a, vec![1_u8; 1000]).await.is(204);
     let sum = cloud.show("alice", &a).await;
@@ -132,10 +115,7 @@ pub(super) async fn filters() {
         ("os=bsd".into(), vec![]),
         ("created_at=gt:2020-01-01T00:00:00Z".into(), both()),
         ("created_at=lt:2020-01-01T00:00:00Z".into(), vec![]),
-        (
-            format!("created_at={}", sum["created_at"].as_str().unwrap()),
-            both(),
-        ),
+        (format!("created_at={}", sum["created_at"].as_str().unwrap()), both()),
         (
             format!("created_at=neq:{}", sum["created_at"].as_str().unwrap()),
             vec![],
@@ -166,9 +146,7 @@ pub(super) async fn filters() {
 pub(super) async fn everybody_lists_what_is_theirs() {
     let cloud = Cloud::open().await;
     let private = cloud.image("alice", json!({"visibility": "private"})).await;
-    let community = cloud
-        .image("alice", json!({"visibility": "community"}))
-        .await;
+    let community = cloud.image("alice", json!({"visibility": "community"})).await;
     let public = cloud.image("admin", json!({"visibility": "public"})).await;
     let has = |list: Vec<String>, id: &String| list.contains(id);
     assert!(has(cloud.list("alice", "").await, &private));
@@ -177,25 +155,14 @@ pub(super) async fn everybody_lists_what_is_theirs() {
     assert!(!has(cloud.list("bob", "").await, &private));
     assert!(!has(cloud.list("bob", "").await, &community));
     assert!(has(cloud.list("bob", "").await, &public));
-    assert_eq!(
-        cloud.list("bob", "?visibility=community").await,
-        [community.as_str()]
-    );
+    assert_eq!(cloud.list("bob", "?visibility=community").await, [community.as_str()]);
     assert_eq!(cloud.list("bob", "?visibility=all").await.len(), 2);
-    assert!(
-        cloud
-            .list("bob", "?owner=aaa&visibility=private")
-            .await
-            .is_empty()
-    );
+    assert!(cloud.list("bob", "?owner=aaa&visibility=private").await.is_empty());
     assert!(has(cloud.list("admin", "").await, &private));
     assert!(!has(cloud.list("admin", "").await, &community));
     assert_eq!(cloud.list("admin", "?visibility=all").await.len(), 3);
     // A marker that the caller may not see is none.
-    cloud
-        .get("bob", &format!("/v2/images?marker={private}"))
-        .await
-        .is(400);
+    cloud.get("bob", &format!("/v2/images?marker={private}")).await.is(400);
 }
 
 /// A filter's value reaches the database as a value only.

@@ -43,11 +43,7 @@ fn every_format_is_refused_under_every_other_name() {
                 continue;
             }
             let refusal = look(&bytes.0, Some(declared)).expect_err("a lie about the format");
-            assert_eq!(
-                refusal.kind,
-                RefusalKind::FormatMismatch,
-                "{format} as {declared}"
-            );
+            assert_eq!(refusal.kind, RefusalKind::FormatMismatch, "{format} as {declared}");
             assert!(refusal.problem.contains(declared.name()));
         }
     }
@@ -88,10 +84,7 @@ fn a_partition_table_changes_no_format() {
 
 #[test]
 fn a_hybrid_iso_is_an_iso_and_a_disk_but_nothing_else() {
-    let hybrid = iso()
-        .put(450, &[0x17])
-        .le32(458, 100)
-        .put(510, &[0x55, 0xaa]);
+    let hybrid = iso().put(450, &[0x17]).le32(458, 100).put(510, &[0x55, 0xaa]);
     let as_iso = look(&hybrid.0, Some(DiskFormat::Iso)).expect("an iso");
     assert!(matches!(as_iso.details, Details::Iso { hybrid: true, .. }));
     let as_raw = look(&hybrid.0, Some(DiskFormat::Raw)).expect("a disk");

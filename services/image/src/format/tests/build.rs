@@ -213,10 +213,7 @@ pub fn vhdx(bend: impl Fn(&mut Bytes)) -> Bytes {
             .le32(at + 20, *len)
             .le32(at + 24, 4);
     }
-    b = b
-        .le32(item, 32 << 20)
-        .le64(item + 16, 4 << 20)
-        .le32(item + 32, 512);
+    b = b.le32(item, 32 << 20).le64(item + 16, 4 << 20).le32(item + 32, 512);
     bend(&mut b);
     crc32c(&mut b.0[65536..65536 + 4096], 4);
     crc32c(&mut b.0[196_608..196_608 + 65536], 4);

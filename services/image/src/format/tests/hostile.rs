@@ -9,10 +9,7 @@ const PASSWD: &[u8] = b"/etc/passwd";
 
 /// A header extension behind a version 3 header.
 fn with_extension(image: Bytes, kind: u32, data: &[u8]) -> Bytes {
-    image
-        .be32(112, kind)
-        .be32(116, data.len() as u32)
-        .put(120, data)
+    image.be32(112, kind).be32(116, data.len() as u32).put(120, data)
 }
 
 #[test]
@@ -29,9 +26,7 @@ fn qcow2() {
     let rows: Vec<(&str, Bytes, K, &str)> = vec![
         (
             "backing file",
-            q().be64(8, 512)
-                .be32(16, PASSWD.len() as u32)
-                .put(512, PASSWD),
+            q().be64(8, 512).be32(16, PASSWD.len() as u32).put(512, PASSWD),
             K::BackingFile,
             "/etc/passwd",
         ),
@@ -53,42 +48,17 @@ fn qcow2() {
             K::BackingFile,
             "'?[2J'",
         ),
-        (
-            "data file",
-            q().be64(72, 4),
-            K::ExternalData,
-            "external data file",
-        ),
-        (
-            "raw data file",
-            q().be64(88, 2),
-            K::ExternalData,
-            "external data file",
-        ),
+        ("data file", q().be64(72, 4), K::ExternalData, "external data file"),
+        ("raw data file", q().be64(88, 2), K::ExternalData, "external data file"),
         (
             "data file name without its bit",
             with_extension(q(), 0x4441_5441, PASSWD),
             K::ExternalData,
             "external data file",
         ),
-        (
-            "unknown bit",
-            q().be64(72, 1 << 5),
-            K::UnknownFeature,
-            "bit 5",
-        ),
-        (
-            "unknown high bit",
-            q().be64(72, 1 << 63),
-            K::UnknownFeature,
-            "bit 63",
-        ),
-        (
-            "corrupt bit",
-            q().be64(72, 2),
-            K::Corrupt,
-            "marked as corrupt",
-        ),
+        ("unknown bit", q().be64(72, 1 << 5), K::UnknownFeature, "bit 5"),
+        ("unknown high bit", q().be64(72, 1 << 63), K::UnknownFeature, "bit 63"),
+        ("corrupt bit", q().be64(72, 2), K::Corrupt, "marked as corrupt"),
         ("encrypted", q().be32(32, 2), K::Encrypted, "crypt_method 2"),
         (
             "encryption header without encryption",
@@ -96,42 +66,12 @@ fn qcow2() {
             K::Corrupt,
             "encryption header",
         ),
-        (
-            "version 4",
-            q().be32(4, 4),
-            K::SubformatRefused,
-            "version 4",
-        ),
-        (
-            "version 0",
-            q().be32(4, 0),
-            K::SubformatRefused,
-            "version 0",
-        ),
-        (
-            "no clusters",
-            q().be32(20, 0),
-            K::TooLarge,
-            "cluster_bits 0",
-        ),
-        (
-            "shift overflow",
-            q().be32(20, u32::MAX),
-            K::TooLarge,
-            "cluster_bits",
-        ),
-        (
-            "clusters of 4 MiB",
-            q().be32(20, 22),
-            K::TooLarge,
-            "cluster_bits 22",
-        ),
-        (
-            "huge disk",
-            q().be64(24, u64::MAX),
-            K::TooLarge,
-            "virtual disk size",
-        ),
+        ("version 4", q().be32(4, 4), K::SubformatRefused, "version 4"),
+        ("version 0", q().be32(4, 0), K::SubformatRefused, "version 0"),
+        ("no clusters", q().be32(20, 0), K::TooLarge, "cluster_bits 0"),
+        ("shift overflow", q().be32(20, u32::MAX), K::TooLarge, "cluster_bits"),
+        ("clusters of 4 MiB", q().be32(20, 22), K::TooLarge, "cluster_bits 22"),
+        ("huge disk", q().be64(24, u64::MAX), K::TooLarge, "virtual disk size"),
         ("huge L1", q().be32(36, u32::MAX), K::TooLarge, "L1 table"),
         (
             "L1 of the largest size, not there",
@@ -139,37 +79,17 @@ fn qcow2() {
             K::OutOfFile,
             "L1 table",
         ),
-        (
-            "L1 too small",
-            q().be64(24, 1 << 40),
-            K::Corrupt,
-            "needs 2048",
-        ),
-        (
-            "L1 unaligned",
-            q().be64(40, 3 * c + 8),
-            K::Corrupt,
-            "L1 table",
-        ),
+        ("L1 too small", q().be64(24, 1 << 40), K::Corrupt, "needs 2048"),
+        ("L1 unaligned", q().be64(40, 3 * c + 8), K::Corrupt, "L1 table"),
         ("L1 on the header", q().be64(40, 0), K::Corrupt, "L1 table"),
-        (
-            "L1 far away",
-            q().be64(40, 1 << 62),
-            K::OutOfFile,
-            "L1 table",
-        ),
+        ("L1 far away", q().be64(40, 1 << 62), K::OutOfFile, "L1 table"),
         (
             "L1 at the end of numbers",
             q().be64(40, u64::MAX - c + 1),
             K::OutOfFile,
             "L1 table",
         ),
-        (
-            "L2 outside",
-            q().be64(3 * CLUSTER, 600 * c),
-            K::OutOfFile,
-            "L2 table",
-        ),
+        ("L2 outside", q().be64(3 * CLUSTER, 600 * c), K::OutOfFile, "L2 table"),
         (
             "L2 unaligned",
             q().be64(3 * CLUSTER, 4 * c + 512),
@@ -188,44 +108,24 @@ fn qcow2() {
             K::OutOfFile,
             "compressed cluster",
         ),
-        (
-            "huge refcount table",
-            q().be32(56, 129),
-            K::TooLarge,
-            "refcount table",
-        ),
+        ("huge refcount table", q().be32(56, 129), K::TooLarge, "refcount table"),
         (
             "most of all refcounts",
             q().be32(56, u32::MAX),
             K::TooLarge,
             "refcount table",
         ),
-        (
-            "no refcount table",
-            q().be32(56, 0),
-            K::Corrupt,
-            "no refcount table",
-        ),
+        ("no refcount table", q().be32(56, 0), K::Corrupt, "no refcount table"),
         (
             "refcount table outside",
             q().be64(48, 99 * c),
             K::OutOfFile,
             "refcount table",
         ),
-        (
-            "wide refcounts",
-            q().be32(96, 7),
-            K::Corrupt,
-            "refcount_order 7",
-        ),
+        ("wide refcounts", q().be32(96, 7), K::Corrupt, "refcount_order 7"),
         ("short header", q().be32(100, 96), K::Corrupt, "own length"),
         ("odd header", q().be32(100, 109), K::Corrupt, "own length"),
-        (
-            "endless header",
-            q().be32(100, u32::MAX),
-            K::Corrupt,
-            "own length",
-        ),
+        ("endless header", q().be32(100, u32::MAX), K::Corrupt, "own length"),
         (
             "compression without its bit",
             q().put(104, &[1]),
@@ -341,9 +241,7 @@ fn one_l2_table_named_a_million_times_is_read_once() {
     let entries = 4 << 20;
     let c = CLUSTER as u64;
     let l1_clusters = entries * 8 / CLUSTER;
-    let mut image = super::build::qcow2()
-        .be32(36, entries as u32)
-        .be64(40, 6 * c);
+    let mut image = super::build::qcow2().be32(36, entries as u32).be64(40, 6 * c);
     image.0.resize((6 + l1_clusters) * CLUSTER, 0);
     for i in 0..entries {
         let at = 6 * CLUSTER + i * 8;
@@ -356,10 +254,7 @@ fn one_l2_table_named_a_million_times_is_read_once() {
 
 #[test]
 fn declared_raw_but_something_that_qemu_would_follow() {
-    let backing = super::build::qcow2()
-        .be64(8, 512)
-        .be32(16, 11)
-        .put(512, PASSWD);
+    let backing = super::build::qcow2().be64(8, 512).be32(16, 11).put(512, PASSWD);
     let rows: Vec<(&str, Bytes, K, &str)> = vec![
         (
             "qcow2 (CVE-2024-32498)",
@@ -391,12 +286,7 @@ fn declared_raw_but_something_that_qemu_would_follow() {
             K::FormatMismatch,
             "contents are vmdk",
         ),
-        (
-            "vmdk",
-            vmdk(VMDK_TEXT),
-            K::FormatMismatch,
-            "contents are vmdk",
-        ),
+        ("vmdk", vmdk(VMDK_TEXT), K::FormatMismatch, "contents are vmdk"),
         (
             "vmdk of ESX",
             Bytes::zeros(4096).put(0, b"COWD"),
@@ -404,39 +294,19 @@ fn declared_raw_but_something_that_qemu_would_follow() {
             "contents are vmdk",
         ),
         ("vdi", vdi(), K::FormatMismatch, "contents are vdi"),
-        (
-            "vhd",
-            vhd_dynamic(|_, _| {}),
-            K::FormatMismatch,
-            "contents are vhd",
-        ),
-        (
-            "fixed vhd",
-            vhd_fixed(),
-            K::FormatMismatch,
-            "contents are vhd",
-        ),
+        ("vhd", vhd_dynamic(|_, _| {}), K::FormatMismatch, "contents are vhd"),
+        ("fixed vhd", vhd_fixed(), K::FormatMismatch, "contents are vhd"),
         ("vhdx", vhdx(|_| {}), K::FormatMismatch, "contents are vhdx"),
         ("iso", iso(), K::FormatMismatch, "contents are iso"),
         ("qed", Bytes(b"QED\0rest".to_vec()), K::FormatRefused, "qed"),
-        (
-            "luks",
-            Bytes(b"LUKS\xba\xbe\0\x02".to_vec()),
-            K::FormatRefused,
-            "luks",
-        ),
+        ("luks", Bytes(b"LUKS\xba\xbe\0\x02".to_vec()), K::FormatRefused, "luks"),
         (
             "parallels",
             Bytes(b"WithoutFreeSpace".to_vec()),
             K::FormatRefused,
             "ploop",
         ),
-        (
-            "ploop",
-            Bytes(b"WithouFreSpacExt".to_vec()),
-            K::FormatRefused,
-            "ploop",
-        ),
+        ("ploop", Bytes(b"WithouFreSpacExt".to_vec()), K::FormatRefused, "ploop"),
         (
             "bochs",
             Bytes(b"Bochs Virtual HD Image".to_vec()),

@@ -27,12 +27,7 @@ fn vmdk_s() {
             K::SubformatRefused,
             "fulldevice",
         ),
-        (
-            "no type",
-            text("createType", "made"),
-            K::Corrupt,
-            "no createType",
-        ),
+        ("no type", text("createType", "made"), K::Corrupt, "no createType"),
         (
             "two types",
             text("CID=2f", "createType=\"monolithicFlat\"\nCID=2f"),
@@ -96,10 +91,7 @@ fn vmdk_s() {
         ),
         (
             "parent by name",
-            text(
-                "CID=2f7a1b00\n",
-                "CID=2f7a1b00\nparentFileNameHint=\"/etc/passwd\"\n",
-            ),
+            text("CID=2f7a1b00\n", "CID=2f7a1b00\nparentFileNameHint=\"/etc/passwd\"\n"),
             K::BackingFile,
             "/etc/passwd",
         ),
@@ -115,12 +107,7 @@ fn vmdk_s() {
             K::Corrupt,
             "hides bytes",
         ),
-        (
-            "not text",
-            text("ddb.", "\u{e9}\u{e9}."),
-            K::Corrupt,
-            "not ASCII",
-        ),
+        ("not text", text("ddb.", "\u{e9}\u{e9}."), K::Corrupt, "not ASCII"),
         (
             "no capacity",
             vmdk(VMDK_TEXT).le64(12, 0),
@@ -163,18 +150,8 @@ fn vmdk_s() {
             K::SubformatRefused,
             "version 9",
         ),
-        (
-            "no grain",
-            vmdk(VMDK_TEXT).le64(20, 0),
-            K::TooLarge,
-            "grain",
-        ),
-        (
-            "huge grain",
-            vmdk(VMDK_TEXT).le64(20, 1 << 40),
-            K::TooLarge,
-            "grain",
-        ),
+        ("no grain", vmdk(VMDK_TEXT).le64(20, 0), K::TooLarge, "grain"),
+        ("huge grain", vmdk(VMDK_TEXT).le64(20, 1 << 40), K::TooLarge, "grain"),
         (
             "no grain tables",
             vmdk(VMDK_TEXT).le32(44, 0),
@@ -256,81 +233,26 @@ fn vmdk_s() {
 #[test]
 fn vdi_s() {
     let rows: Vec<(&str, Bytes, K, &str)> = vec![
-        (
-            "differencing",
-            vdi().le32(0x4c, 4),
-            K::BackingFile,
-            "differencing",
-        ),
+        ("differencing", vdi().le32(0x4c, 4), K::BackingFile, "differencing"),
         ("undo", vdi().le32(0x4c, 3), K::BackingFile, "undo"),
         ("parent", vdi().put(0x1b8, &[1]), K::BackingFile, "parent"),
         ("link", vdi().put(0x1a8, &[1]), K::BackingFile, "parent"),
-        (
-            "old version",
-            vdi().le32(0x44, 1),
-            K::SubformatRefused,
-            "version 0.1",
-        ),
-        (
-            "huge map",
-            vdi().le32(0x180, u32::MAX),
-            K::TooLarge,
-            "block map",
-        ),
-        (
-            "map outside",
-            vdi().le32(0x180, 1 << 20),
-            K::OutOfFile,
-            "block map",
-        ),
+        ("old version", vdi().le32(0x44, 1), K::SubformatRefused, "version 0.1"),
+        ("huge map", vdi().le32(0x180, u32::MAX), K::TooLarge, "block map"),
+        ("map outside", vdi().le32(0x180, 1 << 20), K::OutOfFile, "block map"),
         (
             "map far away",
             vdi().le32(0x154, 0x4000_0000),
             K::OutOfFile,
             "block map",
         ),
-        (
-            "block outside",
-            vdi().le32(512, 3),
-            K::OutOfFile,
-            "vdi block",
-        ),
-        (
-            "block beyond the map",
-            vdi().le32(512, 4),
-            K::OutOfFile,
-            "vdi block",
-        ),
-        (
-            "disk beyond the map",
-            vdi().le64(0x170, 1 << 40),
-            K::Corrupt,
-            "too few",
-        ),
-        (
-            "no block size",
-            vdi().le32(0x178, 0),
-            K::Corrupt,
-            "block size of 0",
-        ),
-        (
-            "odd block size",
-            vdi().le32(0x178, 1_000_000),
-            K::Corrupt,
-            "block size",
-        ),
-        (
-            "odd sectors",
-            vdi().le32(0x168, 4096),
-            K::Corrupt,
-            "sectors",
-        ),
-        (
-            "cut off",
-            Bytes(vdi().0[..300].to_vec()),
-            K::OutOfFile,
-            "vdi header",
-        ),
+        ("block outside", vdi().le32(512, 3), K::OutOfFile, "vdi block"),
+        ("block beyond the map", vdi().le32(512, 4), K::OutOfFile, "vdi block"),
+        ("disk beyond the map", vdi().le64(0x170, 1 << 40), K::Corrupt, "too few"),
+        ("no block size", vdi().le32(0x178, 0), K::Corrupt, "block size of 0"),
+        ("odd block size", vdi().le32(0x178, 1_000_000), K::Corrupt, "block size"),
+        ("odd sectors", vdi().le32(0x168, 4096), K::Corrupt, "sectors"),
+        ("cut off", Bytes(vdi().0[..300].to_vec()), K::OutOfFile, "vdi header"),
     ];
     for (name, image, kind, says) in rows {
         refused(name, &image, DiskFormat::Vdi, kind, says);
@@ -347,12 +269,7 @@ fn vhd_s() {
             K::BackingFile,
             "differencing",
         ),
-        (
-            "parent's id",
-            vhd_dynamic(|_, h| h[40] = 1),
-            K::BackingFile,
-            "parent",
-        ),
+        ("parent's id", vhd_dynamic(|_, h| h[40] = 1), K::BackingFile, "parent"),
         (
             "parent's name",
             vhd_dynamic(|_, h| h[65] = b'c'),
@@ -457,9 +374,7 @@ fn vhd_s() {
 
 #[test]
 fn vhdx_s() {
-    let set = |at: usize, bytes: &'static [u8]| {
-        vhdx(move |b| b.0[at..at + bytes.len()].copy_from_slice(bytes))
-    };
+    let set = |at: usize, bytes: &'static [u8]| vhdx(move |b| b.0[at..at + bytes.len()].copy_from_slice(bytes));
     let meta = 2 * MIB;
     let item = meta + 65536;
     let parent = vhdx(|b| {
@@ -480,32 +395,12 @@ fn vhdx_s() {
         b.0[196_716] = 1;
     });
     let rows: Vec<(&str, Bytes, K, &str)> = vec![
-        (
-            "has parent",
-            set(item + 4, &[2]),
-            K::BackingFile,
-            "differencing",
-        ),
+        ("has parent", set(item + 4, &[2]), K::BackingFile, "differencing"),
         ("parent locator", parent, K::BackingFile, "parent"),
-        (
-            "unknown item",
-            unknown_item,
-            K::UnknownFeature,
-            "metadata item",
-        ),
-        (
-            "unknown region",
-            unknown_region,
-            K::UnknownFeature,
-            "region",
-        ),
+        ("unknown item", unknown_item, K::UnknownFeature, "metadata item"),
+        ("unknown region", unknown_region, K::UnknownFeature, "region"),
         ("log", set(65536 + 48, &[9]), K::Corrupt, "log"),
-        (
-            "version 2",
-            set(65536 + 66, &[2]),
-            K::SubformatRefused,
-            "version 2",
-        ),
+        ("version 2", set(65536 + 66, &[2]), K::SubformatRefused, "version 2"),
         (
             "headers",
             vhdx(|_| {}).put(65536 + 20, &[1]),
@@ -524,18 +419,8 @@ fn vhdx_s() {
             K::TooLarge,
             "region table",
         ),
-        (
-            "region outside",
-            set(196_640 + 4, &[1]),
-            K::OutOfFile,
-            "vhdx region",
-        ),
-        (
-            "region on the headers",
-            set(196_640, &[0; 8]),
-            K::Corrupt,
-            "whole MiB",
-        ),
+        ("region outside", set(196_640 + 4, &[1]), K::OutOfFile, "vhdx region"),
+        ("region on the headers", set(196_640, &[0; 8]), K::Corrupt, "whole MiB"),
         (
             "same region twice",
             {
@@ -565,12 +450,7 @@ fn vhdx_s() {
             K::OutOfFile,
             "metadata item",
         ),
-        (
-            "no size",
-            set(meta + 10, &[1]),
-            K::Corrupt,
-            "logical sector size",
-        ),
+        ("no size", set(meta + 10, &[1]), K::Corrupt, "logical sector size"),
         ("block size 0", set(item, &[0; 4]), K::Corrupt, "block size"),
         ("odd sectors", set(item + 32, &[1]), K::Corrupt, "sectors"),
         (
@@ -579,12 +459,7 @@ fn vhdx_s() {
             K::TooLarge,
             "virtual disk size",
         ),
-        (
-            "too small a table",
-            set(196_648, &[4, 0, 0, 0]),
-            K::Corrupt,
-            "too few",
-        ),
+        ("too small a table", set(196_648, &[4, 0, 0, 0]), K::Corrupt, "too few"),
         (
             "block outside",
             set(3 * MIB, &[6, 0, 0, 0, 0, 1, 0, 0]),
@@ -607,12 +482,7 @@ fn vhdx_s() {
 fn iso_s() {
     let d = 16 * 2048;
     let rows: Vec<(&str, Bytes, K, &str)> = vec![
-        (
-            "one byte order lies",
-            iso().be32(d + 84, 7),
-            K::Corrupt,
-            "two copies",
-        ),
+        ("one byte order lies", iso().be32(d + 84, 7), K::Corrupt, "two copies"),
         (
             "volume larger than the file",
             iso().le32(d + 80, 1 << 30).be32(d + 84, 1 << 30),
@@ -625,12 +495,7 @@ fn iso_s() {
             K::Corrupt,
             "block size",
         ),
-        (
-            "no primary descriptor",
-            iso().put(d, &[2]),
-            K::Corrupt,
-            "primary",
-        ),
+        ("no primary descriptor", iso().put(d, &[2]), K::Corrupt, "primary"),
         (
             "cut off",
             Bytes(iso().0[..d + 1000].to_vec()),

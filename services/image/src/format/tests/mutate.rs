@@ -40,10 +40,7 @@ const HOT: &[(usize, usize)] = &[
 
 fn all_ways(bytes: &[u8]) {
     detect(&mut Cursor::new(bytes)).expect("a cursor reads");
-    for declared in [None]
-        .into_iter()
-        .chain(DiskFormat::GLANCE.into_iter().map(Some))
-    {
+    for declared in [None].into_iter().chain(DiskFormat::GLANCE.into_iter().map(Some)) {
         let _ = inspect(&mut Cursor::new(bytes), declared);
     }
     let mut probe = Probe::new(None);

@@ -30,12 +30,7 @@ fn a_wrong_format_is_refused_from_its_first_bytes() {
         (F::Raw, vhdx(|_| {}), K::FormatMismatch, 32),
         (F::Raw, vdi(), K::FormatMismatch, 512),
         (F::Raw, iso(), K::FormatMismatch, 34816),
-        (
-            F::Raw,
-            Bytes::zeros(4096).put(0, b"QED\0"),
-            K::FormatRefused,
-            32,
-        ),
+        (F::Raw, Bytes::zeros(4096).put(0, b"QED\0"), K::FormatRefused, 32),
         (
             F::Luks,
             Bytes::zeros(4096).put(0, b"LUKS\xba\xbe"),
@@ -43,18 +38,8 @@ fn a_wrong_format_is_refused_from_its_first_bytes() {
             32,
         ),
         (F::Qcow2, vmdk(VMDK_TEXT), K::FormatMismatch, 32),
-        (
-            F::Vmdk,
-            Bytes(VMDK_TEXT.as_bytes().to_vec()),
-            K::ExternalData,
-            32,
-        ),
-        (
-            F::Qcow2,
-            qcow2().be64(8, 4096).be32(16, 8),
-            K::BackingFile,
-            512,
-        ),
+        (F::Vmdk, Bytes(VMDK_TEXT.as_bytes().to_vec()), K::ExternalData, 32),
+        (F::Qcow2, qcow2().be64(8, 4096).be32(16, 8), K::BackingFile, 512),
         (F::Qcow2, qcow2().be64(72, 4), K::ExternalData, 512),
         (F::Qcow2, qcow2().be32(36, u32::MAX), K::TooLarge, 512),
     ];

@@ -5,9 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::format::{
-    Details, DiskFormat as F, InspectError, Inspection, RefusalKind as K, inspect,
-};
+use crate::format::{Details, DiskFormat as F, InspectError, Inspection, RefusalKind as K, inspect};
 
 struct Lab {
     dir: PathBuf,
@@ -35,10 +33,7 @@ impl Lab {
             .output()
             .expect("qemu-img runs");
         if !out.status.success() {
-            eprintln!(
-                "qemu-img {args:?}: {}",
-                String::from_utf8_lossy(&out.stderr)
-            );
+            eprintln!("qemu-img {args:?}: {}", String::from_utf8_lossy(&out.stderr));
         }
         out.status.success()
     }
@@ -75,12 +70,7 @@ fn what_it_writes_is_accepted() {
         ("a.qcow2", "qcow2", F::Qcow2, &[]),
         ("b.qcow2", "qcow2", F::Qcow2, &["-o", "compat=0.10"]),
         ("c.qcow2", "qcow2", F::Qcow2, &["-c"]),
-        (
-            "d.qcow2",
-            "qcow2",
-            F::Qcow2,
-            &["-c", "-o", "compression_type=zstd"],
-        ),
+        ("d.qcow2", "qcow2", F::Qcow2, &["-c", "-o", "compression_type=zstd"]),
         (
             "e.qcow2",
             "qcow2",
@@ -95,39 +85,14 @@ fn what_it_writes_is_accepted() {
             F::Qcow2,
             &["-o", "lazy_refcounts=on,refcount_bits=1"],
         ),
-        (
-            "i.qcow2",
-            "qcow2",
-            F::Qcow2,
-            &["-o", "preallocation=metadata"],
-        ),
+        ("i.qcow2", "qcow2", F::Qcow2, &["-o", "preallocation=metadata"]),
         ("j.qcow2", "qcow2", F::Qcow2, &["-o", "preallocation=full"]),
-        (
-            "a.vmdk",
-            "vmdk",
-            F::Vmdk,
-            &["-o", "subformat=monolithicSparse"],
-        ),
-        (
-            "b.vmdk",
-            "vmdk",
-            F::Vmdk,
-            &["-o", "subformat=streamOptimized"],
-        ),
+        ("a.vmdk", "vmdk", F::Vmdk, &["-o", "subformat=monolithicSparse"]),
+        ("b.vmdk", "vmdk", F::Vmdk, &["-o", "subformat=streamOptimized"]),
         ("a.vdi", "vdi", F::Vdi, &[]),
         ("b.vdi", "vdi", F::Vdi, &["-o", "static=on"]),
-        (
-            "a.vhd",
-            "vpc",
-            F::Vhd,
-            &["-o", "subformat=dynamic,force_size=on"],
-        ),
-        (
-            "b.vhd",
-            "vpc",
-            F::Vhd,
-            &["-o", "subformat=fixed,force_size=on"],
-        ),
+        ("a.vhd", "vpc", F::Vhd, &["-o", "subformat=dynamic,force_size=on"]),
+        ("b.vhd", "vpc", F::Vhd, &["-o", "subformat=fixed,force_size=on"]),
         ("a.vhdx", "vhdx", F::Vhdx, &["-o", "subformat=dynamic"]),
         ("b.vhdx", "vhdx", F::Vhdx, &["-o", "subformat=fixed"]),
     ];
@@ -136,15 +101,10 @@ fn what_it_writes_is_accepted() {
         args.extend(*options);
         args.extend(["src.raw", name]);
         assert!(lab.run(&args), "{name}");
-        let seen = lab
-            .look(name, *expected)
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let seen = lab.look(name, *expected).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(seen.format, *expected, "{name}");
         assert_eq!(seen.virtual_size, 8 << 20, "{name}");
-        if let Details::Qcow2 {
-            all_tables_checked, ..
-        } = seen.details
-        {
+        if let Details::Qcow2 { all_tables_checked, .. } = seen.details {
             assert!(all_tables_checked, "{name}");
         }
         // Half of it was never whole: each format but raw must notice.
@@ -170,12 +130,8 @@ fn empty_large_and_snapshotted_disks_are_accepted() {
         ("a.vhdx", "vhdx", F::Vhdx, "10T"),
         ("a.raw", "raw", F::Raw, "1T"),
     ] {
-        assert!(
-            lab.run(&["create", "-q", "-f", format, name, size]),
-            "{name}"
-        );
-        lab.look(name, expected)
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(lab.run(&["create", "-q", "-f", format, name, size]), "{name}");
+        lab.look(name, expected).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
     assert!(lab.run(&["create", "-q", "-f", "qcow2", "s.qcow2", "1G"]));
     for snapshot in ["one", "two", "three"] {
@@ -203,23 +159,10 @@ fn what_reaches_outside_is_refused() {
         assert_eq!(refusal.kind, kind, "{name}: {refusal}");
         assert!(refusal.problem.contains(says), "{name}: {refusal}");
     };
-    assert!(create(&[
-        "qcow2",
-        "-b",
-        "base.raw",
-        "-F",
-        "raw",
-        "child.qcow2"
-    ]));
+    assert!(create(&["qcow2", "-b", "base.raw", "-F", "raw", "child.qcow2"]));
     refused("child.qcow2", F::Qcow2, K::BackingFile, "'base.raw'");
     refused("child.qcow2", F::Raw, K::FormatMismatch, "qcow2");
-    assert!(create(&[
-        "qcow2",
-        "-o",
-        "data_file=data.raw",
-        "ext.qcow2",
-        "8M"
-    ]));
+    assert!(create(&["qcow2", "-o", "data_file=data.raw", "ext.qcow2", "8M"]));
     refused("ext.qcow2", F::Qcow2, K::ExternalData, "data file");
     let raw_data = "data_file=data2.raw,data_file_raw=on";
     assert!(create(&["qcow2", "-o", raw_data, "ext2.qcow2", "8M"]));
@@ -266,14 +209,7 @@ fn what_reaches_outside_is_refused() {
         refused(name, F::Raw, K::FormatMismatch, "vmdk");
     }
     assert!(create(&["vmdk", "base.vmdk", "8M"]));
-    assert!(create(&[
-        "vmdk",
-        "-b",
-        "base.vmdk",
-        "-F",
-        "vmdk",
-        "child.vmdk"
-    ]));
+    assert!(create(&["vmdk", "-b", "base.vmdk", "-F", "vmdk", "child.vmdk"]));
     refused("child.vmdk", F::Vmdk, K::BackingFile, "parent");
     for (format, name, says) in [
         ("qed", "a.qed", "qed"),
