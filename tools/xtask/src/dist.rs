@@ -8,9 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 
 /// The command.
 pub fn dist() -> Result<()> {
-    Cmd::new("cargo")
-        .args(["build", "--release", "-p", "haneul"])
-        .run()?;
+    Cmd::new("cargo").args(["build", "--release", "-p", "haneul"]).run()?;
     let name = format!("haneul-{}-x86_64", env!("CARGO_PKG_VERSION"));
     let dir = root().join("dist");
     let stage = dir.join(&name);
@@ -24,11 +22,7 @@ pub fn dist() -> Result<()> {
         )
         .with_context(|| unit.to_owned())?;
     }
-    fs::copy(
-        root().join("packaging/install.sh"),
-        stage.join("install.sh"),
-    )
-    .context("install.sh")?;
+    fs::copy(root().join("packaging/install.sh"), stage.join("install.sh")).context("install.sh")?;
     fs::set_permissions(stage.join("install.sh"), PermissionsExt::from_mode(0o755))?;
     fs::write(stage.join("haneul.toml"), example::example()?)?;
     fs::write(
@@ -65,12 +59,7 @@ pub fn dist() -> Result<()> {
 
 /// The parts of the README that matter to somebody who has the tarball.
 fn readme(whole: &str) -> String {
-    let wanted = [
-        "# Haneul",
-        "## From the tarball",
-        "## What it needs",
-        "## Day by day",
-    ];
+    let wanted = ["# Haneul", "## From the tarball", "## What it needs", "## Day by day"];
     let mut out = String::new();
     let mut take = false;
     for line in whole.lines() {

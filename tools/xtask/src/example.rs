@@ -24,14 +24,9 @@ pub fn example() -> Result<String> {
         .iter()
         .filter(|f| defaults.get(&f.name).is_some_and(Value::is_table))
     {
-        let section = defaults
-            .get(&field.name)
-            .and_then(Value::as_table)
-            .context("section")?;
+        let section = defaults.get(&field.name).and_then(Value::as_table).context("section")?;
         out.push_str(&format!("\n[{}]\n", field.name));
-        for f in fields(SOURCE, &format!("    {} {{", field.kind))
-            .with_context(|| format!("section {}", field.kind))?
-        {
+        for f in fields(SOURCE, &format!("    {} {{", field.kind)).with_context(|| format!("section {}", field.kind))? {
             out.push_str(&entry(&f, section.get(&f.name)));
         }
     }
@@ -49,11 +44,7 @@ fn fields(source: &str, head: &str) -> Option<Vec<Field>> {
     let body = source.split_once(&format!("{head}\n"))?.1;
     let mut out = Vec::new();
     let mut doc = Vec::new();
-    for line in body
-        .lines()
-        .map(str::trim)
-        .take_while(|l| !l.starts_with('}'))
-    {
+    for line in body.lines().map(str::trim).take_while(|l| !l.starts_with('}')) {
         if let Some(text) = line.strip_prefix("///") {
             doc.push(text.trim().to_owned());
         } else if let Some((name, kind)) = line
@@ -61,12 +52,7 @@ fn fields(source: &str, head: &str) -> Option<Vec<Field>> {
             .split_once(':')
             .filter(|(n, _)| !n.contains(['(', '#', ' ']))
         {
-            let kind = kind
-                .split(['=', ','])
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned();
+            let kind = kind.split(['=', ',']).next().unwrap_or_default().trim().to_owned();
             out.push(Field {
                 name: name.to_owned(),
                 kind,

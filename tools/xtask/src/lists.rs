@@ -40,21 +40,19 @@ pub fn write_routes() -> Result<()> {
 
 /// Says which lists are not what the code says.
 pub fn compare(wrong: &mut Vec<String>) -> Result<()> {
-    let lists = [
-        (FAULTS, Some(faults()?), "faults"),
-        (ROUTES, routes()?, "routes"),
-    ];
+    let lists = [(FAULTS, Some(faults()?), "faults"), (ROUTES, routes()?, "routes")];
     for (file, should, command) in lists {
         let Some(should) = should else { continue };
         let is = std::fs::read_to_string(root().join(file)).unwrap_or_default();
         if is == should {
             continue;
         }
-        let (a, b): (BTreeSet<&str>, BTreeSet<&str>) =
-            (is.lines().collect(), should.lines().collect());
+        let (a, b): (BTreeSet<&str>, BTreeSet<&str>) = (is.lines().collect(), should.lines().collect());
         let new: Vec<&str> = b.difference(&a).copied().take(3).collect();
         let gone: Vec<&str> = a.difference(&b).copied().take(3).collect();
-        wrong.push(format!("{file} is not what the code says (new: {new:?}, gone: {gone:?}): run `cargo xtask {command}`"));
+        wrong.push(format!(
+            "{file} is not what the code says (new: {new:?}, gone: {gone:?}): run `cargo xtask {command}`"
+        ));
     }
     Ok(())
 }
@@ -67,18 +65,13 @@ fn faults() -> Result<String> {
         if tests || file.starts_with("tools") || file == Path::new("base/core/src/fault.rs") {
             continue;
         }
-        let text = std::fs::read_to_string(root().join(&file))
-            .with_context(|| file.display().to_string())?;
+        let text = std::fs::read_to_string(root().join(&file)).with_context(|| file.display().to_string())?;
         for name in fault_names(&text) {
-            points
-                .entry(name)
-                .or_default()
-                .insert(file.display().to_string());
+            points.entry(name).or_default().insert(file.display().to_string());
         }
     }
-    let mut out = String::from(
-        "# Fault points in the code, and the files that pass them. Written by `cargo xtask faults`.\n",
-    );
+    let mut out =
+        String::from("# Fault points in the code, and the files that pass them. Written by `cargo xtask faults`.\n");
     for (name, files) in points {
         let files: Vec<String> = files.into_iter().collect();
         out.push_str(&format!("{name} {}\n", files.join(" ")));
@@ -124,14 +117,11 @@ fn routes() -> Result<Option<String>> {
 
 /// Starts `serve` in a directory of its own, in a lab, asks it and ends it.
 fn ask_for_routes() -> Result<String> {
-    Cmd::new("cargo")
-        .args(["build", "--quiet", "-p", "haneul"])
-        .run()?;
+    Cmd::new("cargo").args(["build", "--quiet", "-p", "haneul"]).run()?;
     let haneul = target_dir().join("debug/haneul");
     let dir = std::env::temp_dir().join(format!("haneul-routes-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let free =
-        || -> Result<String> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string()) };
+    let free = || -> Result<String> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string()) };
     let mut options = vec!["--state-dir".to_owned(), dir.display().to_string()];
     for set in [
         "lab=true".to_owned(),
@@ -152,10 +142,7 @@ fn ask_for_routes() -> Result<String> {
     let mut answer = Err(anyhow!("serve did not come up"));
     for _ in 0..200 {
         std::thread::sleep(Duration::from_millis(50));
-        let asked = Command::new(&haneul)
-            .arg("routes")
-            .args(&options)
-            .output()?;
+        let asked = Command::new(&haneul).arg("routes").args(&options).output()?;
         let text = String::from_utf8_lossy(&asked.stdout).into_owned();
         if asked.status.success() && !text.is_empty() {
             answer = Ok(text);

@@ -17,11 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    disable_help_subcommand = true,
-    max_term_width = 100
-)]
+#[command(name = "cargo xtask", disable_help_subcommand = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -91,15 +87,7 @@ fn run(command: Command) -> Result<()> {
             binary("guest-image", &args)
         }
         Command::Bench(pass) => Cmd::new("cargo")
-            .args([
-                "run",
-                "--release",
-                "-p",
-                "haneul-testkit",
-                "--bin",
-                "bench",
-                "--",
-            ])
+            .args(["run", "--release", "-p", "haneul-testkit", "--bin", "bench", "--"])
             .args(&pass.args)
             .run(),
         Command::Dist => dist::dist(),

@@ -59,18 +59,12 @@ impl Tally {
         let mut outputs: BTreeMap<&str, String> = BTreeMap::new();
         let mut current = None;
         for line in text.lines() {
-            if let Some(name) = line
-                .strip_prefix("---- ")
-                .and_then(|l| l.strip_suffix(" stdout ----"))
-            {
+            if let Some(name) = line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" stdout ----")) {
                 current = Some(name);
             } else if line.starts_with("successes:") || line.starts_with("failures:") {
                 current = None;
             } else if let Some(name) = current {
-                outputs
-                    .entry(name)
-                    .or_default()
-                    .push_str(&format!("{line}\n"));
+                outputs.entry(name).or_default().push_str(&format!("{line}\n"));
             }
         }
         let mut tally = Self::default();
@@ -113,10 +107,7 @@ mod tests {
 SKIPPED: no &lt;kvm&gt;
 </system-err></testcase></testsuite></testsuites>"#;
         let t = Tally::from_junit(xml);
-        assert_eq!(
-            (t.passed, t.failed.as_slice()),
-            (2, &["a t::three".to_owned()][..])
-        );
+        assert_eq!((t.passed, t.failed.as_slice()), (2, &["a t::three".to_owned()][..]));
         assert_eq!(t.skipped.get("no <kvm>"), Some(&1));
     }
 

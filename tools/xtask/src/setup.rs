@@ -27,9 +27,7 @@ pub fn setup(haneul: &Path) -> Result<()> {
     if is_root() {
         packages()?;
         // The binary's own step: QEMU, nftables, the account and so on.
-        Cmd::new(haneul)
-            .args(["up", "--packages-only", "--yes"])
-            .run()?;
+        Cmd::new(haneul).args(["up", "--packages-only", "--yes"]).run()?;
     } else {
         say("not root: no packages are installed, and tests that need root will be skipped");
     }
@@ -90,12 +88,7 @@ fn client() -> Result<()> {
     };
     Cmd::new(python).args(["-m", "venv"]).arg(&venv).run()?;
     Cmd::new(venv.join("bin/pip"))
-        .args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-        ])
+        .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
         .arg(root().join("tools/xtask/requirements.txt"))
         .run()?;
     std::fs::write(&stamp, CLIENT)?;

@@ -25,11 +25,9 @@ pub fn target_dir() -> PathBuf {
 /// Whether we are root.
 pub fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().any(|l| {
-        l.strip_prefix("Uid:")
-            .and_then(|u| u.split_whitespace().nth(1))
-            == Some("0")
-    })
+    status
+        .lines()
+        .any(|l| l.strip_prefix("Uid:").and_then(|u| u.split_whitespace().nth(1)) == Some("0"))
 }
 
 /// The path of a program.

@@ -33,16 +33,8 @@ const LANES: [(&str, &str, &str); 3] = [
         "everything that starts no cloud; the store suites on both databases",
         "",
     ),
-    (
-        "fake",
-        "whole clouds of real processes, with fake drivers",
-        "fake_",
-    ),
-    (
-        "real",
-        "whole clouds with real guests and networks",
-        "real_",
-    ),
+    ("fake", "whole clouds of real processes, with fake drivers", "fake_"),
+    ("real", "whole clouds with real guests and networks", "real_"),
 ];
 
 struct Line {
@@ -100,17 +92,10 @@ pub fn test(options: &Options) -> Result<()> {
     }
     if built {
         for (lane, _, prefix) in LANES.iter().filter(|l| wanted(l.0)) {
-            step(lane, &mut || {
-                run_lane(lane, prefix, &binary, options.full).map(Some)
-            });
+            step(lane, &mut || run_lane(lane, prefix, &binary, options.full).map(Some));
         }
     }
-    summary(
-        &mut lines,
-        begun.elapsed(),
-        wanted("real") && built,
-        options.full,
-    )
+    summary(&mut lines, begun.elapsed(), wanted("real") && built, options.full)
 }
 
 /// nextest where it is installed (a process for each test, retries nothing), else cargo's own runner.
@@ -120,10 +105,7 @@ fn run_lane(lane: &str, prefix: &str, binary: &Path, full: bool) -> Result<Tally
     let with_env = |c: Cmd| {
         c.env("HANEUL_BIN", binary)
             .env("HANEUL_TEST_LANE", lane)
-            .env(
-                "HANEUL_TEST_OPENSTACK",
-                setup::client_bin().join("openstack"),
-            )
+            .env("HANEUL_TEST_OPENSTACK", setup::client_bin().join("openstack"))
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))
     };
     if nextest {
@@ -184,11 +166,7 @@ fn cargo_home_has_nextest() -> bool {
 
 fn minimum() -> Result<usize> {
     let text = std::fs::read_to_string(root().join(MINIMUM)).with_context(|| MINIMUM.to_owned())?;
-    let number = text
-        .lines()
-        .find(|l| !l.starts_with('#'))
-        .unwrap_or_default()
-        .trim();
+    let number = text.lines().find(|l| !l.starts_with('#')).unwrap_or_default().trim();
     number
         .parse()
         .with_context(|| format!("{MINIMUM}: {number:?} is not a number"))
@@ -203,11 +181,7 @@ fn summary(lines: &mut [Line], took: Duration, real: bool, full: bool) -> Result
         "step", "time", "passed", "failed", "skipped"
     ));
     for line in lines.iter() {
-        let time = format!(
-            "{}:{:02}",
-            line.took.as_secs() / 60,
-            line.took.as_secs() % 60
-        );
+        let time = format!("{}:{:02}", line.took.as_secs() / 60, line.took.as_secs() % 60);
         let numbers = match (&line.result, &line.tally) {
             (Ok(()), Some(t)) => format!("{:>6} {:>6} {:>7}", t.passed, t.failed.len(), t.skips()),
             (Ok(()), None) => "    ok".to_owned(),
@@ -223,7 +197,8 @@ fn summary(lines: &mut [Line], took: Duration, real: bool, full: bool) -> Result
         }
         problems.extend(tally.failed.iter().map(|f| format!("{}: {f}", line.name)));
     }
-    for (lane, what, _) in LANES {
+    let ran = |lane: &str| lines.iter().any(|l| l.name == lane);
+    for (lane, what, _) in LANES.iter().filter(|l| ran(l.0)) {
         say(format!("{lane}: {what}"));
     }
     if real {
@@ -235,7 +210,9 @@ fn summary(lines: &mut [Line], took: Duration, real: bool, full: bool) -> Result
         let least = minimum()?;
         if ran < least {
             let why = if is_root() { "" } else { " (it needs root)" };
-            problems.push(format!("real: ran {ran} tests, and {MINIMUM} says {least}{why}: a lane that does not run proves nothing"));
+            problems.push(format!(
+                "real: ran {ran} tests, and {MINIMUM} says {least}{why}: a lane that does not run proves nothing"
+            ));
         }
     }
     if took > BUDGET && !full {
@@ -245,11 +222,7 @@ fn summary(lines: &mut [Line], took: Duration, real: bool, full: bool) -> Result
             BUDGET.as_secs() / 60
         ));
     }
-    say(format!(
-        "total {}:{:02}",
-        took.as_secs() / 60,
-        took.as_secs() % 60
-    ));
+    say(format!("total {}:{:02}", took.as_secs() / 60, took.as_secs() % 60));
     if problems.is_empty() {
         say("All is well.");
         return Ok(());

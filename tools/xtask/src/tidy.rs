@@ -54,7 +54,7 @@ pub fn tidy() -> Result<()> {
     for w in &wrong {
         say(format!("tidy: {w}"));
     }
-    bail!("tidy: {} things are not in order", wrong.len());
+    bail!("{} things are not in order", wrong.len());
 }
 
 /// Dependencies between our crates, from `cargo metadata`. Tests may use what they like.
@@ -63,18 +63,8 @@ fn edges(wrong: &mut Vec<String>) -> Result<()> {
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .read()?;
     let meta: Value = serde_json::from_str(&text)?;
-    let list = |v: &Value, key: &str| {
-        v.get(key)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let text = |v: &Value, key: &str| {
-        v.get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let list = |v: &Value, key: &str| v.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     for package in list(&meta, "packages") {
         let name = text(&package, "name");
         let short = name.strip_prefix("haneul-").unwrap_or(&name);
@@ -84,10 +74,7 @@ fn edges(wrong: &mut Vec<String>) -> Result<()> {
             .map(|d| text(d, "name").trim_start_matches("haneul-").to_owned())
             .collect();
         if name == "haneul" {
-            for tool in uses
-                .iter()
-                .filter(|u| ["testkit", "xtask"].contains(&u.as_str()))
-            {
+            for tool in uses.iter().filter(|u| ["testkit", "xtask"].contains(&u.as_str())) {
                 wrong.push(format!(
                     "bin/haneul depends on {tool}: tools are not part of the product"
                 ));
@@ -95,7 +82,9 @@ fn edges(wrong: &mut Vec<String>) -> Result<()> {
             continue;
         }
         let Some(allowed) = allowed(short) else {
-            wrong.push(format!("{name} has no place in the house yet: add it to the table in tools/xtask/src/tidy.rs"));
+            wrong.push(format!(
+                "{name} has no place in the house yet: add it to the table in tools/xtask/src/tidy.rs"
+            ));
             continue;
         };
         for used in uses.iter().filter(|u| !allowed.contains(&u.as_str())) {
@@ -110,8 +99,7 @@ fn edges(wrong: &mut Vec<String>) -> Result<()> {
 
 fn sources(wrong: &mut Vec<String>) -> Result<()> {
     for file in files(".rs")? {
-        let text = std::fs::read_to_string(root().join(&file))
-            .with_context(|| file.display().to_string())?;
+        let text = std::fs::read_to_string(root().join(&file)).with_context(|| file.display().to_string())?;
         let lines = text.lines().count();
         if lines > MAX_LINES {
             wrong.push(format!(
