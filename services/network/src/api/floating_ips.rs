@@ -194,8 +194,12 @@ async fn make(tx: &mut Tx, ctx: &Ctx, body: In<'_>, touched: &mut Touched) -> Re
         Some(id) => Some(port(tx, ctx, &project_id, &id).await?),
         None => None,
     };
-    let leads_to = to.as_ref().map(|p| (&p.value, body.ip("fixed_ip_address")));
-    floating_ips::insert(tx, &grant, &net, fip, body.str("subnet_id"), body.ip("floating_ip_address"), leads_to, touched).await
+    let wanted = floating_ips::Wanted {
+        subnet_id: body.str("subnet_id"),
+        address: body.ip("floating_ip_address"),
+        leads_to: to.as_ref().map(|p| (&p.value, body.ip("fixed_ip_address"))),
+    };
+    floating_ips::insert(tx, &grant, &net, fip, wanted, touched).await
 }
 
 /// `PUT /v2.0/floatingips/{id}`: associates, disassociates (`port_id: null`), describes.

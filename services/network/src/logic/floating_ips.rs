@@ -101,15 +101,21 @@ async fn way(tx: &mut Tx, subnet_id: &str, network_id: &str) -> Result<Option<St
     Ok(first)
 }
 
-/// Stores a new floating IP. `address` asks for one, `subnet_id` for a range. Quota is the caller's.
+/// What a new floating IP shall be: an address or a range of the network, and where it leads.
+#[derive(Default)]
+pub(crate) struct Wanted<'a> {
+    pub subnet_id: Option<String>,
+    pub address: Option<IpAddr>,
+    pub leads_to: Option<(&'a Port, Option<IpAddr>)>,
+}
+
+/// Stores a new floating IP. Quota is the caller's.
 pub(crate) async fn insert(
     tx: &mut Tx,
     grant: &impl CreateGrant<FloatingIp>,
     net: &Net,
     mut fip: FloatingIp,
-    subnet_id: Option<String>,
-    address: Option<IpAddr>,
-    leads_to: Option<(&Port, Option<IpAddr>)>,
+    wanted: Wanted<'_>,
     touched: &mut Touched,
 ) -> Result<Stored<FloatingIp>> {
     if !net.external {
@@ -127,7 +133,7 @@ pub(crate) async fn insert(
             format!("Bad floatingip request: Network {} does not contain any IPv4 subnet.", net.id),
         ));
     }
-    let asks = match (&subnet_id, address) {
+    let asks = match (&wanted.subnet_id, wanted.address) {
         (None, None) => Wish::Auto,
         (s, ip) => Wish::Asked(vec![Ask { subnet_id: s.clone(), ip }]),
     };
@@ -152,8 +158,8 @@ pub(crate) async fn insert(
         .find(IpAddr::is_ipv4)
         .ok_or_else(|| Error::internal("a floating IP's port got no IPv4 address"))?;
     fip.name = fip.floating_ip.to_string();
-    if let Some((port, wanted)) = leads_to {
-        let t = target(tx, &fip, port, wanted).await?;
+    if let Some((port, fixed)) = wanted.leads_to {
+        let t = target(tx, &fip, port, fixed).await?;
         touched.routers.insert(t.router_id.clone());
         fip.port_id = Some(t.port_id);
         fip.fixed_ip = Some(t.fixed_ip);

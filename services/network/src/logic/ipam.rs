@@ -270,6 +270,7 @@ pub(crate) async fn exhausted(tx: &mut Tx, network_id: &str, subnets: &[&Subnet]
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

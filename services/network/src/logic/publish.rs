@@ -12,7 +12,7 @@
 use crate::Network;
 use crate::model::{Group, Net, Port, Router, Rule, Subnet, owner};
 use haneul_agent_api as api;
-use haneul_core::{Error, Result};
+use haneul_core::{Error, Result, clock};
 use haneul_store::{Actor, Dir, Query, Stored, Tx};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -262,14 +262,18 @@ impl Network {
     /// Follows members of groups until the process ends. Start it once.
     pub(crate) async fn follow_members(self: Arc<Self>) {
         loop {
+            let start = clock::now();
             if let Err(e) = self.publish_members().await {
                 tracing::error!(error = %e, "members of security groups could not be published");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
+            // Large groups take their time: at most a tenth of the writer's goes to this.
+            let took = u64::try_from(clock::now() - start).unwrap_or(0);
+            let pause = Duration::from_micros(took * 9).clamp(Duration::from_millis(20), Duration::from_secs(1));
             self.members_wake.notified().await;
             // What comes within this time goes along.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }

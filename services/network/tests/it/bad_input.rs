@@ -101,7 +101,7 @@ pub async fn table(c: &Cloud) {
         ("address not of the subnet", "POST", at("ports"), port(json!({"fixed_ips": [{"subnet_id": s, "ip_address": "10.9.0.1"}]})), 400, "InvalidIpForSubnet", &["10.9.0.1"], EXC),
         ("broadcast address", "POST", at("ports"), port(json!({"fixed_ips": [{"ip_address": "10.0.0.255"}]})), 400, "InvalidIpForSubnet", &["10.0.0.255"], EXC),
         ("subnet elsewhere", "POST", at("ports"), port(json!({"fixed_ips": [{"subnet_id": no}]})), 400, "InvalidInput", &["fixed_ips"], EXC),
-        ("neither subnet nor address", "POST", at("ports"), port(json!({"fixed_ips": [{}]})), 400, "InvalidInput", &["fixed_ips", "subnet_id"].split_at(1).1, EXC),
+        ("neither subnet nor address", "POST", at("ports"), port(json!({"fixed_ips": [{}]})), 400, "InvalidInput", &["subnet_id"], EXC),
         ("address twice", "POST", at("ports"), port(json!({"fixed_ips": [{"ip_address": "10.0.0.9"}, {"ip_address": "10.0.0.9"}]})), 400, "HTTPBadRequest", &["Duplicate"], DEFS),
         ("too many addresses", "POST", at("ports"), port(json!({"fixed_ips": vec![json!({"subnet_id": s}); 6]})), 400, "InvalidInput", &["6", "5"], "conf max_fixed_ips_per_port"),
         ("taken address", "POST", at("ports"), port(json!({"fixed_ips": [{"ip_address": "10.0.0.2"}]})), 409, "IpAddressInUse", &["10.0.0.2"], EXC),

@@ -38,6 +38,23 @@ async fn ports_do_not_get_slower() {
     }
     println!("250 servers each: {times:?}");
     assert!(times[3] < times[0] * 3, "{times:?}");
+    let mut tx = c.db.read().await.unwrap();
+    let ids: Vec<String> = tx
+        .rows("SELECT device_id FROM port WHERE host_id > '' ORDER BY id LIMIT 1000", &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.str(0).unwrap())
+        .collect();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let found = c.app.server_ports(&mut tx, &ids).await.unwrap().len();
+        println!("ports of {found} servers: {:?}", start.elapsed());
+    }
+    drop(tx);
+    let start = Instant::now();
+    let (_, _, body) = c.raw("GET", "/v2.0/ports?limit=1000", ALICE, "", &[]).await;
+    println!("a page of 1000 ports, {} bytes, as text and JSON: {:?}", body.len(), start.elapsed());
     let start = Instant::now();
     let all = c.get("/v2.0/ports?limit=1000", ALICE).await["ports"].as_array().unwrap().len();
     println!("a page of {all} ports: {:?}", start.elapsed());
