@@ -148,11 +148,21 @@ async fn what_is_removed_is_gone_and_strays_are_told() {
     let a = lab.port(n, &["10.0.1.11"], &[g]);
     lab.apply().await;
     let (sw, _) = lab.real.namespaces(0);
-    ok(&format!("ip -n {sw} link add ht999 type veth peer name hx999; ip netns add {}", sw.replace("-sw", "-r999")));
+    // An unknown device on the bridge, with somebody behind it.
+    let stranger = sw.replace("-sw", "-r999");
+    let bridge = format!("hb{}", lab.want.networks[0].index);
+    ok(&format!(
+        "ip netns add {stranger}; ip -n {sw} link add ht999 type veth peer name x0 netns {stranger};
+         ip -n {sw} link set ht999 master {bridge} up; ip -n {stranger} addr add 10.0.1.77/24 dev x0; ip -n {stranger} link set x0 up"
+    ));
+    assert!(!ping(&stranger, "10.0.1.2"), "what no rule knows passes nothing");
+    let service = sw.replace("-sw", &format!("-n{}", lab.want.networks[0].index));
+    let heard = sh(&format!("ip -n {service} neigh show 10.0.1.77"));
+    assert_eq!(heard, "", "not even a question is heard");
     let seen = lab.real.observe().await.unwrap();
     assert_eq!(seen.ports, [a]);
     assert_eq!(seen.networks, [n]);
-    assert_eq!(seen.strays, [sw.replace("-sw", "-r999"), "ht999".into(), "hx999".into()]);
+    assert_eq!(seen.strays, [stranger.clone(), "ht999".into()]);
     assert!(lab.real.remove(Kind::Network, n).await.is_err(), "it has a port");
     lab.real.remove(Kind::Port, a).await.unwrap();
     lab.real.remove(Kind::Port, a).await.unwrap();
@@ -161,7 +171,8 @@ async fn what_is_removed_is_gone_and_strays_are_told() {
     let seen = lab.real.observe().await.unwrap();
     assert_eq!(seen.ports.len() + seen.networks.len(), 0);
     let left = sh(&format!("ip -n {sw} -o link; ip netns exec {sw} nft list ruleset"));
-    for word in ["hb", "hs", &format!("g{}", lab.want.ports[0].index), &g.simple().to_string()] {
+    let index = lab.want.networks[0].index;
+    for word in [&bridge, &format!("hs{index}"), &format!("g{}", lab.want.ports[0].index), &g.simple().to_string()] {
         assert!(!left.contains(&format!(" {word}")), "{word}: {left}");
     }
 }

@@ -3,6 +3,7 @@
 use crate::lab::*;
 use haneul_agent_api::*;
 use haneul_netdev::NetDriver;
+use std::io::{Read, Write};
 use uuid::Uuid;
 
 fn float(lab: &mut Lab, router: Uuid, floating: &str, fixed: &str) -> Uuid {
@@ -50,6 +51,20 @@ async fn a_floating_address_opens_what_its_group_opens_and_ends_at_once() {
     lab.group_mut(g).rules.retain(|r| r.port_min != Some(22));
     lab.apply().await;
     assert!(!alive(&mut ssh), "cut with the rule");
+    // Nor does the guest open it again from its side by going on talking (it may call out at will).
+    let l = in_ns(&ga, || std::net::TcpListener::bind("10.0.1.11:81").unwrap());
+    lab.group_mut(g).rules.push(tcp_in(81));
+    lab.apply().await;
+    let to = "172.24.4.20:81".parse().unwrap();
+    let mut client = in_ns(&host, || {
+        std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_secs(1)).unwrap()
+    });
+    client.set_read_timeout(Some(std::time::Duration::from_millis(900))).unwrap();
+    let (mut guest, _) = l.accept().unwrap();
+    lab.group_mut(g).rules.retain(|r| r.port_min != Some(81));
+    lab.apply().await;
+    guest.write_all(b"still there").unwrap();
+    assert!(client.read(&mut [0; 32]).is_err(), "cut in both directions");
     lab.group_mut(g).rules.push(tcp_in(22));
     lab.apply().await;
     let (mut ssh, _) = connect(&host, "172.24.4.20:22").unwrap();
