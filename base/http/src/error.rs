@@ -84,7 +84,11 @@ impl Service {
                         401 => "HTTPUnauthorized",
                         403 => "HTTPForbidden",
                         404 => "HTTPNotFound",
+                        405 => "HTTPMethodNotAllowed",
                         409 => "HTTPConflict",
+                        412 => "HTTPPreconditionFailed",
+                        413 => "HTTPRequestEntityTooLarge",
+                        503 => "HTTPServiceUnavailable",
                         _ => "HTTPInternalServerError",
                     }
                 } else {
