@@ -14,7 +14,11 @@ pub(crate) fn invalid(field: &str, message: impl std::fmt::Display) -> Error {
 
 /// 400 `HTTPBadRequest`: the value of an attribute is wrong in itself.
 pub(crate) fn attribute(field: &str, reason: impl std::fmt::Display) -> Error {
-    bad("HTTPBadRequest", field, format!("Invalid input for {field}. Reason: {reason}"))
+    bad(
+        "HTTPBadRequest",
+        field,
+        format!("Invalid input for {field}. Reason: {reason}"),
+    )
 }
 
 /// 409 with Neutron's type.

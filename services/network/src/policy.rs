@@ -130,16 +130,46 @@ attributes! {
 
 /// Rules that others name, and rules of what is no resource.
 const BASE: &[RuleDefault] = &[
-    RuleDefault { name: "shared", check: "'True':%(shared)s" },
-    RuleDefault { name: "external", check: "'True':%(router:external)s" },
-    RuleDefault { name: "network_owner", check: "project_id:%(network:project_id)s" },
-    RuleDefault { name: "get_network_ip_availability", check: ADMIN },
-    RuleDefault { name: "get_availability_zone", check: "role:admin or role:reader" },
-    RuleDefault { name: "get_agent", check: ADMIN },
-    RuleDefault { name: "get_quota", check: READER },
-    RuleDefault { name: "update_quota", check: ADMIN },
-    RuleDefault { name: "delete_quota", check: ADMIN },
-    RuleDefault { name: "get_networks_of_network_owner", check: NET_READER },
+    RuleDefault {
+        name: "shared",
+        check: "'True':%(shared)s",
+    },
+    RuleDefault {
+        name: "external",
+        check: "'True':%(router:external)s",
+    },
+    RuleDefault {
+        name: "network_owner",
+        check: "project_id:%(network:project_id)s",
+    },
+    RuleDefault {
+        name: "get_network_ip_availability",
+        check: ADMIN,
+    },
+    RuleDefault {
+        name: "get_availability_zone",
+        check: "role:admin or role:reader",
+    },
+    RuleDefault {
+        name: "get_agent",
+        check: ADMIN,
+    },
+    RuleDefault {
+        name: "get_quota",
+        check: READER,
+    },
+    RuleDefault {
+        name: "update_quota",
+        check: ADMIN,
+    },
+    RuleDefault {
+        name: "delete_quota",
+        check: ADMIN,
+    },
+    RuleDefault {
+        name: "get_networks_of_network_owner",
+        check: NET_READER,
+    },
 ];
 
 const COUNT: usize = action::RULES.len() + ATTRIBUTES.len() + BASE.len();

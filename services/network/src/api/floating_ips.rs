@@ -44,7 +44,15 @@ pub(crate) static SHAPE: Shape = Shape {
             f("description", kind::TEXT).null(),
         ],
     },
-    read_only: &["id", "status", "router_id", "port_details", "created_at", "updated_at", "revision_number"],
+    read_only: &[
+        "id",
+        "status",
+        "router_id",
+        "port_details",
+        "created_at",
+        "updated_at",
+        "revision_number",
+    ],
 };
 
 impl Listed for FloatingIp {
@@ -60,18 +68,38 @@ impl Listed for FloatingIp {
         ("status", "status", Col::Text),
     ];
     const ATTRIBUTES: &'static [&'static str] = &[
-        "id", "project_id", "description", "floating_network_id", "floating_ip_address", "fixed_ip_address", "port_id", "router_id", "status",
-        "port_details", "dns_name", "dns_domain", "created_at", "updated_at", "revision_number",
+        "id",
+        "project_id",
+        "description",
+        "floating_network_id",
+        "floating_ip_address",
+        "fixed_ip_address",
+        "port_id",
+        "router_id",
+        "status",
+        "port_details",
+        "dns_name",
+        "dns_domain",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
-        if ctx.is_admin() { query } else { query.eq("project_id", ctx.project_id()) }
+        if ctx.is_admin() {
+            query
+        } else {
+            query.eq("project_id", ctx.project_id())
+        }
     }
     async fn show(_app: &Network, tx: &mut Tx, rows: &[Stored<Self>]) -> Result<Vec<Shown>> {
         let ids: BTreeSet<String> = rows.iter().filter_map(|r| r.port_id.clone()).collect();
         let mut ports: BTreeMap<String, Stored<Port>> = BTreeMap::new();
         let ids: Vec<String> = ids.into_iter().collect();
         for chunk in ids.chunks(500) {
-            for p in tx.list::<Port>(&Query::new().is_in("id", chunk.iter().map(String::as_str))).await? {
+            for p in tx
+                .list::<Port>(&Query::new().is_in("id", chunk.iter().map(String::as_str)))
+                .await?
+            {
                 ports.insert(p.id.clone(), p);
             }
         }
@@ -159,7 +187,9 @@ async fn port(tx: &mut Tx, ctx: &Ctx, project_id: &str, id: &str) -> Result<Stor
         return Err(bad(
             "HTTPBadRequest",
             "port_id",
-            format!("Bad floatingip request: Port {id} is associated with a different tenant than Floating IP and therefore cannot be bound."),
+            format!(
+                "Bad floatingip request: Port {id} is associated with a different tenant than Floating IP and therefore cannot be bound."
+            ),
         ));
     }
     Ok(port)
@@ -167,7 +197,11 @@ async fn port(tx: &mut Tx, ctx: &Ctx, project_id: &str, id: &str) -> Result<Stor
 
 fn fixed_without_port(body: In<'_>, has_port: bool) -> Result<()> {
     if body.get("fixed_ip_address").is_some() && !has_port {
-        return Err(bad("HTTPBadRequest", "fixed_ip_address", "Bad floatingip request: fixed_ip_address cannot be specified without a port_id."));
+        return Err(bad(
+            "HTTPBadRequest",
+            "fixed_ip_address",
+            "Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
+        ));
     }
     Ok(())
 }
@@ -221,7 +255,13 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             match (body.has("port_id"), body.str("port_id")) {
                 (true, Some(p)) => {
                     let p = port(tx, &ctx, &fip.project_id, &p).await?;
-                    floating_ips::lead(tx, &mut fip, Some((&p.value, body.ip("fixed_ip_address"))), &mut touched).await?;
+                    floating_ips::lead(
+                        tx,
+                        &mut fip,
+                        Some((&p.value, body.ip("fixed_ip_address"))),
+                        &mut touched,
+                    )
+                    .await?;
                 }
                 (true, None) => {
                     fixed_without_port(body, false)?;

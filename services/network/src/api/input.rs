@@ -26,7 +26,12 @@ pub(crate) async fn create(req: &mut Req, shape: &Shape) -> Result<(Vec<Value>, 
     let (items, bulk) = if let Some(list) = object.get_mut(shape.many) {
         match list.take() {
             Value::Array(items) if !items.is_empty() => (items, true),
-            _ => return Err(attribute(shape.many, format!("'{}' must be a list with at least one item", shape.many))),
+            _ => {
+                return Err(attribute(
+                    shape.many,
+                    format!("'{}' must be a list with at least one item", shape.many),
+                ));
+            }
         }
     } else if let Some(one) = object.get_mut(shape.one) {
         (vec![one.take()], false)
@@ -34,7 +39,10 @@ pub(crate) async fn create(req: &mut Req, shape: &Shape) -> Result<(Vec<Value>, 
         return Err(malformed(shape));
     };
     if items.len() > 1000 {
-        return Err(attribute(shape.many, format!("{} items, and at most 1000 are allowed in one request", items.len())));
+        return Err(attribute(
+            shape.many,
+            format!("{} items, and at most 1000 are allowed in one request", items.len()),
+        ));
     }
     for item in &items {
         known(item, shape, shape.create, "POST")?;
@@ -55,7 +63,14 @@ pub(crate) async fn update(req: &mut Req, shape: &Shape) -> Result<Value> {
 }
 
 fn malformed(shape: &Shape) -> Error {
-    bad("HTTPBadRequest", shape.one, format!("Unable to find '{}' in request body: write {{\"{}\": {{...}}}}.", shape.one, shape.one))
+    bad(
+        "HTTPBadRequest",
+        shape.one,
+        format!(
+            "Unable to find '{}' in request body: write {{\"{}\": {{...}}}}.",
+            shape.one, shape.one
+        ),
+    )
 }
 
 fn known(item: &Value, shape: &Shape, table: &Body, method: &str) -> Result<()> {
@@ -77,18 +92,30 @@ fn known(item: &Value, shape: &Shape, table: &Body, method: &str) -> Result<()> 
     }
     match strange.first() {
         None => Ok(()),
-        Some(first) => Err(bad("HTTPBadRequest", first, format!("Unrecognized attribute(s) '{}'", strange.join("', '")))),
+        Some(first) => Err(bad(
+            "HTTPBadRequest",
+            first,
+            format!("Unrecognized attribute(s) '{}'", strange.join("', '")),
+        )),
     }
 }
 
 /// `If-Match: revision_number=N` (revision-if-match).
 pub(crate) fn if_match(req: &Req) -> Result<Option<i64>> {
-    let Some(text) = req.header("if-match") else { return Ok(None) };
+    let Some(text) = req.header("if-match") else {
+        return Ok(None);
+    };
     text.trim()
         .strip_prefix("revision_number=")
         .and_then(|n| n.parse().ok())
         .map(Some)
-        .ok_or_else(|| bad("HTTPBadRequest", "If-Match", format!("Bad If-Match header '{text}': write revision_number=N.")))
+        .ok_or_else(|| {
+            bad(
+                "HTTPBadRequest",
+                "If-Match",
+                format!("Bad If-Match header '{text}': write revision_number=N."),
+            )
+        })
 }
 
 /// Refuses when the resource has another revision.
@@ -96,7 +123,9 @@ pub(crate) fn check_revision(wanted: Option<i64>, generation: i64, what: &str) -
     match wanted {
         Some(n) if n != generation => Err(Error::new(
             Kind::PreconditionFailed,
-            format!("Constrained to {n}, but current revision of {what} is {generation}. Read it again and decide anew."),
+            format!(
+                "Constrained to {n}, but current revision of {what} is {generation}. Read it again and decide anew."
+            ),
         )
         .with_code("RevisionNumberConstraintFailed")),
         _ => Ok(()),
@@ -129,7 +158,9 @@ impl<'a> In<'a> {
         self.get(name).and_then(fields::int)
     }
     pub fn ip(self, name: &str) -> Option<IpAddr> {
-        self.get(name).and_then(Value::as_str).and_then(|s| s.trim().parse().ok())
+        self.get(name)
+            .and_then(Value::as_str)
+            .and_then(|s| s.trim().parse().ok())
     }
     pub fn list(self, name: &str) -> Option<&'a Vec<Value>> {
         self.get(name).and_then(Value::as_array)
@@ -157,7 +188,11 @@ pub(crate) fn project(ctx: &Ctx, body: In<'_>) -> Result<String> {
     if let (Some(a), Some(b)) = (&a, &b)
         && a != b
     {
-        return Err(bad("HTTPBadRequest", "project_id", "'project_id' and 'tenant_id' do not match"));
+        return Err(bad(
+            "HTTPBadRequest",
+            "project_id",
+            "'project_id' and 'tenant_id' do not match",
+        ));
     }
     match a.or(b) {
         Some(p) if p != ctx.project_id() && !ctx.is_admin() => Err(bad(
@@ -202,7 +237,9 @@ pub(crate) mod kind {
         }
         let first = parts.first().and_then(|p| u8::from_str_radix(p, 16).ok()).unwrap_or(1);
         if first & 1 == 1 {
-            return Err(format!("'{text}' is a multicast MAC address, and a port needs one of its own"));
+            return Err(format!(
+                "'{text}' is a multicast MAC address, and a port needs one of its own"
+            ));
         }
         Ok(())
     }
@@ -224,7 +261,9 @@ pub(crate) mod kind {
         if good {
             Ok(())
         } else {
-            Err(format!("'{text}' is not a valid DNS name: letters, digits and '-', labels of 1 to 63 characters"))
+            Err(format!(
+                "'{text}' is not a valid DNS name: letters, digits and '-', labels of 1 to 63 characters"
+            ))
         }
     }
 

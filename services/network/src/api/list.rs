@@ -90,7 +90,11 @@ pub(crate) async fn one<T: Listed>(app: &Network, tx: &mut Tx, ctx: &Ctx, row: &
 
 /// Keeps the attributes that `fields` names.
 pub(crate) fn pick(req: &Req, shown: &mut [Shown]) {
-    let wanted: Vec<&str> = req.qs("fields").flat_map(|f| f.split(',')).filter(|f| !f.is_empty()).collect();
+    let wanted: Vec<&str> = req
+        .qs("fields")
+        .flat_map(|f| f.split(','))
+        .filter(|f| !f.is_empty())
+        .collect();
     if !wanted.is_empty() {
         for s in shown {
             s.retain(|k, _| wanted.contains(&k.as_str()));
@@ -99,7 +103,16 @@ pub(crate) fn pick(req: &Req, shown: &mut [Shown]) {
 }
 
 const RESERVED: &[&str] = &[
-    "fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse", "tags", "tags-any", "not-tags", "not-tags-any",
+    "fields",
+    "limit",
+    "marker",
+    "sort_key",
+    "sort_dir",
+    "page_reverse",
+    "tags",
+    "tags-any",
+    "not-tags",
+    "not-tags-any",
 ];
 
 fn column<T: Listed>(attribute: &str) -> Option<(&'static str, Col)> {
@@ -150,12 +163,20 @@ fn sorts<T: Listed>(req: &Req) -> Result<Vec<(String, Dir)>> {
     let keys: Vec<&str> = req.qs("sort_key").filter(|k| !k.is_empty()).map(alias).collect();
     let dirs: Vec<&str> = req.qs("sort_dir").filter(|k| !k.is_empty()).collect();
     if keys.len() != dirs.len() && !dirs.is_empty() {
-        return Err(bad("HTTPBadRequest", "sort_dir", "The number of sort_keys and sort_dirs must be same"));
+        return Err(bad(
+            "HTTPBadRequest",
+            "sort_dir",
+            "The number of sort_keys and sort_dirs must be same",
+        ));
     }
     let mut out = Vec::new();
     for (i, key) in keys.iter().enumerate() {
         if !T::ATTRIBUTES.contains(key) && column::<T>(key).is_none() {
-            return Err(bad("HTTPBadRequest", "sort_key", format!("['{key}'] is invalid attribute for sort_keys")));
+            return Err(bad(
+                "HTTPBadRequest",
+                "sort_key",
+                format!("['{key}'] is invalid attribute for sort_keys"),
+            ));
         }
         let dir = match dirs.get(i).copied() {
             None | Some("asc") => Dir::Asc,
@@ -196,7 +217,9 @@ fn matches(shown: Option<&Value>, values: &[String]) -> bool {
 
 fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
     match (a, b) {
-        (Some(Value::Number(x)), Some(Value::Number(y))) => x.as_f64().partial_cmp(&y.as_f64()).unwrap_or(Ordering::Equal),
+        (Some(Value::Number(x)), Some(Value::Number(y))) => {
+            x.as_f64().partial_cmp(&y.as_f64()).unwrap_or(Ordering::Equal)
+        }
         (Some(Value::Bool(x)), Some(Value::Bool(y))) => x.cmp(y),
         (Some(Value::String(x)), Some(Value::String(y))) => x.cmp(y),
         (x, y) => {
@@ -245,7 +268,12 @@ impl TagFilter {
 /// `GET /v2.0/networks` and the like.
 pub(crate) async fn list<T: Listed>(app: Arc<Network>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
-    ctx.enforce(T::GET, &Target::own(&ctx).with("network:project_id", ctx.project_id()).with("security_group:project_id", ctx.project_id()))?;
+    ctx.enforce(
+        T::GET,
+        &Target::own(&ctx)
+            .with("network:project_id", ctx.project_id())
+            .with("security_group:project_id", ctx.project_id()),
+    )?;
     let page = page(&req)?;
     let reverse = req.q("page_reverse").is_some_and(|v| v.eq_ignore_ascii_case("true"));
     let tags = TagFilter::of(&req);
@@ -300,7 +328,11 @@ fn page(req: &Req) -> Result<Page> {
         _ => return Page::of(req),
     }
     let text = req.q("limit").unwrap_or_default();
-    Err(bad("BadRequest", "limit", format!("Bad limit request: Limit must be an integer 0 or greater and not '{text}'.")))
+    Err(bad(
+        "BadRequest",
+        "limit",
+        format!("Bad limit request: Limit must be an integer 0 or greater and not '{text}'."),
+    ))
 }
 
 fn flip(d: Dir) -> Dir {
@@ -312,9 +344,12 @@ fn flip(d: Dir) -> Dir {
 
 fn bad_marker<T: Listed>(marker: &str) -> Error {
     let e = T::not_found(marker);
-    Error::not_found(format!("{} It is the marker of the page that was asked for.", e.public()))
-        .with_code(e.code())
-        .with_field("marker")
+    Error::not_found(format!(
+        "{} It is the marker of the page that was asked for.",
+        e.public()
+    ))
+    .with_code(e.code())
+    .with_field("marker")
 }
 
 async fn quick<T: Listed>(
@@ -330,7 +365,10 @@ async fn quick<T: Listed>(
     if let Some(marker) = &page.marker {
         let names: Vec<&str> = columns.iter().map(|(c, ..)| *c).collect();
         let row = tx
-            .row(&format!("SELECT {} FROM {} WHERE id = $1", names.join(", "), T::TABLE), &[marker.into()])
+            .row(
+                &format!("SELECT {} FROM {} WHERE id = $1", names.join(", "), T::TABLE),
+                &[marker.into()],
+            )
             .await?
             .ok_or_else(|| bad_marker::<T>(marker))?;
         let mut values: Vec<V> = Vec::new();
@@ -388,7 +426,9 @@ async fn slow<T: Listed>(
 fn links<T: Listed>(req: &Req, page: &Page, shown: &[Shown], more: bool, reverse: bool) -> Option<Value> {
     let mut out = Vec::new();
     let mut push = |rel: &str, marker: Option<&Shown>, back: bool| {
-        let Some(id) = marker.and_then(|s| s.get("id")).and_then(Value::as_str) else { return };
+        let Some(id) = marker.and_then(|s| s.get("id")).and_then(Value::as_str) else {
+            return;
+        };
         let mut parts: Vec<String> = req
             .query
             .iter()

@@ -14,45 +14,240 @@ use std::sync::Arc;
 
 /// Extensions that are served, and no others: alias, name, date, description.
 const EXTENSIONS: &[(&str, &str, &str, &str)] = &[
-    ("agent", "agent", "2013-02-03T10:00:00-00:00", "The hosts of the cloud, to administrators."),
-    ("allowed-address-pairs", "Allowed Address Pairs", "2013-07-23T10:00:00-00:00", "Further addresses that a port may use."),
-    ("availability_zone", "Availability Zone", "2015-01-01T10:00:00-00:00", "Availability zones."),
-    ("binding", "Port Binding", "2014-02-03T10:00:00-00:00", "Where a port is bound, to administrators."),
-    ("dns-integration", "DNS Integration", "2015-08-15T18:00:00-00:00", "DNS names of ports, networks and floating IPs."),
-    ("empty-string-filtering", "Empty String Filtering Extension", "2018-05-01T10:00:00-00:00", "Filters may ask for empty values."),
-    ("ext-gw-mode", "Neutron L3 Configurable external gateway mode", "2013-03-28T10:00:00-00:00", "enable_snat of gateways."),
-    ("external-net", "Neutron external network", "2013-01-14T10:00:00-00:00", "router:external of networks."),
-    ("extra_dhcp_opt", "Neutron Extra DHCP options", "2013-03-17T12:00:00-00:00", "DHCP options of a port."),
-    ("extraroute", "Neutron Extra Route", "2013-02-01T10:00:00-00:00", "Static routes of routers."),
-    ("extraroute-atomic", "Atomically add/remove extra routes", "2019-07-10T00:00:00+00:00", "Single routes, added and removed."),
-    ("filter-validation", "Filter parameters validation", "2018-07-04T10:00:00-00:00", "Unknown filters are refused."),
-    ("fip-port-details", "Floating IP Port Details Extension", "2018-04-09T10:00:00-00:00", "port_details of floating IPs."),
-    ("net-mtu", "Network MTU", "2015-03-25T10:00:00-00:00", "mtu of networks."),
-    ("net-mtu-writable", "Network MTU (writable)", "2017-07-12T00:00:00-00:00", "mtu of networks can be set."),
-    ("network-ip-availability", "Network IP Availability", "2015-09-24T00:00:00-00:00", "Used and free addresses."),
-    ("network_availability_zone", "Network Availability Zone", "2015-01-01T10:00:00-00:00", "Availability zones of networks."),
-    ("pagination", "Pagination support", "2016-06-12T00:00:00-00:00", "Pages with links."),
-    ("port-security", "Port Security", "2012-07-23T10:00:00-00:00", "Anti-spoofing can be switched off."),
-    ("port-security-groups-filtering", "Port filtering on security groups", "2018-01-09T09:00:00-00:00", "Ports by security group."),
-    ("project-id", "project_id field enabled", "2016-09-09T09:09:09-09:09", "project_id beside tenant_id."),
-    ("provider", "Provider Network", "2012-09-07T10:00:00-00:00", "How a network is carried, to administrators."),
-    ("quota-check-limit", "Quota engine limit check", "2021-09-08T16:00:00-00:00", "check_limit when setting quotas."),
-    ("quota_details", "Quota details management support", "2017-02-10T10:00:00-00:00", "Usage beside limits."),
-    ("quotas", "Quota management support", "2012-07-29T10:00:00-00:00", "Quotas by project."),
-    ("revision-if-match", "If-Match constraints based on revision_number", "2016-12-11T00:00:00-00:00", "If-Match: revision_number=N."),
-    ("router", "Neutron L3 Router", "2012-07-20T10:00:00-00:00", "Routers and floating IPs."),
-    ("router_availability_zone", "Router Availability Zone", "2015-01-01T10:00:00-00:00", "Availability zones of routers."),
-    ("security-group", "security-group", "2012-10-05T10:00:00-00:00", "Security groups and rules."),
-    ("security-groups-normalized-cidr", "Normalized CIDR field for security group rules", "2020-07-28T10:00:00-00:00", "normalized_cidr of rules."),
-    ("sort-key-validation", "Sort keys validation", "2018-07-04T10:00:00-00:00", "Unknown sort keys are refused."),
-    ("sorting", "Sorting support", "2016-06-12T00:00:00-00:00", "sort_key and sort_dir."),
-    ("standard-attr-description", "standard-attr-description", "2016-02-10T10:00:00-00:00", "Descriptions."),
-    ("standard-attr-revisions", "Resource revision numbers", "2016-04-11T10:00:00-00:00", "revision_number."),
-    ("standard-attr-tag", "Tag support for resources with standard attribute: network, subnet, port, router, floatingip, security_group", "2017-01-01T00:00:00-00:00", "Tags."),
-    ("standard-attr-timestamp", "Resource timestamps", "2016-09-12T10:00:00-00:00", "created_at and updated_at."),
-    ("stateful-security-group", "Stateful security group", "2019-11-26T09:00:00-00:00", "Groups that track no connections."),
-    ("tag-creation", "Tag creation extension", "2024-07-23T10:00:00-00:00", "Tags when creating."),
-    ("tag-ports-during-bulk-creation", "Tag Ports During Bulk Creation", "2019-12-29T19:00:00-00:00", "Tags when creating ports."),
+    (
+        "agent",
+        "agent",
+        "2013-02-03T10:00:00-00:00",
+        "The hosts of the cloud, to administrators.",
+    ),
+    (
+        "allowed-address-pairs",
+        "Allowed Address Pairs",
+        "2013-07-23T10:00:00-00:00",
+        "Further addresses that a port may use.",
+    ),
+    (
+        "availability_zone",
+        "Availability Zone",
+        "2015-01-01T10:00:00-00:00",
+        "Availability zones.",
+    ),
+    (
+        "binding",
+        "Port Binding",
+        "2014-02-03T10:00:00-00:00",
+        "Where a port is bound, to administrators.",
+    ),
+    (
+        "dns-integration",
+        "DNS Integration",
+        "2015-08-15T18:00:00-00:00",
+        "DNS names of ports, networks and floating IPs.",
+    ),
+    (
+        "empty-string-filtering",
+        "Empty String Filtering Extension",
+        "2018-05-01T10:00:00-00:00",
+        "Filters may ask for empty values.",
+    ),
+    (
+        "ext-gw-mode",
+        "Neutron L3 Configurable external gateway mode",
+        "2013-03-28T10:00:00-00:00",
+        "enable_snat of gateways.",
+    ),
+    (
+        "external-net",
+        "Neutron external network",
+        "2013-01-14T10:00:00-00:00",
+        "router:external of networks.",
+    ),
+    (
+        "extra_dhcp_opt",
+        "Neutron Extra DHCP options",
+        "2013-03-17T12:00:00-00:00",
+        "DHCP options of a port.",
+    ),
+    (
+        "extraroute",
+        "Neutron Extra Route",
+        "2013-02-01T10:00:00-00:00",
+        "Static routes of routers.",
+    ),
+    (
+        "extraroute-atomic",
+        "Atomically add/remove extra routes",
+        "2019-07-10T00:00:00+00:00",
+        "Single routes, added and removed.",
+    ),
+    (
+        "filter-validation",
+        "Filter parameters validation",
+        "2018-07-04T10:00:00-00:00",
+        "Unknown filters are refused.",
+    ),
+    (
+        "fip-port-details",
+        "Floating IP Port Details Extension",
+        "2018-04-09T10:00:00-00:00",
+        "port_details of floating IPs.",
+    ),
+    (
+        "net-mtu",
+        "Network MTU",
+        "2015-03-25T10:00:00-00:00",
+        "mtu of networks.",
+    ),
+    (
+        "net-mtu-writable",
+        "Network MTU (writable)",
+        "2017-07-12T00:00:00-00:00",
+        "mtu of networks can be set.",
+    ),
+    (
+        "network-ip-availability",
+        "Network IP Availability",
+        "2015-09-24T00:00:00-00:00",
+        "Used and free addresses.",
+    ),
+    (
+        "network_availability_zone",
+        "Network Availability Zone",
+        "2015-01-01T10:00:00-00:00",
+        "Availability zones of networks.",
+    ),
+    (
+        "pagination",
+        "Pagination support",
+        "2016-06-12T00:00:00-00:00",
+        "Pages with links.",
+    ),
+    (
+        "port-security",
+        "Port Security",
+        "2012-07-23T10:00:00-00:00",
+        "Anti-spoofing can be switched off.",
+    ),
+    (
+        "port-security-groups-filtering",
+        "Port filtering on security groups",
+        "2018-01-09T09:00:00-00:00",
+        "Ports by security group.",
+    ),
+    (
+        "project-id",
+        "project_id field enabled",
+        "2016-09-09T09:09:09-09:09",
+        "project_id beside tenant_id.",
+    ),
+    (
+        "provider",
+        "Provider Network",
+        "2012-09-07T10:00:00-00:00",
+        "How a network is carried, to administrators.",
+    ),
+    (
+        "quota-check-limit",
+        "Quota engine limit check",
+        "2021-09-08T16:00:00-00:00",
+        "check_limit when setting quotas.",
+    ),
+    (
+        "quota_details",
+        "Quota details management support",
+        "2017-02-10T10:00:00-00:00",
+        "Usage beside limits.",
+    ),
+    (
+        "quotas",
+        "Quota management support",
+        "2012-07-29T10:00:00-00:00",
+        "Quotas by project.",
+    ),
+    (
+        "revision-if-match",
+        "If-Match constraints based on revision_number",
+        "2016-12-11T00:00:00-00:00",
+        "If-Match: revision_number=N.",
+    ),
+    (
+        "router",
+        "Neutron L3 Router",
+        "2012-07-20T10:00:00-00:00",
+        "Routers and floating IPs.",
+    ),
+    (
+        "router_availability_zone",
+        "Router Availability Zone",
+        "2015-01-01T10:00:00-00:00",
+        "Availability zones of routers.",
+    ),
+    (
+        "security-group",
+        "security-group",
+        "2012-10-05T10:00:00-00:00",
+        "Security groups and rules.",
+    ),
+    (
+        "security-groups-normalized-cidr",
+        "Normalized CIDR field for security group rules",
+        "2020-07-28T10:00:00-00:00",
+        "normalized_cidr of rules.",
+    ),
+    (
+        "sort-key-validation",
+        "Sort keys validation",
+        "2018-07-04T10:00:00-00:00",
+        "Unknown sort keys are refused.",
+    ),
+    (
+        "sorting",
+        "Sorting support",
+        "2016-06-12T00:00:00-00:00",
+        "sort_key and sort_dir.",
+    ),
+    (
+        "standard-attr-description",
+        "standard-attr-description",
+        "2016-02-10T10:00:00-00:00",
+        "Descriptions.",
+    ),
+    (
+        "standard-attr-revisions",
+        "Resource revision numbers",
+        "2016-04-11T10:00:00-00:00",
+        "revision_number.",
+    ),
+    (
+        "standard-attr-tag",
+        "Tag support for resources with standard attribute: network, subnet, port, router, floatingip, security_group",
+        "2017-01-01T00:00:00-00:00",
+        "Tags.",
+    ),
+    (
+        "standard-attr-timestamp",
+        "Resource timestamps",
+        "2016-09-12T10:00:00-00:00",
+        "created_at and updated_at.",
+    ),
+    (
+        "stateful-security-group",
+        "Stateful security group",
+        "2019-11-26T09:00:00-00:00",
+        "Groups that track no connections.",
+    ),
+    (
+        "tag-creation",
+        "Tag creation extension",
+        "2024-07-23T10:00:00-00:00",
+        "Tags when creating.",
+    ),
+    (
+        "tag-ports-during-bulk-creation",
+        "Tag Ports During Bulk Creation",
+        "2019-12-29T19:00:00-00:00",
+        "Tags when creating ports.",
+    ),
 ];
 
 /// `GET /`: the versions document.
@@ -108,13 +303,17 @@ pub async fn extension(_app: Arc<Network>, req: Req) -> Result<Reply> {
     let alias = super::id(&req);
     match EXTENSIONS.iter().find(|e| e.0 == alias) {
         Some(e) => Ok(Reply::ok(&json!({"extension": extension_shown(e)}))),
-        None => Err(not_found("ExtensionsNotFound", format!("Extensions not found: {alias}."))),
+        None => Err(not_found(
+            "ExtensionsNotFound",
+            format!("Extensions not found: {alias}."),
+        )),
     }
 }
 
 /// `GET /v2.0/availability_zones`
 pub async fn availability_zones(app: Arc<Network>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce("get_availability_zone", &haneul_auth::Target::default())?;
+    req.ctx()?
+        .enforce("get_availability_zone", &haneul_auth::Target::default())?;
     let name = &app.settings.availability_zone;
     let all: Vec<Value> = ["network", "router"]
         .iter()
@@ -135,9 +334,22 @@ fn agent_shown(app: &Network, h: &Stored<haneul_fleet::Host>) -> Shown {
         ("topic", json!("N/A")),
         ("admin_state_up", json!(true)),
         ("alive", json!(h.up)),
-        ("created_at", json!(clock::iso(h.created_at).replace('T', " ").trim_end_matches('Z'))),
-        ("started_at", json!(clock::iso(h.updated_at).replace('T', " ").trim_end_matches('Z'))),
-        ("heartbeat_timestamp", json!(clock::iso(if h.up { clock::now() } else { h.updated_at }).replace('T', " ").trim_end_matches('Z'))),
+        (
+            "created_at",
+            json!(clock::iso(h.created_at).replace('T', " ").trim_end_matches('Z')),
+        ),
+        (
+            "started_at",
+            json!(clock::iso(h.updated_at).replace('T', " ").trim_end_matches('Z')),
+        ),
+        (
+            "heartbeat_timestamp",
+            json!(
+                clock::iso(if h.up { clock::now() } else { h.updated_at })
+                    .replace('T', " ")
+                    .trim_end_matches('Z')
+            ),
+        ),
         ("configurations", json!({"release": h.release})),
         ("resources_synced", Value::Null),
         ("description", Value::Null),
@@ -175,7 +387,10 @@ pub async fn agents(app: Arc<Network>, req: Req) -> Result<Reply> {
 /// `GET /v2.0/agents/{id}`
 pub async fn agent(app: Arc<Network>, req: Req) -> Result<Reply> {
     let id = super::id(&req).to_owned();
-    let found = hosts(&app, &req).await?.into_iter().find(|a| a.get("id").and_then(Value::as_str) == Some(&id));
+    let found = hosts(&app, &req)
+        .await?
+        .into_iter()
+        .find(|a| a.get("id").and_then(Value::as_str) == Some(&id));
     match found {
         Some(a) => Ok(Reply::ok(&json!({"agent": a}))),
         None => Err(not_found("AgentNotFound", format!("Agent {id} could not be found."))),
@@ -187,7 +402,12 @@ async fn availability(app: &Network, net: &Net, req: &Req) -> Result<Option<Valu
     let version = match version {
         None => None,
         Some(Ok(v @ (4 | 6))) => Some(v),
-        Some(_) => return Err(Error::field("ip_version", "Invalid input for ip_version. Reason: it is 4 or 6.").with_code("HTTPBadRequest")),
+        Some(_) => {
+            return Err(
+                Error::field("ip_version", "Invalid input for ip_version. Reason: it is 4 or 6.")
+                    .with_code("HTTPBadRequest"),
+            );
+        }
     };
     let mut tx = app.db.read().await?;
     let mut subnets = Vec::new();
@@ -220,9 +440,15 @@ fn number(n: u128) -> Value {
 
 /// `GET /v2.0/network-ip-availabilities`
 pub async fn ip_availabilities(app: Arc<Network>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce("get_network_ip_availability", &haneul_auth::Target::default())?;
+    req.ctx()?
+        .enforce("get_network_ip_availability", &haneul_auth::Target::default())?;
     let mut query = Query::new().order("id", Dir::Asc);
-    for (filter, column) in [("network_id", "id"), ("network_name", "name"), ("project_id", "project_id"), ("tenant_id", "project_id")] {
+    for (filter, column) in [
+        ("network_id", "id"),
+        ("network_name", "name"),
+        ("project_id", "project_id"),
+        ("tenant_id", "project_id"),
+    ] {
         if req.q(filter).is_some() {
             query = query.is_in(column, req.qs(filter));
         }
@@ -240,7 +466,8 @@ pub async fn ip_availabilities(app: Arc<Network>, req: Req) -> Result<Reply> {
 
 /// `GET /v2.0/network-ip-availabilities/{network}`
 pub async fn ip_availability(app: Arc<Network>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce("get_network_ip_availability", &haneul_auth::Target::default())?;
+    req.ctx()?
+        .enforce("get_network_ip_availability", &haneul_auth::Target::default())?;
     let id = super::id(&req).to_owned();
     let net = {
         let mut tx = app.db.read().await?;

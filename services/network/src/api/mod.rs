@@ -26,12 +26,32 @@ macro_rules! resource {
     ($routes:expr, $path:literal, $handlers:ident, $one:literal) => {
         $routes
             .get(concat!("/v2.0/", $path), $handlers::index, concat!("get_", $one))
-            .get(concat!("/v2.0/", $path, ".json"), $handlers::index, concat!("get_", $one))
+            .get(
+                concat!("/v2.0/", $path, ".json"),
+                $handlers::index,
+                concat!("get_", $one),
+            )
             .post(concat!("/v2.0/", $path), $handlers::create, concat!("create_", $one))
-            .post(concat!("/v2.0/", $path, ".json"), $handlers::create, concat!("create_", $one))
-            .get(concat!("/v2.0/", $path, "/{id}"), $handlers::show, concat!("get_", $one))
-            .put(concat!("/v2.0/", $path, "/{id}"), $handlers::update, concat!("update_", $one))
-            .delete(concat!("/v2.0/", $path, "/{id}"), $handlers::delete, concat!("delete_", $one))
+            .post(
+                concat!("/v2.0/", $path, ".json"),
+                $handlers::create,
+                concat!("create_", $one),
+            )
+            .get(
+                concat!("/v2.0/", $path, "/{id}"),
+                $handlers::show,
+                concat!("get_", $one),
+            )
+            .put(
+                concat!("/v2.0/", $path, "/{id}"),
+                $handlers::update,
+                concat!("update_", $one),
+            )
+            .delete(
+                concat!("/v2.0/", $path, "/{id}"),
+                $handlers::delete,
+                concat!("delete_", $one),
+            )
     };
 }
 
@@ -44,27 +64,79 @@ pub(crate) fn routes(app: &Arc<Network>) -> Routes<Network> {
         .get("/v2.0/extensions", meta::extensions, "own")
         .get("/v2.0/extensions.json", meta::extensions, "own")
         .get("/v2.0/extensions/{id}", meta::extension, "own")
-        .get("/v2.0/availability_zones", meta::availability_zones, "get_availability_zone")
+        .get(
+            "/v2.0/availability_zones",
+            meta::availability_zones,
+            "get_availability_zone",
+        )
         .get("/v2.0/agents", meta::agents, "get_agent")
         .get("/v2.0/agents/{id}", meta::agent, "get_agent")
-        .get("/v2.0/network-ip-availabilities", meta::ip_availabilities, "get_network_ip_availability")
-        .get("/v2.0/network-ip-availabilities/{id}", meta::ip_availability, "get_network_ip_availability");
+        .get(
+            "/v2.0/network-ip-availabilities",
+            meta::ip_availabilities,
+            "get_network_ip_availability",
+        )
+        .get(
+            "/v2.0/network-ip-availabilities/{id}",
+            meta::ip_availability,
+            "get_network_ip_availability",
+        );
     let r = resource!(r, "networks", networks, "network");
     let r = resource!(r, "subnets", subnets, "subnet");
     let r = resource!(r, "ports", ports, "port");
     let r = resource!(r, "routers", routers, "router")
-        .put("/v2.0/routers/{id}/add_router_interface", routers::add_interface, "add_router_interface")
-        .put("/v2.0/routers/{id}/remove_router_interface", routers::remove_interface, "remove_router_interface")
-        .put("/v2.0/routers/{id}/add_extraroutes", routers::add_routes, "add_extraroutes")
-        .put("/v2.0/routers/{id}/remove_extraroutes", routers::remove_routes, "remove_extraroutes");
+        .put(
+            "/v2.0/routers/{id}/add_router_interface",
+            routers::add_interface,
+            "add_router_interface",
+        )
+        .put(
+            "/v2.0/routers/{id}/remove_router_interface",
+            routers::remove_interface,
+            "remove_router_interface",
+        )
+        .put(
+            "/v2.0/routers/{id}/add_extraroutes",
+            routers::add_routes,
+            "add_extraroutes",
+        )
+        .put(
+            "/v2.0/routers/{id}/remove_extraroutes",
+            routers::remove_routes,
+            "remove_extraroutes",
+        );
     let r = resource!(r, "floatingips", floating_ips, "floatingip");
     let r = resource!(r, "security-groups", security_groups, "security_group")
-        .get("/v2.0/security-group-rules", security_groups::rule_index, "get_security_group_rule")
-        .get("/v2.0/security-group-rules.json", security_groups::rule_index, "get_security_group_rule")
-        .post("/v2.0/security-group-rules", security_groups::rule_create, "create_security_group_rule")
-        .post("/v2.0/security-group-rules.json", security_groups::rule_create, "create_security_group_rule")
-        .get("/v2.0/security-group-rules/{id}", security_groups::rule_show, "get_security_group_rule")
-        .delete("/v2.0/security-group-rules/{id}", security_groups::rule_delete, "delete_security_group_rule");
+        .get(
+            "/v2.0/security-group-rules",
+            security_groups::rule_index,
+            "get_security_group_rule",
+        )
+        .get(
+            "/v2.0/security-group-rules.json",
+            security_groups::rule_index,
+            "get_security_group_rule",
+        )
+        .post(
+            "/v2.0/security-group-rules",
+            security_groups::rule_create,
+            "create_security_group_rule",
+        )
+        .post(
+            "/v2.0/security-group-rules.json",
+            security_groups::rule_create,
+            "create_security_group_rule",
+        )
+        .get(
+            "/v2.0/security-group-rules/{id}",
+            security_groups::rule_show,
+            "get_security_group_rule",
+        )
+        .delete(
+            "/v2.0/security-group-rules/{id}",
+            security_groups::rule_delete,
+            "delete_security_group_rule",
+        );
     r.get("/v2.0/quotas", quotas::index, "get_quota")
         .get("/v2.0/quotas/{id}", quotas::show, "get_quota")
         .put("/v2.0/quotas/{id}", quotas::update, "update_quota")
@@ -101,7 +173,10 @@ fn zones(app: &Network, body: input::In<'_>) -> Result<()> {
             return Err(bad(
                 "AvailabilityZoneNotFound",
                 "availability_zone_hints",
-                format!("AvailabilityZone {z} could not be found. There is: {}.", app.settings.availability_zone),
+                format!(
+                    "AvailabilityZone {z} could not be found. There is: {}.",
+                    app.settings.availability_zone
+                ),
             ));
         }
     }

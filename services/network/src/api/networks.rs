@@ -37,10 +37,23 @@ pub(crate) static SHAPE: Shape = Shape {
             f("mtu", K::Int { min: 0, max: 65535 }),
             f("port_security_enabled", K::Bool),
             f("dns_domain", kind::HOST).null(),
-            f("availability_zone_hints", K::List { of: &kind::TEXT, max: 16 }),
+            f(
+                "availability_zone_hints",
+                K::List {
+                    of: &kind::TEXT,
+                    max: 16,
+                },
+            ),
             f("provider:network_type", kind::TEXT).null(),
             f("provider:physical_network", kind::TEXT).null(),
-            f("provider:segmentation_id", K::Int { min: 1, max: 16_777_215 }).null(),
+            f(
+                "provider:segmentation_id",
+                K::Int {
+                    min: 1,
+                    max: 16_777_215,
+                },
+            )
+            .null(),
             f("tags", kind::TAGS),
         ],
     },
@@ -58,19 +71,49 @@ pub(crate) static SHAPE: Shape = Shape {
             f("dns_domain", kind::HOST).null(),
         ],
     },
-    read_only: &["id", "status", "subnets", "created_at", "updated_at", "revision_number", "availability_zones", "ipv4_address_scope", "ipv6_address_scope"],
+    read_only: &[
+        "id",
+        "status",
+        "subnets",
+        "created_at",
+        "updated_at",
+        "revision_number",
+        "availability_zones",
+        "ipv4_address_scope",
+        "ipv6_address_scope",
+    ],
 };
 
 impl Listed for Net {
     const MANY: &'static str = "networks";
     const ONE: &'static str = "network";
     const GET: &'static str = "get_network";
-    const COLUMNS_OF: &'static [(&'static str, &'static str, Col)] =
-        &[("shared", "shared", Col::Bool), ("router:external", "external", Col::Bool)];
+    const COLUMNS_OF: &'static [(&'static str, &'static str, Col)] = &[
+        ("shared", "shared", Col::Bool),
+        ("router:external", "external", Col::Bool),
+    ];
     const ATTRIBUTES: &'static [&'static str] = &[
-        "id", "name", "project_id", "description", "status", "admin_state_up", "shared", "router:external", "is_default", "mtu",
-        "port_security_enabled", "dns_domain", "subnets", "availability_zone_hints", "availability_zones", "provider:network_type",
-        "provider:physical_network", "provider:segmentation_id", "created_at", "updated_at", "revision_number",
+        "id",
+        "name",
+        "project_id",
+        "description",
+        "status",
+        "admin_state_up",
+        "shared",
+        "router:external",
+        "is_default",
+        "mtu",
+        "port_security_enabled",
+        "dns_domain",
+        "subnets",
+        "availability_zone_hints",
+        "availability_zones",
+        "provider:network_type",
+        "provider:physical_network",
+        "provider:segmentation_id",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
         if ctx.is_admin() {
@@ -171,7 +214,10 @@ async fn make(app: &Network, tx: &mut Tx, ctx: &Ctx, body: In<'_>) -> Result<Sto
     let external = body.bool("router:external").unwrap_or(false);
     let is_default = body.bool("is_default").unwrap_or(false);
     if is_default && !external {
-        return Err(invalid("is_default", "only an external network can be the default one: set router:external too."));
+        return Err(invalid(
+            "is_default",
+            "only an external network can be the default one: set router:external too.",
+        ));
     }
     let mtu = match networks::check_mtu(body.int("mtu").unwrap_or(0))? {
         0 => app.settings.mtu,
@@ -211,7 +257,12 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             let body = In(&item);
             let old = fetch(tx, &ctx, UpdateNetwork, &id).await?;
             input::check_revision(revision, old.generation, &id)?;
-            policy::check(&ctx, "update_network", body.map(), &haneul_auth::Secured::target(&old.value))?;
+            policy::check(
+                &ctx,
+                "update_network",
+                body.map(),
+                &haneul_auth::Secured::target(&old.value),
+            )?;
             let mut net = old.edit();
             body.set_str("name", &mut net.name);
             body.set_str("description", &mut net.description);
@@ -228,7 +279,10 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                 };
             }
             if net.is_default && !net.external {
-                return Err(invalid("is_default", "only an external network can be the default one: set router:external too."));
+                return Err(invalid(
+                    "is_default",
+                    "only an external network can be the default one: set router:external too.",
+                ));
             }
             let mut touched = Touched::default();
             let stored = networks::update(tx, &old, &net, &mut touched).await?;

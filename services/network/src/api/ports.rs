@@ -50,13 +50,34 @@ pub(crate) static SHAPE: Shape = Shape {
             f("project_id", kind::PROJECT),
             f("admin_state_up", K::Bool),
             f("mac_address", kind::MAC).null(),
-            f("fixed_ips", K::List { of: &K::Obj(&FIXED_IP), max: 100 }).null(),
+            f(
+                "fixed_ips",
+                K::List {
+                    of: &K::Obj(&FIXED_IP),
+                    max: 100,
+                },
+            )
+            .null(),
             f("device_id", kind::TEXT).null(),
             f("device_owner", kind::TEXT).null(),
             f("security_groups", K::List { of: &K::Uuid, max: 100 }).null(),
-            f("allowed_address_pairs", K::List { of: &K::Obj(&PAIR), max: 100 }).null(),
+            f(
+                "allowed_address_pairs",
+                K::List {
+                    of: &K::Obj(&PAIR),
+                    max: 100,
+                },
+            )
+            .null(),
             f("port_security_enabled", K::Bool),
-            f("extra_dhcp_opts", K::List { of: &K::Obj(&OPTION), max: 50 }).null(),
+            f(
+                "extra_dhcp_opts",
+                K::List {
+                    of: &K::Obj(&OPTION),
+                    max: 50,
+                },
+            )
+            .null(),
             f("dns_name", kind::HOST),
             f("binding:host_id", kind::TEXT).null(),
             f("binding:vnic_type", kind::TEXT),
@@ -71,20 +92,50 @@ pub(crate) static SHAPE: Shape = Shape {
             f("description", kind::TEXT).null(),
             f("admin_state_up", K::Bool),
             f("mac_address", kind::MAC),
-            f("fixed_ips", K::List { of: &K::Obj(&FIXED_IP), max: 100 }).null(),
+            f(
+                "fixed_ips",
+                K::List {
+                    of: &K::Obj(&FIXED_IP),
+                    max: 100,
+                },
+            )
+            .null(),
             f("device_id", kind::TEXT).null(),
             f("device_owner", kind::TEXT).null(),
             f("security_groups", K::List { of: &K::Uuid, max: 100 }).null(),
-            f("allowed_address_pairs", K::List { of: &K::Obj(&PAIR), max: 100 }).null(),
+            f(
+                "allowed_address_pairs",
+                K::List {
+                    of: &K::Obj(&PAIR),
+                    max: 100,
+                },
+            )
+            .null(),
             f("port_security_enabled", K::Bool),
-            f("extra_dhcp_opts", K::List { of: &K::Obj(&OPTION), max: 50 }).null(),
+            f(
+                "extra_dhcp_opts",
+                K::List {
+                    of: &K::Obj(&OPTION),
+                    max: 50,
+                },
+            )
+            .null(),
             f("dns_name", kind::HOST),
             f("binding:host_id", kind::TEXT).null(),
             f("binding:vnic_type", kind::TEXT),
             f("binding:profile", K::Free).null(),
         ],
     },
-    read_only: &["id", "status", "created_at", "updated_at", "revision_number", "binding:vif_type", "binding:vif_details", "dns_assignment"],
+    read_only: &[
+        "id",
+        "status",
+        "created_at",
+        "updated_at",
+        "revision_number",
+        "binding:vif_type",
+        "binding:vif_details",
+        "dns_assignment",
+    ],
 };
 
 /// Pairs of a port at the most (Neutron's `max_allowed_address_pair`).
@@ -103,16 +154,40 @@ impl Listed for Port {
         ("binding:host_id", "host_id", Col::Text),
     ];
     const ATTRIBUTES: &'static [&'static str] = &[
-        "id", "name", "project_id", "description", "network_id", "mac_address", "fixed_ips", "admin_state_up", "status", "device_id",
-        "device_owner", "security_groups", "allowed_address_pairs", "port_security_enabled", "extra_dhcp_opts", "dns_name", "dns_assignment",
-        "binding:host_id", "binding:vnic_type", "binding:vif_type", "binding:vif_details", "binding:profile", "created_at", "updated_at",
+        "id",
+        "name",
+        "project_id",
+        "description",
+        "network_id",
+        "mac_address",
+        "fixed_ips",
+        "admin_state_up",
+        "status",
+        "device_id",
+        "device_owner",
+        "security_groups",
+        "allowed_address_pairs",
+        "port_security_enabled",
+        "extra_dhcp_opts",
+        "dns_name",
+        "dns_assignment",
+        "binding:host_id",
+        "binding:vnic_type",
+        "binding:vif_type",
+        "binding:vif_details",
+        "binding:profile",
+        "created_at",
+        "updated_at",
         "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
         if ctx.is_admin() {
             return query;
         }
-        query.any_eq(vec![("project_id", ctx.project_id().into()), ("network_project_id", ctx.project_id().into())])
+        query.any_eq(vec![
+            ("project_id", ctx.project_id().into()),
+            ("network_project_id", ctx.project_id().into()),
+        ])
     }
     fn special(query: Query, name: &str, values: &[String]) -> (Query, bool) {
         let holes = |n: usize| vec!["{}"; n].join(", ");
@@ -122,7 +197,11 @@ impl Listed for Port {
                     values
                         .iter()
                         .filter_map(|v| v.strip_prefix(key)?.strip_prefix('='))
-                        .map(|v| v.parse::<IpAddr>().map_or_else(|_| v.to_owned(), |ip| ip.to_string()).into())
+                        .map(|v| {
+                            v.parse::<IpAddr>()
+                                .map_or_else(|_| v.to_owned(), |ip| ip.to_string())
+                                .into()
+                        })
                         .collect()
                 };
                 let (ips, subnets) = (of("ip_address"), of("subnet_id"));
@@ -137,7 +216,10 @@ impl Listed for Port {
                         args.extend(list);
                     }
                 }
-                let sql = format!("id IN (SELECT port_id FROM ip_allocation WHERE {})", conditions.join(" AND "));
+                let sql = format!(
+                    "id IN (SELECT port_id FROM ip_allocation WHERE {})",
+                    conditions.join(" AND ")
+                );
                 (query.raw(&sql, args), true)
             }
             "security_groups" | "security_group_ids" => {
@@ -234,10 +316,15 @@ pub async fn create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
 }
 
 fn asks(body: In<'_>) -> Result<Option<Vec<Ask>>> {
-    let Some(list) = body.list("fixed_ips") else { return Ok(None) };
+    let Some(list) = body.list("fixed_ips") else {
+        return Ok(None);
+    };
     let asks: Vec<Ask> = list
         .iter()
-        .map(|x| Ask { subnet_id: In(x).str("subnet_id"), ip: In(x).ip("ip_address") })
+        .map(|x| Ask {
+            subnet_id: In(x).str("subnet_id"),
+            ip: In(x).ip("ip_address"),
+        })
         .collect();
     ports::check_asks(&asks)?;
     Ok(Some(asks))
@@ -247,14 +334,26 @@ fn pairs(body: In<'_>, own_mac: &str) -> Result<Vec<AddressPair>> {
     let mut out: Vec<AddressPair> = Vec::new();
     for item in body.list("allowed_address_pairs").into_iter().flatten() {
         let Some(text) = In(item).str("ip_address") else {
-            return Err(bad("AllowedAddressPairsMissingIP", "allowed_address_pairs", "AllowedAddressPair must contain ip_address"));
+            return Err(bad(
+                "AllowedAddressPairsMissingIP",
+                "allowed_address_pairs",
+                "AllowedAddressPair must contain ip_address",
+            ));
         };
         let ip = text
             .parse::<IpNet>()
             .ok()
             .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-            .ok_or_else(|| attribute("allowed_address_pairs", format!("'{text}' is neither an IP address nor a range")))?;
-        let mac = In(item).str("mac_address").unwrap_or_else(|| own_mac.to_owned()).to_lowercase();
+            .ok_or_else(|| {
+                attribute(
+                    "allowed_address_pairs",
+                    format!("'{text}' is neither an IP address nor a range"),
+                )
+            })?;
+        let mac = In(item)
+            .str("mac_address")
+            .unwrap_or_else(|| own_mac.to_owned())
+            .to_lowercase();
         if out.iter().any(|p| p.ip == ip && p.mac == mac) {
             return Err(bad(
                 "DuplicateAddressPairInRequest",
@@ -268,7 +367,10 @@ fn pairs(body: In<'_>, own_mac: &str) -> Result<Vec<AddressPair>> {
         return Err(bad(
             "AllowedAddressPairExhausted",
             "allowed_address_pairs",
-            format!("The number of allowed address pair exceeds the maximum {MAX_PAIRS}: {} asked.", out.len()),
+            format!(
+                "The number of allowed address pair exceeds the maximum {MAX_PAIRS}: {} asked.",
+                out.len()
+            ),
         ));
     }
     Ok(out)
@@ -281,7 +383,11 @@ fn dhcp_options(body: In<'_>, mut old: Vec<DhcpOption>) -> Vec<DhcpOption> {
         old.retain(|o| !(o.opt_name == name && o.ip_version == version));
         // A null value takes the option away.
         if let Some(value) = In(item).str("opt_value") {
-            old.push(DhcpOption { opt_name: name, opt_value: value, ip_version: version });
+            old.push(DhcpOption {
+                opt_name: name,
+                opt_value: value,
+                ip_version: version,
+            });
         }
     }
     old
@@ -387,7 +493,10 @@ fn profile(body: In<'_>) -> Result<Option<serde_json::Map<String, Value>>> {
     match body.get("binding:profile") {
         None => Ok(body.has("binding:profile").then(serde_json::Map::new)),
         Some(Value::Object(o)) if o.len() <= 32 => Ok(Some(o.clone())),
-        Some(_) => Err(attribute("binding:profile", "it must be an object with at most 32 members")),
+        Some(_) => Err(attribute(
+            "binding:profile",
+            "it must be an object with at most 32 members",
+        )),
     }
 }
 
@@ -434,11 +543,15 @@ async fn change(tx: &mut Tx, ctx: &Ctx, net: &Net, old: &Port, body: In<'_>) -> 
     body.set_bool("admin_state_up", &mut port.admin_state_up);
     body.set_bool("port_security_enabled", &mut port.port_security);
     if (body.has("device_id") || body.has("device_owner")) && old.is_service() && !old.device_id.is_empty() {
-        let same = body.str("device_id").is_none_or(|d| d == old.device_id) && body.str("device_owner").is_none_or(|d| d == old.device_owner);
+        let same = body.str("device_id").is_none_or(|d| d == old.device_id)
+            && body.str("device_owner").is_none_or(|d| d == old.device_owner);
         if !same {
             return Err(conflict(
                 "UnsupportedPortDeviceOwner",
-                format!("Operation update is not supported for device_owner {} on port {}: it belongs to {}.", old.device_owner, old.id, old.device_id),
+                format!(
+                    "Operation update is not supported for device_owner {} on port {}: it belongs to {}.",
+                    old.device_owner, old.id, old.device_id
+                ),
             )
             .with_field("device_id"));
         }
@@ -455,7 +568,11 @@ async fn change(tx: &mut Tx, ctx: &Ctx, net: &Net, old: &Port, body: In<'_>) -> 
     if body.has("extra_dhcp_opts") {
         port.extra_dhcp_opts = dhcp_options(body, port.extra_dhcp_opts);
     }
-    if let Some(mac) = body.str("mac_address").map(|m| m.to_lowercase()).filter(|m| *m != old.mac) {
+    if let Some(mac) = body
+        .str("mac_address")
+        .map(|m| m.to_lowercase())
+        .filter(|m| *m != old.mac)
+    {
         if old.is_carried() {
             return Err(conflict(
                 "PortBound",
@@ -480,7 +597,10 @@ async fn change(tx: &mut Tx, ctx: &Ctx, net: &Net, old: &Port, body: In<'_>) -> 
     if body.has("security_groups") {
         let ids = super::tags::clean(body.strings("security_groups").unwrap_or_default());
         if port.is_service() && !ids.is_empty() {
-            return Err(invalid("security_groups", "ports of the network itself have no security groups"));
+            return Err(invalid(
+                "security_groups",
+                "ports of the network itself have no security groups",
+            ));
         }
         groups::check_ids(tx, &port.project_id, ctx.is_admin(), &ids).await?;
         port.security_groups = ids;
@@ -500,7 +620,10 @@ async fn refuse_lost_floating(tx: &mut Tx, old: &Port, asks: &[Ask]) -> Result<(
     {
         let kept = asks.iter().any(|a| match (a.ip, &a.subnet_id) {
             (Some(ip), _) => Some(ip) == f.fixed_ip,
-            (None, Some(s)) => old.fixed_ips.iter().any(|x| &x.subnet_id == s && Some(x.ip) == f.fixed_ip),
+            (None, Some(s)) => old
+                .fixed_ips
+                .iter()
+                .any(|x| &x.subnet_id == s && Some(x.ip) == f.fixed_ip),
             (None, None) => false,
         });
         if !kept {

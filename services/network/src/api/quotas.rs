@@ -15,7 +15,10 @@ fn may(ctx: &Ctx, rule: &str, project: &str) -> Result<()> {
     if ctx.may(rule, &Target::project(project)) {
         return Ok(());
     }
-    Err(Error::forbidden("User does not have admin privileges: Only admin is authorized to access quotas for another tenant.").with_code("AdminRequired"))
+    Err(Error::forbidden(
+        "User does not have admin privileges: Only admin is authorized to access quotas for another tenant.",
+    )
+    .with_code("AdminRequired"))
 }
 
 async fn read(tx: &mut Tx, project: &str) -> Result<Vec<(&'static str, Quota)>> {
@@ -34,7 +37,10 @@ fn limits(quotas: &[(&'static str, Quota)]) -> Map<String, Value> {
 pub async fn index(app: Arc<Network>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     if !ctx.may("update_quota", &Target::default()) {
-        return Err(Error::forbidden("User does not have admin privileges: Only admin can view all quotas.").with_code("AdminRequired"));
+        return Err(
+            Error::forbidden("User does not have admin privileges: Only admin can view all quotas.")
+                .with_code("AdminRequired"),
+        );
     }
     let mut tx = app.db.read().await?;
     let rows = tx
@@ -84,7 +90,12 @@ pub async fn details(app: Arc<Network>, req: Req) -> Result<Reply> {
     let quota: Map<String, Value> = read(&mut tx, project)
         .await?
         .iter()
-        .map(|(n, q)| ((*n).to_owned(), json!({"limit": q.limit, "used": q.used, "reserved": 0})))
+        .map(|(n, q)| {
+            (
+                (*n).to_owned(),
+                json!({"limit": q.limit, "used": q.used, "reserved": 0}),
+            )
+        })
         .collect();
     Ok(Reply::ok(&json!({"quota": quota})))
 }
@@ -96,7 +107,11 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     may(&ctx, "update_quota", &project)?;
     let body = req.json().await?;
     let Some(object) = body.get("quota").and_then(Value::as_object) else {
-        return Err(bad("HTTPBadRequest", "quota", "Unable to find 'quota' in request body: write {\"quota\": {\"network\": 10}}."));
+        return Err(bad(
+            "HTTPBadRequest",
+            "quota",
+            "Unable to find 'quota' in request body: write {\"quota\": {\"network\": 10}}.",
+        ));
     };
     let mut wanted = Vec::new();
     let mut force = false;
@@ -114,7 +129,10 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             return Err(bad(
                 "HTTPBadRequest",
                 name,
-                format!("Unrecognized attribute(s) '{name}'. There are quotas for {}.", known.join(", ")),
+                format!(
+                    "Unrecognized attribute(s) '{name}'. There are quotas for {}.",
+                    known.join(", ")
+                ),
             ));
         };
         match fields::int(value).filter(|n| *n >= -1 && *n <= i64::from(i32::MAX)) {
@@ -123,7 +141,10 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                 return Err(bad(
                     "HTTPBadRequest",
                     name,
-                    format!("Invalid input for {name}. Reason: '{value}' is not an integer from -1 (unlimited) to {}.", i32::MAX),
+                    format!(
+                        "Invalid input for {name}. Reason: '{value}' is not an integer from -1 (unlimited) to {}.",
+                        i32::MAX
+                    ),
                 ));
             }
         }
@@ -167,7 +188,10 @@ pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
                 quota::set(tx, &project, stored, None).await?;
             }
             if !own {
-                return Err(not_found("TenantQuotaNotFound", format!("Quota for tenant {project} could not be found.")));
+                return Err(not_found(
+                    "TenantQuotaNotFound",
+                    format!("Quota for tenant {project} could not be found."),
+                ));
             }
             Ok(())
         })

@@ -11,11 +11,12 @@ use crate::logic::routers::{WantedGateway, route};
 use crate::model::{Port, Route, Router};
 use crate::policy;
 use crate::policy::action::{
-    AddExtraroutes, AddRouterInterface, CreateRouter, DeleteRouter, GetRouter, RemoveExtraroutes, RemoveRouterInterface, UpdateRouter,
+    AddExtraroutes, AddRouterInterface, CreateRouter, DeleteRouter, GetRouter, RemoveExtraroutes,
+    RemoveRouterInterface, UpdateRouter,
 };
 use haneul_auth::{Ctx, Secured, Target, allow_create, fetch};
 use haneul_core::{Error, Result, id};
-use haneul_http::{Body, FieldKind as K, Reply, Req, fields, f};
+use haneul_http::{Body, FieldKind as K, Reply, Req, f, fields};
 use haneul_store::{Query, Stored, Tx};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,7 +30,14 @@ static GATEWAY: Body = Body {
     fields: &[
         f("network_id", K::Uuid),
         f("enable_snat", K::Bool),
-        f("external_fixed_ips", K::List { of: &K::Obj(&EXTERNAL_IP), max: 20 }).null(),
+        f(
+            "external_fixed_ips",
+            K::List {
+                of: &K::Obj(&EXTERNAL_IP),
+                max: 20,
+            },
+        )
+        .null(),
     ],
 };
 static ROUTE: Body = Body {
@@ -49,7 +57,13 @@ pub(crate) static SHAPE: Shape = Shape {
             f("project_id", kind::PROJECT),
             f("admin_state_up", K::Bool),
             f("external_gateway_info", K::Obj(&GATEWAY)).null(),
-            f("availability_zone_hints", K::List { of: &kind::TEXT, max: 16 }),
+            f(
+                "availability_zone_hints",
+                K::List {
+                    of: &kind::TEXT,
+                    max: 16,
+                },
+            ),
             f("distributed", K::Bool).null(),
             f("ha", K::Bool).null(),
             f("tags", kind::TAGS),
@@ -62,12 +76,27 @@ pub(crate) static SHAPE: Shape = Shape {
             f("description", kind::TEXT).null(),
             f("admin_state_up", K::Bool),
             f("external_gateway_info", K::Obj(&GATEWAY)).null(),
-            f("routes", K::List { of: &K::Obj(&ROUTE), max: 100 }).null(),
+            f(
+                "routes",
+                K::List {
+                    of: &K::Obj(&ROUTE),
+                    max: 100,
+                },
+            )
+            .null(),
             f("distributed", K::Bool),
             f("ha", K::Bool),
         ],
     },
-    read_only: &["id", "status", "routes", "created_at", "updated_at", "revision_number", "availability_zones"],
+    read_only: &[
+        "id",
+        "status",
+        "routes",
+        "created_at",
+        "updated_at",
+        "revision_number",
+        "availability_zones",
+    ],
 };
 
 impl Listed for Router {
@@ -76,11 +105,26 @@ impl Listed for Router {
     const GET: &'static str = "get_router";
     const COLUMNS_OF: &'static [(&'static str, &'static str, Col)] = &[];
     const ATTRIBUTES: &'static [&'static str] = &[
-        "id", "name", "project_id", "description", "status", "admin_state_up", "external_gateway_info", "routes", "availability_zone_hints",
-        "availability_zones", "created_at", "updated_at", "revision_number",
+        "id",
+        "name",
+        "project_id",
+        "description",
+        "status",
+        "admin_state_up",
+        "external_gateway_info",
+        "routes",
+        "availability_zone_hints",
+        "availability_zones",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
-        if ctx.is_admin() { query } else { query.eq("project_id", ctx.project_id()) }
+        if ctx.is_admin() {
+            query
+        } else {
+            query.eq("project_id", ctx.project_id())
+        }
     }
     async fn show(app: &Network, _tx: &mut Tx, rows: &[Stored<Self>]) -> Result<Vec<Shown>> {
         Ok(rows.iter().map(|r| view(app, r)).collect())
@@ -88,7 +132,11 @@ impl Listed for Router {
 }
 
 fn view(app: &Network, r: &Stored<Router>) -> Shown {
-    let zones = if r.host_id.is_empty() { vec![] } else { vec![app.settings.availability_zone.as_str()] };
+    let zones = if r.host_id.is_empty() {
+        vec![]
+    } else {
+        vec![app.settings.availability_zone.as_str()]
+    };
     with(
         standard(r),
         json!({
@@ -135,25 +183,43 @@ fn gateway(body: In<'_>) -> Result<Option<Option<WantedGateway>>> {
     if !body.has("external_gateway_info") {
         return Ok(None);
     }
-    let Some(info) = body.get("external_gateway_info").map(In) else { return Ok(Some(None)) };
+    let Some(info) = body.get("external_gateway_info").map(In) else {
+        return Ok(Some(None));
+    };
     if info.map().is_empty() {
         return Ok(Some(None));
     }
     let Some(network_id) = info.str("network_id") else {
-        return Err(attribute("external_gateway_info", "network_id is required to set a gateway; write null or {} to clear it"));
+        return Err(attribute(
+            "external_gateway_info",
+            "network_id is required to set a gateway; write null or {} to clear it",
+        ));
     };
     let fixed_ips = info.list("external_fixed_ips").map(|l| {
         l.iter()
-            .map(|x| Ask { subnet_id: In(x).str("subnet_id"), ip: In(x).ip("ip_address") })
+            .map(|x| Ask {
+                subnet_id: In(x).str("subnet_id"),
+                ip: In(x).ip("ip_address"),
+            })
             .collect()
     });
-    Ok(Some(Some(WantedGateway { network_id, enable_snat: info.bool("enable_snat"), fixed_ips })))
+    Ok(Some(Some(WantedGateway {
+        network_id,
+        enable_snat: info.bool("enable_snat"),
+        fixed_ips,
+    })))
 }
 
 fn plain_only(body: In<'_>) -> Result<()> {
     for name in ["distributed", "ha"] {
         if body.bool(name) == Some(true) {
-            return Err(bad("HTTPBadRequest", name, format!("Invalid input for {name}. Reason: this cloud has plain routers only: leave {name} out or false.")));
+            return Err(bad(
+                "HTTPBadRequest",
+                name,
+                format!(
+                    "Invalid input for {name}. Reason: this cloud has plain routers only: leave {name} out or false."
+                ),
+            ));
         }
     }
     Ok(())
@@ -218,7 +284,10 @@ fn routes(body: &[Value]) -> Result<Vec<Route>> {
             &In(item).str("nexthop").unwrap_or_default(),
         )?;
         if out.contains(&r) {
-            return Err(attribute("routes", format!("Duplicate hostroute '{} via {}'", r.destination, r.nexthop)));
+            return Err(attribute(
+                "routes",
+                format!("Duplicate hostroute '{} via {}'", r.destination, r.nexthop),
+            ));
         }
         out.push(r);
     }
@@ -290,7 +359,11 @@ async fn interface(req: &mut Req) -> Result<(Option<String>, Option<String>)> {
     fields::check(&INTERFACE, &body, haneul_http::Ver(0, 0), "router_interface")?;
     let b = In(&body);
     match (b.str("port_id"), b.str("subnet_id")) {
-        (None, None) => Err(bad("HTTPBadRequest", "subnet_id", "Bad router request: Either subnet_id or port_id must be specified.")),
+        (None, None) => Err(bad(
+            "HTTPBadRequest",
+            "subnet_id",
+            "Bad router request: Either subnet_id or port_id must be specified.",
+        )),
         both => Ok(both),
     }
 }
@@ -314,7 +387,11 @@ pub async fn add_interface(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     let id = super::id(&req).to_owned();
     let (port_id, subnet_id) = interface(&mut req).await?;
     if port_id.is_some() && subnet_id.is_some() {
-        return Err(bad("HTTPBadRequest", "subnet_id", "Bad router request: Cannot specify both subnet-id and port-id."));
+        return Err(bad(
+            "HTTPBadRequest",
+            "subnet_id",
+            "Bad router request: Cannot specify both subnet-id and port-id.",
+        ));
     }
     let actor = ctx.actor();
     let db = app.db.clone();
@@ -370,7 +447,14 @@ pub async fn remove_interface(app: Arc<Network>, mut req: Req) -> Result<Reply> 
 
 static EXTRA: Body = Body {
     open: false,
-    fields: &[f("routes", K::List { of: &K::Obj(&ROUTE), max: 100 }).req()],
+    fields: &[f(
+        "routes",
+        K::List {
+            of: &K::Obj(&ROUTE),
+            max: 100,
+        },
+    )
+    .req()],
 };
 
 /// `PUT /v2.0/routers/{id}/add_extraroutes`
@@ -415,7 +499,13 @@ pub async fn remove_routes(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     Ok(Reply::ok(&json!({"router": shown})))
 }
 
-async fn store_routes(app: &Network, tx: &mut Tx, ctx: &Ctx, old: &impl haneul_store::Grant<Router>, router: Router) -> Result<Shown> {
+async fn store_routes(
+    app: &Network,
+    tx: &mut Tx,
+    ctx: &Ctx,
+    old: &impl haneul_store::Grant<Router>,
+    router: Router,
+) -> Result<Shown> {
     let mut touched = Touched::default();
     touched.routers.insert(router.id.clone());
     let stored = tx.update(old, &router).await?;

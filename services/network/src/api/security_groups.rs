@@ -8,8 +8,8 @@ use crate::logic::publish::Touched;
 use crate::logic::{groups, quotas};
 use crate::model::{Group, Rule};
 use crate::policy::action::{
-    CreateSecurityGroup, CreateSecurityGroupRule, DeleteSecurityGroup, DeleteSecurityGroupRule, GetSecurityGroup, GetSecurityGroupRule,
-    UpdateSecurityGroup,
+    CreateSecurityGroup, CreateSecurityGroupRule, DeleteSecurityGroup, DeleteSecurityGroupRule, GetSecurityGroup,
+    GetSecurityGroupRule, UpdateSecurityGroup,
 };
 use haneul_auth::{Ctx, Secured, Target, allow_create, fetch};
 use haneul_core::{Result, id};
@@ -35,12 +35,25 @@ static GROUP: Shape = Shape {
     },
     update: &Body {
         open: false,
-        fields: &[f("name", kind::TEXT).null(), f("description", kind::TEXT).null(), f("stateful", K::Bool)],
+        fields: &[
+            f("name", kind::TEXT).null(),
+            f("description", kind::TEXT).null(),
+            f("stateful", K::Bool),
+        ],
     },
-    read_only: &["id", "security_group_rules", "created_at", "updated_at", "revision_number"],
+    read_only: &[
+        "id",
+        "security_group_rules",
+        "created_at",
+        "updated_at",
+        "revision_number",
+    ],
 };
 
-const NUMBER: K = K::Int { min: -65536, max: 131_072 };
+const NUMBER: K = K::Int {
+    min: -65536,
+    max: 131_072,
+};
 
 static RULE: Shape = Shape {
     one: "security_group_rule",
@@ -61,7 +74,10 @@ static RULE: Shape = Shape {
             f("project_id", kind::PROJECT),
         ],
     },
-    update: &Body { open: false, fields: &[] },
+    update: &Body {
+        open: false,
+        fields: &[],
+    },
     read_only: &["id", "created_at", "updated_at", "revision_number", "normalized_cidr"],
 };
 
@@ -71,10 +87,22 @@ impl Listed for Group {
     const GET: &'static str = "get_security_group";
     const COLUMNS_OF: &'static [(&'static str, &'static str, Col)] = &[];
     const ATTRIBUTES: &'static [&'static str] = &[
-        "id", "name", "project_id", "description", "stateful", "security_group_rules", "created_at", "updated_at", "revision_number",
+        "id",
+        "name",
+        "project_id",
+        "description",
+        "stateful",
+        "security_group_rules",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
-        if ctx.is_admin() { query } else { query.eq("project_id", ctx.project_id()) }
+        if ctx.is_admin() {
+            query
+        } else {
+            query.eq("project_id", ctx.project_id())
+        }
     }
     async fn show(_app: &Network, tx: &mut Tx, rows: &[Stored<Self>]) -> Result<Vec<Shown>> {
         let mut rules: BTreeMap<String, Vec<Shown>> = BTreeMap::new();
@@ -84,14 +112,20 @@ impl Listed for Group {
                 .order("created_at", Dir::Asc)
                 .order("id", Dir::Asc);
             for r in tx.list::<Rule>(&query).await? {
-                rules.entry(r.security_group_id.clone()).or_default().push(rule_view(&r));
+                rules
+                    .entry(r.security_group_id.clone())
+                    .or_default()
+                    .push(rule_view(&r));
             }
         }
         Ok(rows
             .iter()
             .map(|g| {
                 let rules = rules.remove(&g.id).unwrap_or_default();
-                with(standard(g), json!({"stateful": g.stateful, "security_group_rules": rules}))
+                with(
+                    standard(g),
+                    json!({"stateful": g.stateful, "security_group_rules": rules}),
+                )
             })
             .collect())
     }
@@ -106,8 +140,21 @@ impl Listed for Rule {
         ("remote_group_id", "remote_group_id", Col::Text),
     ];
     const ATTRIBUTES: &'static [&'static str] = &[
-        "id", "project_id", "description", "security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
-        "remote_ip_prefix", "normalized_cidr", "remote_group_id", "created_at", "updated_at", "revision_number",
+        "id",
+        "project_id",
+        "description",
+        "security_group_id",
+        "direction",
+        "ethertype",
+        "protocol",
+        "port_range_min",
+        "port_range_max",
+        "remote_ip_prefix",
+        "normalized_cidr",
+        "remote_group_id",
+        "created_at",
+        "updated_at",
+        "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
         if ctx.is_admin() {
@@ -233,18 +280,28 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             body.set_bool("stateful", &mut group.stateful);
             if group.name != old.name {
                 if groups::default_id(tx, &old.project_id).await?.as_deref() == Some(id.as_str()) {
-                    return Err(conflict("SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.").with_field("name"));
+                    return Err(conflict(
+                        "SecurityGroupCannotUpdateDefault",
+                        "Updating default security group not allowed.",
+                    )
+                    .with_field("name"));
                 }
                 groups::check_name(&group.name)?;
             }
             if group.stateful != old.stateful {
                 let used = tx
-                    .row("SELECT port_id FROM port_security_group WHERE security_group_id = $1 LIMIT 1", &[(&id).into()])
+                    .row(
+                        "SELECT port_id FROM port_security_group WHERE security_group_id = $1 LIMIT 1",
+                        &[(&id).into()],
+                    )
                     .await?;
                 if let Some(r) = used {
                     return Err(conflict(
                         "SecurityGroupInUse",
-                        format!("Security Group {id} in use by port {}: stateful cannot be changed.", r.str(0)?),
+                        format!(
+                            "Security Group {id} in use by port {}: stateful cannot be changed.",
+                            r.str(0)?
+                        ),
                     )
                     .with_field("stateful"));
                 }
@@ -311,7 +368,12 @@ pub async fn rule_create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             Ok(out)
         })
         .await?;
-    Ok(super::created("security_group_rule", "security_group_rules", shown, bulk))
+    Ok(super::created(
+        "security_group_rule",
+        "security_group_rules",
+        shown,
+        bulk,
+    ))
 }
 
 async fn rule_make(tx: &mut Tx, ctx: &Ctx, item: &Value, touched: &mut Touched) -> Result<Stored<Rule>> {
@@ -360,4 +422,3 @@ pub async fn rule_delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     .await?;
     Ok(Reply::no_content())
 }
-

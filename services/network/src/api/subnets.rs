@@ -43,10 +43,31 @@ pub(crate) static SHAPE: Shape = Shape {
             f("tenant_id", kind::PROJECT),
             f("project_id", kind::PROJECT),
             f("gateway_ip", kind::IP).null(),
-            f("allocation_pools", K::List { of: &K::Obj(&POOL), max: 100 }).null(),
+            f(
+                "allocation_pools",
+                K::List {
+                    of: &K::Obj(&POOL),
+                    max: 100,
+                },
+            )
+            .null(),
             f("enable_dhcp", K::Bool),
-            f("dns_nameservers", K::List { of: &kind::IP, max: 100 }).null(),
-            f("host_routes", K::List { of: &K::Obj(&ROUTE), max: 100 }).null(),
+            f(
+                "dns_nameservers",
+                K::List {
+                    of: &kind::IP,
+                    max: 100,
+                },
+            )
+            .null(),
+            f(
+                "host_routes",
+                K::List {
+                    of: &K::Obj(&ROUTE),
+                    max: 100,
+                },
+            )
+            .null(),
             f("ipv6_ra_mode", K::OneOf(MODES)).null(),
             f("ipv6_address_mode", K::OneOf(MODES)).null(),
             f("subnetpool_id", K::Uuid).null(),
@@ -60,10 +81,31 @@ pub(crate) static SHAPE: Shape = Shape {
             f("name", kind::TEXT).null(),
             f("description", kind::TEXT).null(),
             f("gateway_ip", kind::IP).null(),
-            f("allocation_pools", K::List { of: &K::Obj(&POOL), max: 100 }).null(),
+            f(
+                "allocation_pools",
+                K::List {
+                    of: &K::Obj(&POOL),
+                    max: 100,
+                },
+            )
+            .null(),
             f("enable_dhcp", K::Bool),
-            f("dns_nameservers", K::List { of: &kind::IP, max: 100 }).null(),
-            f("host_routes", K::List { of: &K::Obj(&ROUTE), max: 100 }).null(),
+            f(
+                "dns_nameservers",
+                K::List {
+                    of: &kind::IP,
+                    max: 100,
+                },
+            )
+            .null(),
+            f(
+                "host_routes",
+                K::List {
+                    of: &K::Obj(&ROUTE),
+                    max: 100,
+                },
+            )
+            .null(),
         ],
     },
     read_only: &["id", "created_at", "updated_at", "revision_number", "shared"],
@@ -77,11 +119,29 @@ impl Listed for Subnet {
     const MANY: &'static str = "subnets";
     const ONE: &'static str = "subnet";
     const GET: &'static str = "get_subnet";
-    const COLUMNS_OF: &'static [(&'static str, &'static str, Col)] =
-        &[("network_id", "network_id", Col::Text), ("shared", "shared", Col::Bool), ("router:external", "external", Col::Bool)];
+    const COLUMNS_OF: &'static [(&'static str, &'static str, Col)] = &[
+        ("network_id", "network_id", Col::Text),
+        ("shared", "shared", Col::Bool),
+        ("router:external", "external", Col::Bool),
+    ];
     const ATTRIBUTES: &'static [&'static str] = &[
-        "id", "name", "project_id", "description", "network_id", "ip_version", "cidr", "gateway_ip", "enable_dhcp", "allocation_pools",
-        "dns_nameservers", "host_routes", "ipv6_ra_mode", "ipv6_address_mode", "subnetpool_id", "created_at", "updated_at",
+        "id",
+        "name",
+        "project_id",
+        "description",
+        "network_id",
+        "ip_version",
+        "cidr",
+        "gateway_ip",
+        "enable_dhcp",
+        "allocation_pools",
+        "dns_nameservers",
+        "host_routes",
+        "ipv6_ra_mode",
+        "ipv6_address_mode",
+        "subnetpool_id",
+        "created_at",
+        "updated_at",
         "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
@@ -158,7 +218,12 @@ pub async fn create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
 fn pools(body: In<'_>) -> Option<Vec<Pool>> {
     body.list("allocation_pools").map(|l| {
         l.iter()
-            .filter_map(|p| Some(Pool { start: In(p).ip("start")?, end: In(p).ip("end")? }))
+            .filter_map(|p| {
+                Some(Pool {
+                    start: In(p).ip("start")?,
+                    end: In(p).ip("end")?,
+                })
+            })
             .collect()
     })
 }
@@ -179,7 +244,10 @@ fn nameservers(body: In<'_>) -> Result<Vec<IpAddr>> {
         return Err(bad(
             "DNSNameServersExhausted",
             "dns_nameservers",
-            format!("Unable to complete operation. The number of DNS nameservers exceeds the limit {MAX_DNS}: {} asked.", all.len()),
+            format!(
+                "Unable to complete operation. The number of DNS nameservers exceeds the limit {MAX_DNS}: {} asked.",
+                all.len()
+            ),
         ));
     }
     Ok(all)
@@ -193,12 +261,20 @@ fn host_routes(body: In<'_>, v6: bool) -> Result<Vec<(IpNet, IpAddr)>> {
         let destination: IpNet = text
             .parse()
             .map_err(|_| attribute("host_routes", format!("'{text}' isn't a recognized IP subnet cidr")))?;
-        let nexthop = r.ip("nexthop").ok_or_else(|| attribute("host_routes", "nexthop is not an IP address"))?;
+        let nexthop = r
+            .ip("nexthop")
+            .ok_or_else(|| attribute("host_routes", "nexthop is not an IP address"))?;
         if matches!(destination, IpNet::V6(_)) != v6 || nexthop.is_ipv6() != v6 {
-            return Err(invalid("host_routes", format!("route {destination} via {nexthop} is not of the subnet's ip_version")));
+            return Err(invalid(
+                "host_routes",
+                format!("route {destination} via {nexthop} is not of the subnet's ip_version"),
+            ));
         }
         if all.contains(&(destination, nexthop)) {
-            return Err(attribute("host_routes", format!("Duplicate hostroute '{destination} via {nexthop}'")));
+            return Err(attribute(
+                "host_routes",
+                format!("Duplicate hostroute '{destination} via {nexthop}'"),
+            ));
         }
         all.push((destination, nexthop));
     }
@@ -206,7 +282,10 @@ fn host_routes(body: In<'_>, v6: bool) -> Result<Vec<(IpNet, IpAddr)>> {
         return Err(bad(
             "HostRoutesExhausted",
             "host_routes",
-            format!("Unable to complete operation. The number of host routes exceeds the limit {MAX_ROUTES}: {} asked.", all.len()),
+            format!(
+                "Unable to complete operation. The number of host routes exceeds the limit {MAX_ROUTES}: {} asked.",
+                all.len()
+            ),
         ));
     }
     Ok(all)
@@ -228,16 +307,28 @@ async fn make(tx: &mut Tx, ctx: &Ctx, body: In<'_>, touched: &mut Touched) -> Re
     let grant = allow_create(ctx, CreateSubnet, &target)?;
     policy::check(ctx, "create_subnet", body.map(), &target)?;
     let Some(version) = body.int("ip_version") else {
-        return Err(bad("HTTPBadRequest", "ip_version", "Failed to parse request. Required attribute 'ip_version' not specified"));
+        return Err(bad(
+            "HTTPBadRequest",
+            "ip_version",
+            "Failed to parse request. Required attribute 'ip_version' not specified",
+        ));
     };
     if version != 4 && version != 6 {
         return Err(attribute("ip_version", format!("'{version}' is not in [4, 6]")));
     }
     if body.str("subnetpool_id").is_some() {
-        return Err(bad("SubnetPoolNotFound", "subnetpool_id", "There are no subnet pools in this cloud: write a cidr instead of subnetpool_id."));
+        return Err(bad(
+            "SubnetPoolNotFound",
+            "subnetpool_id",
+            "There are no subnet pools in this cloud: write a cidr instead of subnetpool_id.",
+        ));
     }
     let Some(text) = body.str("cidr") else {
-        return Err(bad("BadRequest", "cidr", "Bad subnets request: a subnetpool must be specified in the absence of a cidr. There are no subnet pools in this cloud: write a cidr."));
+        return Err(bad(
+            "BadRequest",
+            "cidr",
+            "Bad subnets request: a subnetpool must be specified in the absence of a cidr. There are no subnet pools in this cloud: write a cidr.",
+        ));
     };
     let enable_dhcp = body.bool("enable_dhcp").unwrap_or(true);
     let cidr = subnets::check_cidr(text.trim(), version, enable_dhcp)?;
@@ -306,7 +397,10 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             }
             if let Some(dhcp) = body.bool("enable_dhcp") {
                 if !dhcp && (s.ipv6_ra_mode.is_some() || s.ipv6_address_mode.is_some()) {
-                    return Err(invalid("enable_dhcp", "Cannot disable enable_dhcp with ipv6 attributes set"));
+                    return Err(invalid(
+                        "enable_dhcp",
+                        "Cannot disable enable_dhcp with ipv6 attributes set",
+                    ));
                 }
                 s.enable_dhcp = dhcp;
                 subnets::check_cidr(&s.cidr.to_string(), if s.is_v6() { 6 } else { 4 }, dhcp)?;

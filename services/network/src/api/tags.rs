@@ -51,12 +51,18 @@ where
         Change::Add(t) if !tags.contains(t) => tags.push(t.clone()),
         Change::Add(_) => {}
         Change::Remove(t) => {
-            let Some(i) = tags.iter().position(|x| x == t) else { return Err(missing(t)) };
+            let Some(i) = tags.iter().position(|x| x == t) else {
+                return Err(missing(t));
+            };
             tags.remove(i);
         }
     }
     if tags.len() > MAX {
-        return Err(bad("HTTPBadRequest", "tags", format!("{} tags, and at most {MAX} are allowed.", tags.len())));
+        return Err(bad(
+            "HTTPBadRequest",
+            "tags",
+            format!("{} tags, and at most {MAX} are allowed.", tags.len()),
+        ));
     }
     if tags != old.tags() {
         let mut value = old.edit();
@@ -120,7 +126,9 @@ async fn change(app: Arc<Network>, req: &Req, change: Change) -> Result<Vec<Stri
     let id = super::id(req).to_owned();
     let actor = ctx.actor();
     app.db
-        .write(&actor, async move |tx| by_collection!(collection.as_str(), write(tx, &ctx, &id, &change), update))
+        .write(&actor, async move |tx| {
+            by_collection!(collection.as_str(), write(tx, &ctx, &id, &change), update)
+        })
         .await
 }
 
@@ -143,7 +151,14 @@ pub async fn has(app: Arc<Network>, req: Req) -> Result<Reply> {
 pub async fn replace(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     static TAGS: haneul_http::Body = haneul_http::Body {
         open: false,
-        fields: &[haneul_http::f("tags", K::List { of: &input::kind::TAG, max: MAX }).req()],
+        fields: &[haneul_http::f(
+            "tags",
+            K::List {
+                of: &input::kind::TAG,
+                max: MAX,
+            },
+        )
+        .req()],
     };
     let body = req.json().await?;
     haneul_http::fields::check(&TAGS, &body, haneul_http::Ver(0, 0), "body")?;
@@ -169,7 +184,11 @@ pub async fn clear(app: Arc<Network>, req: Req) -> Result<Reply> {
 pub async fn add(app: Arc<Network>, req: Req) -> Result<Reply> {
     let tag = req.param("tag").to_owned();
     if tag.is_empty() || tag.chars().count() > 60 || tag.contains(',') {
-        return Err(bad("HTTPBadRequest", "tag", format!("Invalid tag '{tag}': 1 to 60 characters without '/' and ','.")));
+        return Err(bad(
+            "HTTPBadRequest",
+            "tag",
+            format!("Invalid tag '{tag}': 1 to 60 characters without '/' and ','."),
+        ));
     }
     change(app, &req, Change::Add(tag)).await?;
     Ok(Reply::empty(http::StatusCode::CREATED))

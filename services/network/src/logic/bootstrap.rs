@@ -20,10 +20,20 @@ impl Network {
         if name.is_empty() || tx.count::<Net>(&Query::new().eq("external", true)).await? > 0 {
             return Ok(());
         }
-        let text = self.settings.external_cidr.as_deref().filter(|c| !c.is_empty()).unwrap_or(RANGE);
+        let text = self
+            .settings
+            .external_cidr
+            .as_deref()
+            .filter(|c| !c.is_empty())
+            .unwrap_or(RANGE);
         let cidr: IpNet = text
             .parse::<IpNet>()
-            .map_err(|_| Error::field("network.external_cidr", format!("network.external_cidr = \"{text}\": write a range such as {RANGE}")))?
+            .map_err(|_| {
+                Error::field(
+                    "network.external_cidr",
+                    format!("network.external_cidr = \"{text}\": write a range such as {RANGE}"),
+                )
+            })?
             .trunc();
         let net = Net {
             id: id::uuid(),

@@ -51,7 +51,13 @@ fn bad(message: impl Into<String>) -> Error {
 impl Network {
     /// Completes what a server asks for. `None` is "not said"; `auto` is Nova's `networks: auto`.
     /// With nothing said the project's only network is taken; several are ambiguous; none is no device.
-    pub async fn resolve_nics(&self, tx: &mut Tx, ctx: &Ctx, requested: Option<&[NicRequest]>, auto: bool) -> Result<Vec<NicRequest>> {
+    pub async fn resolve_nics(
+        &self,
+        tx: &mut Tx,
+        ctx: &Ctx,
+        requested: Option<&[NicRequest]>,
+        auto: bool,
+    ) -> Result<Vec<NicRequest>> {
         let Some(requested) = requested.filter(|_| !auto) else {
             return self.only_network(tx, ctx, auto).await;
         };
@@ -73,11 +79,15 @@ impl Network {
                 let net = usable_network(tx, ctx, id).await?;
                 let subnets = ports::subnets_of(tx, &net.id).await?;
                 if subnets.is_empty() {
-                    return Err(bad(format!("Network {id} requires a subnet in order to boot instances on.")));
+                    return Err(bad(format!(
+                        "Network {id} requires a subnet in order to boot instances on."
+                    )));
                 }
                 if let Some(ip) = nic.fixed_ip {
                     let Some(s) = subnets.iter().find(|s| s.cidr.contains(&ip)) else {
-                        return Err(bad(format!("Fixed IP {ip} is not a valid ip address for network {id}.")));
+                        return Err(bad(format!(
+                            "Fixed IP {ip} is not a valid ip address for network {id}."
+                        )));
                     };
                     let taken = tx
                         .row(
@@ -87,7 +97,9 @@ impl Network {
                         .await?
                         .is_some();
                     if taken {
-                        return Err(bad(format!("Fixed IP address {ip} is already in use on instance's network {id}.")));
+                        return Err(bad(format!(
+                            "Fixed IP address {ip} is already in use on instance's network {id}."
+                        )));
                     }
                 }
             } else {
@@ -118,11 +130,16 @@ impl Network {
             0 => Ok(vec![]),
             1 => Ok(usable
                 .into_iter()
-                .map(|id| NicRequest { network_id: Some(id), ..NicRequest::default() })
+                .map(|id| NicRequest {
+                    network_id: Some(id),
+                    ..NicRequest::default()
+                })
                 .collect()),
-            _ => Err(Error::conflict("Multiple possible networks found, use a Network ID to be more specific.")
-                .with_field("networks")
-                .with_details(serde_json::json!({"networks": usable}))),
+            _ => Err(
+                Error::conflict("Multiple possible networks found, use a Network ID to be more specific.")
+                    .with_field("networks")
+                    .with_details(serde_json::json!({"networks": usable})),
+            ),
         }
     }
 
@@ -194,7 +211,10 @@ impl Network {
             }
             let wish = match nic.fixed_ip {
                 None => Wish::Auto,
-                Some(ip) => Wish::Asked(vec![Ask { subnet_id: None, ip: Some(ip) }]),
+                Some(ip) => Wish::Asked(vec![Ask {
+                    subnet_id: None,
+                    ip: Some(ip),
+                }]),
             };
             made.push(ports::add(tx, &System::create(), net, port, wish, &mut touched).await?);
         }
@@ -235,7 +255,9 @@ impl Network {
         }
         let mut floating: HashMap<String, Vec<(IpAddr, IpAddr)>> = HashMap::new();
         for chunk in ports.chunks(500) {
-            let query = Query::new().is_in("port_id", chunk.iter().map(|p| p.id.as_str())).order("id", Dir::Asc);
+            let query = Query::new()
+                .is_in("port_id", chunk.iter().map(|p| p.id.as_str()))
+                .order("id", Dir::Asc);
             for f in tx.list::<FloatingIp>(&query).await? {
                 if let (Some(port), Some(fixed)) = (&f.port_id, f.fixed_ip) {
                     floating.entry(port.clone()).or_default().push((fixed, f.floating_ip));
@@ -303,7 +325,14 @@ impl Network {
     }
 
     /// Adds a group (name or id) to all ports of a server, or takes it off.
-    pub async fn server_group(&self, tx: &mut Tx, project_id: &str, server_id: &str, group: &str, add: bool) -> Result<()> {
+    pub async fn server_group(
+        &self,
+        tx: &mut Tx,
+        project_id: &str,
+        server_id: &str,
+        group: &str,
+        add: bool,
+    ) -> Result<()> {
         let ids = resolve_groups(tx, project_id, std::slice::from_ref(&group.to_owned())).await?;
         let Some(id) = ids.first() else { return Ok(()) };
         let mut touched = Touched::default();
@@ -406,7 +435,13 @@ fn host_name(name: &str) -> String {
 mod tests {
     #[test]
     fn host_names() {
-        for (name, want) in [("Web 1", "web-1"), ("a.b_c", "a-b-c"), ("--x--", "x"), ("서버", ""), ("A!B", "ab")] {
+        for (name, want) in [
+            ("Web 1", "web-1"),
+            ("a.b_c", "a-b-c"),
+            ("--x--", "x"),
+            ("서버", ""),
+            ("A!B", "ab"),
+        ] {
             assert_eq!(super::host_name(name), want);
         }
     }

@@ -23,22 +23,42 @@ pub(crate) async fn target(tx: &mut Tx, fip: &FloatingIp, port: &Port, wanted: O
     if port.device_owner == owner::FLOATING_IP || port.device_owner == owner::ROUTER_GATEWAY {
         return Err(invalid(
             "port_id",
-            format!("Port {} is owned by {} and cannot be associated with a floating IP.", port.id, port.device_owner),
+            format!(
+                "Port {} is owned by {} and cannot be associated with a floating IP.",
+                port.id, port.device_owner
+            ),
         ));
     }
     let v4: Vec<_> = port.fixed_ips.iter().filter(|f| f.ip.is_ipv4()).collect();
     let fixed = match wanted {
         Some(ip) => {
             if ip.is_ipv6() {
-                return Err(bad("HTTPBadRequest", "fixed_ip_address", format!("Bad floatingip request: Cannot process floating IP association with {ip}, since that is not an IPv4 address.")));
+                return Err(bad(
+                    "HTTPBadRequest",
+                    "fixed_ip_address",
+                    format!(
+                        "Bad floatingip request: Cannot process floating IP association with {ip}, since that is not an IPv4 address."
+                    ),
+                ));
             }
             v4.iter().find(|f| f.ip == ip).ok_or_else(|| {
-                bad("HTTPBadRequest", "fixed_ip_address", format!("Bad floatingip request: Port {} does not have fixed ip {ip}.", port.id))
+                bad(
+                    "HTTPBadRequest",
+                    "fixed_ip_address",
+                    format!("Bad floatingip request: Port {} does not have fixed ip {ip}.", port.id),
+                )
             })?
         }
         None => match v4.as_slice() {
             [] => {
-                return Err(bad("HTTPBadRequest", "port_id", format!("Bad floatingip request: Cannot add floating IP to port {} that has no fixed IPv4 addresses.", port.id)));
+                return Err(bad(
+                    "HTTPBadRequest",
+                    "port_id",
+                    format!(
+                        "Bad floatingip request: Cannot add floating IP to port {} that has no fixed IPv4 addresses.",
+                        port.id
+                    ),
+                ));
             }
             [one] => one,
             many => {
@@ -46,7 +66,11 @@ pub(crate) async fn target(tx: &mut Tx, fip: &FloatingIp, port: &Port, wanted: O
                 return Err(bad(
                     "HTTPBadRequest",
                     "fixed_ip_address",
-                    format!("Bad floatingip request: Port {} has multiple fixed IPv4 addresses ({}). Must provide a specific IPv4 address when assigning a floating IP.", port.id, all.join(", ")),
+                    format!(
+                        "Bad floatingip request: Port {} has multiple fixed IPv4 addresses ({}). Must provide a specific IPv4 address when assigning a floating IP.",
+                        port.id,
+                        all.join(", ")
+                    ),
                 ));
             }
         },
@@ -76,7 +100,11 @@ pub(crate) async fn target(tx: &mut Tx, fip: &FloatingIp, port: &Port, wanted: O
         )
         .with_field("port_id"));
     }
-    Ok(Target { port_id: port.id.clone(), fixed_ip: fixed.ip, router_id })
+    Ok(Target {
+        port_id: port.id.clone(),
+        fixed_ip: fixed.ip,
+        router_id,
+    })
 }
 
 /// A router with an interface on the subnet and its gateway on the external network; the one that holds the
@@ -89,7 +117,11 @@ async fn way(tx: &mut Tx, subnet_id: &str, network_id: &str) -> Result<Option<St
             &[subnet_id.into(), owner::ROUTER_INTERFACE.into(), network_id.into()],
         )
         .await?;
-    let gateway = tx.find::<Subnet>(subnet_id).await?.and_then(|s| s.gateway_ip).map(|g| g.to_string());
+    let gateway = tx
+        .find::<Subnet>(subnet_id)
+        .await?
+        .and_then(|s| s.gateway_ip)
+        .map(|g| g.to_string());
     let mut first = None;
     for r in &rows {
         let id = r.str(0)?;
@@ -122,20 +154,33 @@ pub(crate) async fn insert(
         return Err(bad(
             "HTTPBadRequest",
             "floating_network_id",
-            format!("Bad floatingip request: Network {} is not a valid external network.", net.id),
+            format!(
+                "Bad floatingip request: Network {} is not a valid external network.",
+                net.id
+            ),
         ));
     }
-    let v4: Vec<Stored<Subnet>> = ports::subnets_of(tx, &net.id).await?.into_iter().filter(|s| !s.is_v6()).collect();
+    let v4: Vec<Stored<Subnet>> = ports::subnets_of(tx, &net.id)
+        .await?
+        .into_iter()
+        .filter(|s| !s.is_v6())
+        .collect();
     if v4.is_empty() {
         return Err(bad(
             "HTTPBadRequest",
             "floating_network_id",
-            format!("Bad floatingip request: Network {} does not contain any IPv4 subnet.", net.id),
+            format!(
+                "Bad floatingip request: Network {} does not contain any IPv4 subnet.",
+                net.id
+            ),
         ));
     }
     let asks = match (&wanted.subnet_id, wanted.address) {
         (None, None) => Wish::Auto,
-        (s, ip) => Wish::Asked(vec![Ask { subnet_id: s.clone(), ip }]),
+        (s, ip) => Wish::Asked(vec![Ask {
+            subnet_id: s.clone(),
+            ip,
+        }]),
     };
     // The address stays with the floating IP, so its port belongs to nobody's project.
     let mut port = ports::blank(net, "");
@@ -146,7 +191,9 @@ pub(crate) async fn insert(
     let port = ports::add(tx, &System::create(), net, port, v4_only(asks, &v4), touched)
         .await
         .map_err(|e| match e.code() {
-            "IpAddressGenerationFailure" => Error::new(Kind::Conflict, e.public()).with_code("IpAddressGenerationFailure").with_field("floating_network_id"),
+            "IpAddressGenerationFailure" => Error::new(Kind::Conflict, e.public())
+                .with_code("IpAddressGenerationFailure")
+                .with_field("floating_network_id"),
             _ => e,
         })?;
     touched.ports.remove(&port.id);
@@ -174,7 +221,10 @@ pub(crate) async fn insert(
 fn v4_only(wish: Wish, v4: &[Stored<Subnet>]) -> Wish {
     match wish {
         Wish::Auto => match v4 {
-            [one] => Wish::Asked(vec![Ask { subnet_id: Some(one.id.clone()), ip: None }]),
+            [one] => Wish::Asked(vec![Ask {
+                subnet_id: Some(one.id.clone()),
+                ip: None,
+            }]),
             _ => Wish::Auto,
         },
         asked => asked,
@@ -202,12 +252,19 @@ pub(crate) fn blank(project_id: &str, network_id: &str) -> FloatingIp {
 }
 
 /// Lets it lead to another port, or nowhere.
-pub(crate) async fn lead(tx: &mut Tx, fip: &mut FloatingIp, to: Option<(&Port, Option<IpAddr>)>, touched: &mut Touched) -> Result<()> {
+pub(crate) async fn lead(
+    tx: &mut Tx,
+    fip: &mut FloatingIp,
+    to: Option<(&Port, Option<IpAddr>)>,
+    touched: &mut Touched,
+) -> Result<()> {
     let old = fip.router_id.clone();
     match to {
         Some((port, wanted)) => {
             let t = target(tx, fip, port, wanted).await?;
-            let same = fip.port_id.as_deref() == Some(&t.port_id) && fip.fixed_ip == Some(t.fixed_ip) && fip.router_id.as_deref() == Some(&t.router_id);
+            let same = fip.port_id.as_deref() == Some(&t.port_id)
+                && fip.fixed_ip == Some(t.fixed_ip)
+                && fip.router_id.as_deref() == Some(&t.router_id);
             touched.routers.insert(t.router_id.clone());
             fip.port_id = Some(t.port_id);
             fip.fixed_ip = Some(t.fixed_ip);

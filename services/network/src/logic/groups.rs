@@ -66,7 +66,9 @@ pub(crate) async fn ensure_default(tx: &mut Tx, project: &str) -> Result<String>
         )
         .await?;
     if taken.is_none() {
-        return Err(Error::unavailable("The default security group was made at the same time. Repeat the request.").retryable());
+        return Err(
+            Error::unavailable("The default security group was made at the same time. Repeat the request.").retryable(),
+        );
     }
     let group = Group {
         id: new.clone(),
@@ -82,7 +84,12 @@ pub(crate) async fn ensure_default(tx: &mut Tx, project: &str) -> Result<String>
 }
 
 /// Stores a group with its first rules.
-pub(crate) async fn insert(tx: &mut Tx, grant: &impl CreateGrant<Group>, group: &Group, from_members: bool) -> Result<Stored<Group>> {
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    grant: &impl CreateGrant<Group>,
+    group: &Group,
+    from_members: bool,
+) -> Result<Stored<Group>> {
     let stored = tx
         .insert(grant, group)
         .await?
@@ -157,25 +164,34 @@ pub(crate) async fn rejoin(tx: &mut Tx, port_id: &str, ids: &[String]) -> Result
 
 /// Takes a port out of all its groups.
 pub(crate) async fn leave(tx: &mut Tx, port_id: &str) -> Result<()> {
-    tx.exec("DELETE FROM port_security_group WHERE port_id = $1", &[port_id.into()]).await?;
+    tx.exec("DELETE FROM port_security_group WHERE port_id = $1", &[port_id.into()])
+        .await?;
     Ok(())
 }
 
 fn small(body: &Value, field: &str) -> Option<i64> {
-    body.get(field).filter(|v| !v.is_null()).and_then(haneul_http::fields::int)
+    body.get(field)
+        .filter(|v| !v.is_null())
+        .and_then(haneul_http::fields::int)
 }
 
 /// A rule from a checked body. Everything that is wrong with it is said here.
 pub(crate) fn rule_from(body: &Value, group: &Group, project_id: String) -> Result<Rule> {
     let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
-    let v6 = match text("ethertype").unwrap_or_else(|| "IPv4".into()).to_ascii_lowercase().as_str() {
+    let v6 = match text("ethertype")
+        .unwrap_or_else(|| "IPv4".into())
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "ipv4" => false,
         "ipv6" => true,
         other => {
             return Err(bad(
                 "SecurityGroupRuleInvalidEtherType",
                 "ethertype",
-                format!("Security group rule for ethertype '{other}' not supported. Allowed values are ['IPv4', 'IPv6']."),
+                format!(
+                    "Security group rule for ethertype '{other}' not supported. Allowed values are ['IPv4', 'IPv6']."
+                ),
             ));
         }
     };
@@ -246,7 +262,12 @@ fn protocol(value: &Value, v6: bool) -> Result<(Option<String>, Option<u8>)> {
     Ok((Some(text), Some(number)))
 }
 
-fn ports(name: Option<&str>, number: Option<u8>, min: Option<i64>, max: Option<i64>) -> Result<(Option<u16>, Option<u16>)> {
+fn ports(
+    name: Option<&str>,
+    number: Option<u8>,
+    min: Option<i64>,
+    max: Option<i64>,
+) -> Result<(Option<u16>, Option<u16>)> {
     if min.is_none() && max.is_none() {
         return Ok((None, None));
     }
@@ -313,7 +334,9 @@ fn ports(name: Option<&str>, number: Option<u8>, min: Option<i64>, max: Option<i
         return Err(bad(
             "SecurityGroupInvalidProtocolForPort",
             "port_range_min",
-            format!("Ports cannot be specified for protocol {name}. Ports are only supported for tcp, udp, udplite, sctp, dccp (and types for icmp)."),
+            format!(
+                "Ports cannot be specified for protocol {name}. Ports are only supported for tcp, udp, udplite, sctp, dccp (and types for icmp)."
+            ),
         ));
     }
     let narrow = |v: Option<i64>| v.and_then(|v| u16::try_from(v).ok());
@@ -329,7 +352,9 @@ fn prefix(text: &str, v6: bool) -> Result<IpNet> {
         return Err(bad(
             "InvalidCIDR",
             "remote_ip_prefix",
-            format!("Invalid CIDR {text} given as IP prefix. Write an address and a prefix length, for example 192.0.2.0/24."),
+            format!(
+                "Invalid CIDR {text} given as IP prefix. Write an address and a prefix length, for example 192.0.2.0/24."
+            ),
         ));
     };
     if matches!(net, IpNet::V6(_)) != v6 {
@@ -344,7 +369,12 @@ fn prefix(text: &str, v6: bool) -> Result<IpNet> {
 }
 
 /// Stores a rule; the same rule twice is refused.
-pub(crate) async fn add_rule(tx: &mut Tx, grant: &impl CreateGrant<Rule>, rule: &Rule, touched: &mut Touched) -> Result<Stored<Rule>> {
+pub(crate) async fn add_rule(
+    tx: &mut Tx,
+    grant: &impl CreateGrant<Rule>,
+    rule: &Rule,
+    touched: &mut Touched,
+) -> Result<Stored<Rule>> {
     if let Some(remote) = &rule.remote_group {
         if tx.find::<Group>(remote).await?.is_none() {
             return Err(<Group as haneul_auth::Secured>::not_found(remote).with_field("remote_group_id"));
@@ -358,7 +388,13 @@ pub(crate) async fn add_rule(tx: &mut Tx, grant: &impl CreateGrant<Rule>, rule: 
     let query = Query::new()
         .eq("security_group_id", rule.security_group_id.as_str())
         .eq("rule_key", rule.key());
-    let there = tx.list::<Rule>(&query).await?.into_iter().next().map(|r| r.id.clone()).unwrap_or_default();
+    let there = tx
+        .list::<Rule>(&query)
+        .await?
+        .into_iter()
+        .next()
+        .map(|r| r.id.clone())
+        .unwrap_or_default();
     Err(conflict(
         "SecurityGroupRuleExists",
         format!("Security group rule already exists. Rule id is {there}. Use that one, or change direction, ethertype, protocol, ports or remote."),
@@ -368,7 +404,13 @@ pub(crate) async fn add_rule(tx: &mut Tx, grant: &impl CreateGrant<Rule>, rule: 
 
 impl Network {
     /// Deletes a group with its rules, and the rules of others that name it.
-    pub(crate) async fn group_delete(&self, tx: &mut Tx, grant: &impl haneul_store::Grant<Group>, is_admin: bool, touched: &mut Touched) -> Result<()> {
+    pub(crate) async fn group_delete(
+        &self,
+        tx: &mut Tx,
+        grant: &impl haneul_store::Grant<Group>,
+        is_admin: bool,
+        touched: &mut Touched,
+    ) -> Result<()> {
         let group = grant.stored().value.clone();
         if group.name == "default" && default_id(tx, &group.project_id).await?.as_deref() == Some(&group.id) {
             if !is_admin {
@@ -377,8 +419,11 @@ impl Network {
                     "Insufficient rights for removing default security group.",
                 ));
             }
-            tx.exec("DELETE FROM default_security_group WHERE project_id = $1", &[(&group.project_id).into()])
-                .await?;
+            tx.exec(
+                "DELETE FROM default_security_group WHERE project_id = $1",
+                &[(&group.project_id).into()],
+            )
+            .await?;
         }
         let ports = tx
             .rows(
@@ -390,7 +435,11 @@ impl Network {
             let ids: Vec<String> = ports.iter().map(|r| r.str(0)).collect::<Result<_>>()?;
             return Err(conflict(
                 "SecurityGroupInUse",
-                format!("Security Group {} in use by port(s) {}. Take it off them first.", group.id, ids.join(", ")),
+                format!(
+                    "Security Group {} in use by port(s) {}. Take it off them first.",
+                    group.id,
+                    ids.join(", ")
+                ),
             ));
         }
         touched.group_unnamed(tx, &group.id).await?;
@@ -415,7 +464,10 @@ impl Network {
 /// The name `default` is the cloud's.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     if name.eq_ignore_ascii_case("default") {
-        return Err(conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists. Choose another name."));
+        return Err(conflict(
+            "SecurityGroupDefaultAlreadyExists",
+            "Default security group already exists. Choose another name.",
+        ));
     }
     if name.len() > 255 {
         return Err(invalid("name", "at most 255 characters are allowed."));

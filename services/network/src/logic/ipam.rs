@@ -95,7 +95,11 @@ pub(crate) fn first_gap(first: u128, last: u128, taken: &[u128], limit: usize) -
             _ => return Gap::Full,
         }
     }
-    if taken.len() < limit { Gap::Free(next) } else { Gap::From(next) }
+    if taken.len() < limit {
+        Gap::Free(next)
+    } else {
+        Gap::From(next)
+    }
 }
 
 /// The ranges to search from `start` on, once around.
@@ -151,7 +155,8 @@ pub(crate) async fn release(tx: &mut Tx, subnet_id: &str, ip: IpAddr) -> Result<
 
 /// Gives back all addresses of a port.
 pub(crate) async fn release_all(tx: &mut Tx, port_id: &str) -> Result<()> {
-    tx.exec("DELETE FROM ip_allocation WHERE port_id = $1", &[port_id.into()]).await?;
+    tx.exec("DELETE FROM ip_allocation WHERE port_id = $1", &[port_id.into()])
+        .await?;
     Ok(())
 }
 
@@ -185,7 +190,10 @@ pub(crate) async fn next(tx: &mut Tx, subnet: &Subnet, port_id: &str) -> Result<
                 Gap::Free(n) => {
                     let ip = address(n, v6);
                     if !claim(tx, subnet, ip, port_id).await? {
-                        return Err(Error::unavailable("The address was taken at the same time. Repeat the request.").retryable());
+                        return Err(
+                            Error::unavailable("The address was taken at the same time. Repeat the request.")
+                                .retryable(),
+                        );
                     }
                     seek(tx, subnet, n).await?;
                     return Ok(Some(ip));
@@ -219,7 +227,9 @@ async fn seek(tx: &mut Tx, subnet: &Subnet, n: u128) -> Result<()> {
 
 async fn taken(tx: &mut Tx, subnet: &Subnet, first: u128, last: u128) -> Result<Vec<u128>> {
     tx.rows(
-        &format!("SELECT num FROM ip_allocation WHERE subnet_id = $1 AND num >= $2 AND num <= $3 ORDER BY num LIMIT {WINDOW}"),
+        &format!(
+            "SELECT num FROM ip_allocation WHERE subnet_id = $1 AND num >= $2 AND num <= $3 ORDER BY num LIMIT {WINDOW}"
+        ),
         &[
             (&subnet.id).into(),
             format!("{first:032x}").into(),
@@ -254,8 +264,13 @@ pub(crate) async fn exhausted(tx: &mut Tx, network_id: &str, subnets: &[&Subnet]
     let mut numbers = Vec::new();
     for s in subnets {
         let (size, used) = (size(&s.allocation_pools), used(tx, s).await?);
-        parts.push(format!("subnet {} ({}) has {size} addresses in its pools and {used} are used", s.id, s.cidr));
-        numbers.push(json!({"subnet_id": s.id, "cidr": s.cidr.to_string(), "size": size.to_string(), "used": used.to_string()}));
+        parts.push(format!(
+            "subnet {} ({}) has {size} addresses in its pools and {used} are used",
+            s.id, s.cidr
+        ));
+        numbers.push(
+            json!({"subnet_id": s.id, "cidr": s.cidr.to_string(), "size": size.to_string(), "used": used.to_string()}),
+        );
     }
     Ok(Error::new(
         Kind::Conflict,
@@ -277,7 +292,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn pool(a: u32, b: u32) -> Pool {
-        Pool { start: IpAddr::V4(a.into()), end: IpAddr::V4(b.into()) }
+        Pool {
+            start: IpAddr::V4(a.into()),
+            end: IpAddr::V4(b.into()),
+        }
     }
 
     /// What [`next`] does, without a database.
@@ -335,7 +353,10 @@ mod tests {
     #[test]
     fn eui() {
         let cidr: IpNet = "2001:db8::/64".parse().unwrap();
-        assert_eq!(eui64(&cidr, "fa:16:3e:00:00:01").unwrap().to_string(), "2001:db8::f816:3eff:fe00:1");
+        assert_eq!(
+            eui64(&cidr, "fa:16:3e:00:00:01").unwrap().to_string(),
+            "2001:db8::f816:3eff:fe00:1"
+        );
     }
 
     #[test]

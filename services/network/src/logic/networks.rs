@@ -15,7 +15,10 @@ const MTU_MAX: i64 = 65535;
 /// Checks an MTU.
 pub(crate) fn check_mtu(mtu: i64) -> Result<u32> {
     if mtu != 0 && !(68..=MTU_MAX).contains(&mtu) {
-        return Err(invalid("mtu", format!("mtu {mtu} is not possible: write 68 (IPv6: 1280) to {MTU_MAX}, or 0 for the default.")));
+        return Err(invalid(
+            "mtu",
+            format!("mtu {mtu} is not possible: write 68 (IPv6: 1280) to {MTU_MAX}, or 0 for the default."),
+        ));
     }
     u32::try_from(mtu).map_err(Error::internal)
 }
@@ -44,7 +47,12 @@ async fn undefault(tx: &mut Tx) -> Result<()> {
 }
 
 /// Stores a changed network and what follows from it.
-pub(crate) async fn update(tx: &mut Tx, grant: &impl Grant<Net>, net: &Net, touched: &mut Touched) -> Result<Stored<Net>> {
+pub(crate) async fn update(
+    tx: &mut Tx,
+    grant: &impl Grant<Net>,
+    net: &Net,
+    touched: &mut Touched,
+) -> Result<Stored<Net>> {
     let old = grant.stored().value.clone();
     if net.is_default && !old.is_default {
         undefault(tx).await?;
@@ -56,7 +64,11 @@ pub(crate) async fn update(tx: &mut Tx, grant: &impl Grant<Net>, net: &Net, touc
         let users = tx
             .row(
                 "SELECT COUNT(*) FROM port WHERE network_id = $1 AND (device_owner = $2 OR device_owner = $3)",
-                &[(&net.id).into(), owner::ROUTER_GATEWAY.into(), owner::FLOATING_IP.into()],
+                &[
+                    (&net.id).into(),
+                    owner::ROUTER_GATEWAY.into(),
+                    owner::FLOATING_IP.into(),
+                ],
             )
             .await?
             .map_or(Ok(0), |r| r.i64(0))?;
@@ -100,7 +112,12 @@ async fn refuse_unshare(tx: &mut Tx, net: &Net) -> Result<()> {
 
 impl Network {
     /// Deletes a network with its subnets and service ports; refused while anybody else's port is there.
-    pub(crate) async fn network_delete(&self, tx: &mut Tx, grant: &impl Grant<Net>, touched: &mut Touched) -> Result<()> {
+    pub(crate) async fn network_delete(
+        &self,
+        tx: &mut Tx,
+        grant: &impl Grant<Net>,
+        touched: &mut Touched,
+    ) -> Result<()> {
         let net = grant.stored().value.clone();
         let query = Query::new()
             .eq("network_id", net.id.as_str())
@@ -121,7 +138,10 @@ impl Network {
         for p in tx.list::<Port>(&Query::new().eq("network_id", net.id.as_str())).await? {
             ports::remove(tx, &System::of(p), touched).await?;
         }
-        for s in tx.list::<Subnet>(&Query::new().eq("network_id", net.id.as_str())).await? {
+        for s in tx
+            .list::<Subnet>(&Query::new().eq("network_id", net.id.as_str()))
+            .await?
+        {
             ipam_forget(tx, &s.id).await?;
             quotas::give_back(tx, &s.project_id.clone(), "subnet", 1).await?;
             tx.delete(&System::of(s)).await?;
@@ -133,8 +153,10 @@ impl Network {
 
 /// Forgets the cursor and addresses of a subnet.
 pub(crate) async fn ipam_forget(tx: &mut Tx, subnet_id: &str) -> Result<()> {
-    tx.exec("DELETE FROM ip_cursor WHERE subnet_id = $1", &[subnet_id.into()]).await?;
-    tx.exec("DELETE FROM ip_allocation WHERE subnet_id = $1", &[subnet_id.into()]).await?;
+    tx.exec("DELETE FROM ip_cursor WHERE subnet_id = $1", &[subnet_id.into()])
+        .await?;
+    tx.exec("DELETE FROM ip_allocation WHERE subnet_id = $1", &[subnet_id.into()])
+        .await?;
     Ok(())
 }
 
@@ -143,7 +165,10 @@ pub(crate) async fn usage(tx: &mut Tx, network_id: &str) -> Result<Vec<(Stored<S
     let mut out = Vec::new();
     for s in ports::subnets_of(tx, network_id).await? {
         let used = tx
-            .row("SELECT COUNT(*) FROM ip_allocation WHERE subnet_id = $1", &[(&s.id).into()])
+            .row(
+                "SELECT COUNT(*) FROM ip_allocation WHERE subnet_id = $1",
+                &[(&s.id).into()],
+            )
             .await?
             .map_or(Ok(0), |r| r.i64(0))?;
         let total = ipam::size(&s.allocation_pools);
@@ -159,7 +184,9 @@ pub(crate) fn check_provider(kind: Option<&str>) -> Result<()> {
         Some(other) => Err(bad(
             "InvalidInput",
             "provider:network_type",
-            format!("Invalid input for operation: provider:network_type '{other}' is not supported. Leave it out: the cloud makes networks of its own type, haneul."),
+            format!(
+                "Invalid input for operation: provider:network_type '{other}' is not supported. Leave it out: the cloud makes networks of its own type, haneul."
+            ),
         )),
     }
 }

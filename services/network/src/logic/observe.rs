@@ -13,7 +13,13 @@ impl Observer for Network {
         Box::pin(async move { self.adopt_routers(tx, &greeting.host_id.to_string()).await })
     }
 
-    fn net<'t>(&'t self, tx: &'t mut Tx, host: &'t str, kind: Kind, seen: &'t ObservedNet) -> BoxFuture<'t, Result<()>> {
+    fn net<'t>(
+        &'t self,
+        tx: &'t mut Tx,
+        host: &'t str,
+        kind: Kind,
+        seen: &'t ObservedNet,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             let id = seen.id.to_string();
             match kind {
@@ -30,7 +36,9 @@ fn word(up: bool) -> &'static str {
 }
 
 async fn port_seen(tx: &mut Tx, host: &str, id: &str, up: bool) -> Result<()> {
-    let Some(port) = tx.find::<Port>(id).await? else { return Ok(()) };
+    let Some(port) = tx.find::<Port>(id).await? else {
+        return Ok(());
+    };
     let status = word(up);
     if port.host_id != host || port.status == status {
         return Ok(());
@@ -42,7 +50,9 @@ async fn port_seen(tx: &mut Tx, host: &str, id: &str, up: bool) -> Result<()> {
 }
 
 async fn router_seen(tx: &mut Tx, host: &str, id: &str, up: bool) -> Result<()> {
-    let Some(router) = tx.find::<Router>(id).await? else { return Ok(()) };
+    let Some(router) = tx.find::<Router>(id).await? else {
+        return Ok(());
+    };
     if router.host_id != host {
         return Ok(());
     }
@@ -54,7 +64,10 @@ async fn router_seen(tx: &mut Tx, host: &str, id: &str, up: bool) -> Result<()> 
             tx.update(&System::of(port), &value).await?;
         }
     }
-    for fip in tx.list::<FloatingIp>(&Query::new().eq("router_id", id).ne("status", status)).await? {
+    for fip in tx
+        .list::<FloatingIp>(&Query::new().eq("router_id", id).ne("status", status))
+        .await?
+    {
         let mut value = fip.value.clone();
         value.status = status.into();
         tx.update(&System::of(fip), &value).await?;

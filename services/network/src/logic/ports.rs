@@ -55,7 +55,10 @@ pub(crate) async fn subnets_of(tx: &mut Tx, network_id: &str) -> Result<Vec<Stor
 
 async fn mac_taken(tx: &mut Tx, network_id: &str, mac: &str) -> Result<bool> {
     Ok(tx
-        .row("SELECT 1 FROM port WHERE network_id = $1 AND mac = $2", &[network_id.into(), mac.into()])
+        .row(
+            "SELECT 1 FROM port WHERE network_id = $1 AND mac = $2",
+            &[network_id.into(), mac.into()],
+        )
         .await?
         .is_some())
 }
@@ -69,8 +72,10 @@ async fn new_mac(tx: &mut Tx, network_id: &str) -> Result<String> {
             return Ok(mac);
         }
     }
-    Err(Error::unavailable(format!("Unable to generate unique mac on network {network_id}."))
-        .with_code("NetworkMacAddressGenerationFailure"))
+    Err(
+        Error::unavailable(format!("Unable to generate unique mac on network {network_id}."))
+            .with_code("NetworkMacAddressGenerationFailure"),
+    )
 }
 
 /// A MAC is already used on the network.
@@ -123,7 +128,13 @@ pub(crate) async fn add_with(
 }
 
 /// Gives a new port its addresses.
-async fn address_port(tx: &mut Tx, net: &Net, subnets: &[Stored<Subnet>], port: &Port, wish: Wish) -> Result<Vec<FixedIp>> {
+async fn address_port(
+    tx: &mut Tx,
+    net: &Net,
+    subnets: &[Stored<Subnet>],
+    port: &Port,
+    wish: Wish,
+) -> Result<Vec<FixedIp>> {
     let mut out = Vec::new();
     match wish {
         Wish::Auto => {
@@ -139,7 +150,10 @@ async fn address_port(tx: &mut Tx, net: &Net, subnets: &[Stored<Subnet>], port: 
                 let mut found = None;
                 for s in &family {
                     if let Some(ip) = ipam::next(tx, s, &port.id).await? {
-                        found = Some(FixedIp { subnet_id: s.id.clone(), ip });
+                        found = Some(FixedIp {
+                            subnet_id: s.id.clone(),
+                            ip,
+                        });
                         break;
                     }
                 }
@@ -172,7 +186,10 @@ pub(crate) async fn take_auto(tx: &mut Tx, s: &Subnet, port: &Port) -> Result<Fi
     if !ipam::claim(tx, s, ip, &port.id).await? {
         return Err(address_in_use("mac_address", &s.network_id, ip));
     }
-    Ok(FixedIp { subnet_id: s.id.clone(), ip })
+    Ok(FixedIp {
+        subnet_id: s.id.clone(),
+        ip,
+    })
 }
 
 /// Takes one asked address.
@@ -203,7 +220,10 @@ async fn take(tx: &mut Tx, net: &Net, subnets: &[Stored<Subnet>], port: &Port, a
             return take_auto(tx, subnet, port).await;
         }
         return match ipam::next(tx, subnet, &port.id).await? {
-            Some(ip) => Ok(FixedIp { subnet_id: subnet.id.clone(), ip }),
+            Some(ip) => Ok(FixedIp {
+                subnet_id: subnet.id.clone(),
+                ip,
+            }),
             None => Err(ipam::exhausted(tx, &net.id, &[&subnet.value]).await?),
         };
     };
@@ -211,7 +231,10 @@ async fn take(tx: &mut Tx, net: &Net, subnets: &[Stored<Subnet>], port: &Port, a
         return Err(bad(
             "InvalidIpForSubnet",
             "fixed_ips",
-            format!("IP address {ip} is not a valid IP for the specified subnet {} ({}).", subnet.id, subnet.cidr),
+            format!(
+                "IP address {ip} is not a valid IP for the specified subnet {} ({}).",
+                subnet.id, subnet.cidr
+            ),
         ));
     }
     if subnet.is_auto() && !router && ipam::eui64(&subnet.cidr, &port.mac) != Some(ip) {
@@ -227,7 +250,10 @@ async fn take(tx: &mut Tx, net: &Net, subnets: &[Stored<Subnet>], port: &Port, a
     if (net.external && subnet.gateway_ip == Some(ip)) || !ipam::claim(tx, subnet, ip, &port.id).await? {
         return Err(address_in_use("fixed_ips", &net.id, ip));
     }
-    Ok(FixedIp { subnet_id: subnet.id.clone(), ip })
+    Ok(FixedIp {
+        subnet_id: subnet.id.clone(),
+        ip,
+    })
 }
 
 /// Inside the subnet, and neither its network nor its broadcast address.
@@ -247,14 +273,21 @@ pub(crate) fn check_asks(asks: &[Ask]) -> Result<()> {
     if asks.len() > MAX_FIXED_IPS {
         return Err(invalid(
             "fixed_ips",
-            format!("Exceeded maximum amount of fixed ips per port: {} asked, at most {MAX_FIXED_IPS}.", asks.len()),
+            format!(
+                "Exceeded maximum amount of fixed ips per port: {} asked, at most {MAX_FIXED_IPS}.",
+                asks.len()
+            ),
         ));
     }
     for (i, a) in asks.iter().enumerate() {
         if let Some(ip) = a.ip
             && asks.iter().take(i).any(|b| b.ip == Some(ip))
         {
-            return Err(bad("HTTPBadRequest", "fixed_ips", format!("Invalid input for fixed_ips. Reason: Duplicate IP address '{ip}'.")));
+            return Err(bad(
+                "HTTPBadRequest",
+                "fixed_ips",
+                format!("Invalid input for fixed_ips. Reason: Duplicate IP address '{ip}'."),
+            ));
         }
     }
     Ok(())
@@ -303,7 +336,10 @@ pub(crate) async fn readdress(tx: &mut Tx, net: &Net, port: &Port, asks: &[Ask])
 /// Deletes a port: addresses, groups, floating IPs that lead to it (disassociated), quota.
 pub(crate) async fn remove(tx: &mut Tx, grant: &impl Grant<Port>, touched: &mut Touched) -> Result<()> {
     let port = grant.stored().value.clone();
-    for f in tx.list::<FloatingIp>(&Query::new().eq("port_id", port.id.as_str())).await? {
+    for f in tx
+        .list::<FloatingIp>(&Query::new().eq("port_id", port.id.as_str()))
+        .await?
+    {
         crate::logic::floating_ips::disassociate(tx, f, touched).await?;
     }
     ipam::release_all(tx, &port.id).await?;

@@ -57,7 +57,8 @@ impl Touched {
         let old: BTreeSet<&String> = before.security_groups.iter().collect();
         let new: BTreeSet<&String> = after.security_groups.iter().collect();
         if same_addresses {
-            self.members.extend(old.symmetric_difference(&new).map(|g| (*g).clone()));
+            self.members
+                .extend(old.symmetric_difference(&new).map(|g| (*g).clone()));
         } else {
             self.members.extend(old.union(&new).map(|g| (*g).clone()));
         }
@@ -81,7 +82,8 @@ impl Touched {
                 groups: port.security_groups.clone(),
             });
         } else if !port.host_id.is_empty() {
-            self.networks_left.insert((port.host_id.clone(), port.network_id.clone()));
+            self.networks_left
+                .insert((port.host_id.clone(), port.network_id.clone()));
         }
     }
     /// A rule that names the group is about to go: hosts that have the group for its sake only need not keep it.
@@ -117,7 +119,9 @@ impl Network {
         }
         let mut ports: Vec<Stored<Port>> = Vec::new();
         for id in &touched.ports {
-            let Some(port) = tx.find::<Port>(id).await? else { continue };
+            let Some(port) = tx.find::<Port>(id).await? else {
+                continue;
+            };
             if port.is_carried() {
                 let key = (port.host_id.clone(), port.network_id.clone());
                 if !networks.contains(&key) && !has_neighbour(tx, &port).await? {
@@ -137,7 +141,9 @@ impl Network {
         }
         let mut routers = Vec::new();
         for id in &touched.routers {
-            let Some(router) = tx.find::<Router>(id).await? else { continue };
+            let Some(router) = tx.find::<Router>(id).await? else {
+                continue;
+            };
             if !router.host_id.is_empty() {
                 for port in router_ports(tx, id).await? {
                     networks.insert((router.host_id.clone(), port.network_id.clone()));
@@ -169,8 +175,11 @@ impl Network {
         self.tombstones(tx, &touched).await?;
         if !touched.members.is_empty() {
             for id in &touched.members {
-                tx.exec("INSERT INTO members_changed(security_group_id) VALUES($1) ON CONFLICT DO NOTHING", &[id.into()])
-                    .await?;
+                tx.exec(
+                    "INSERT INTO members_changed(security_group_id) VALUES($1) ON CONFLICT DO NOTHING",
+                    &[id.into()],
+                )
+                .await?;
             }
             let wake = self.members_wake.clone();
             tx.after_commit(move || wake.notify_one());
@@ -198,7 +207,10 @@ impl Network {
         }
         for (host, id) in networks {
             let needed = tx
-                .row("SELECT 1 FROM port WHERE network_id = $1 AND host_id = $2 LIMIT 1", &[(&id).into(), (&host).into()])
+                .row(
+                    "SELECT 1 FROM port WHERE network_id = $1 AND host_id = $2 LIMIT 1",
+                    &[(&id).into(), (&host).into()],
+                )
                 .await?
                 .is_some();
             if !needed {
@@ -214,8 +226,12 @@ impl Network {
     }
 
     async fn put_network(&self, tx: &mut Tx, host: &str, id: &str) -> Result<()> {
-        let Some(net) = tx.find::<Net>(id).await? else { return Ok(()) };
-        let subnets = tx.list::<Subnet>(&Query::new().eq("network_id", id).order("id", Dir::Asc)).await?;
+        let Some(net) = tx.find::<Net>(id).await? else {
+            return Ok(());
+        };
+        let subnets = tx
+            .list::<Subnet>(&Query::new().eq("network_id", id).order("id", Dir::Asc))
+            .await?;
         let service = service_port(tx, id).await?;
         let object = api::Object::Network(network_object(&net, &subnets, service.as_ref().map(|s| &s.value))?);
         self.fleet.put(tx, host, &object).await?;
@@ -246,7 +262,11 @@ impl Network {
                 let rows = tx.rows("SELECT security_group_id FROM members_changed", &[]).await?;
                 for row in rows {
                     let id = row.str(0)?;
-                    tx.exec("DELETE FROM members_changed WHERE security_group_id = $1", &[(&id).into()]).await?;
+                    tx.exec(
+                        "DELETE FROM members_changed WHERE security_group_id = $1",
+                        &[(&id).into()],
+                    )
+                    .await?;
                     if !named_remotely(tx, &id).await? {
                         continue;
                     }
@@ -283,7 +303,12 @@ async fn strings(tx: &mut Tx, sql: &str, args: &[haneul_store::V]) -> Result<Vec
 }
 
 async fn hosts_of_network(tx: &mut Tx, id: &str) -> Result<Vec<String>> {
-    strings(tx, "SELECT DISTINCT host_id FROM port WHERE network_id = $1 AND host_id > ''", &[id.into()]).await
+    strings(
+        tx,
+        "SELECT DISTINCT host_id FROM port WHERE network_id = $1 AND host_id > ''",
+        &[id.into()],
+    )
+    .await
 }
 
 /// Hosts with a guest's port that uses the group, or a group with a rule that names it.
@@ -322,7 +347,10 @@ async fn remotes(tx: &mut Tx, id: &str) -> Result<Vec<String>> {
 
 pub(crate) async fn named_remotely(tx: &mut Tx, id: &str) -> Result<bool> {
     Ok(tx
-        .row("SELECT 1 FROM security_group_rule WHERE remote_group_id = $1 LIMIT 1", &[id.into()])
+        .row(
+            "SELECT 1 FROM security_group_rule WHERE remote_group_id = $1 LIMIT 1",
+            &[id.into()],
+        )
         .await?
         .is_some())
 }
@@ -351,7 +379,9 @@ async fn group_has_neighbour(tx: &mut Tx, port: &Port, group: &str) -> Result<bo
 
 /// The DHCP port of a network.
 pub(crate) async fn service_port(tx: &mut Tx, network_id: &str) -> Result<Option<Stored<Port>>> {
-    let query = Query::new().eq("device_id", service_device(network_id)).eq("device_owner", owner::DHCP);
+    let query = Query::new()
+        .eq("device_id", service_device(network_id))
+        .eq("device_owner", owner::DHCP);
     Ok(tx.list::<Port>(&query).await?.into_iter().next())
 }
 
@@ -421,7 +451,12 @@ fn port_object(p: &Port) -> Result<api::Port> {
     let fixed_ips: Result<Vec<api::FixedIp>> = p
         .fixed_ips
         .iter()
-        .map(|f| Ok(api::FixedIp { subnet_id: uuid(&f.subnet_id)?, ip: f.ip }))
+        .map(|f| {
+            Ok(api::FixedIp {
+                subnet_id: uuid(&f.subnet_id)?,
+                ip: f.ip,
+            })
+        })
         .collect();
     Ok(api::Port {
         id: uuid(&p.id)?,
@@ -433,7 +468,10 @@ fn port_object(p: &Port) -> Result<api::Port> {
         allowed_address_pairs: p
             .allowed_address_pairs
             .iter()
-            .map(|a| api::AddressPair { ip: a.ip, mac: a.mac.clone() })
+            .map(|a| api::AddressPair {
+                ip: a.ip,
+                mac: a.mac.clone(),
+            })
             .collect(),
         port_security: p.port_security,
         security_groups: p.security_groups.iter().map(|g| uuid(g)).collect::<Result<_>>()?,
@@ -476,8 +514,16 @@ async fn group_object(tx: &mut Tx, id: &str) -> Result<api::SecurityGroup> {
 fn rule_object(r: &Rule) -> Result<api::Rule> {
     Ok(api::Rule {
         id: uuid(&r.id)?,
-        direction: if r.ingress { api::Direction::Ingress } else { api::Direction::Egress },
-        ethertype: if r.v6 { api::EtherType::Ipv6 } else { api::EtherType::Ipv4 },
+        direction: if r.ingress {
+            api::Direction::Ingress
+        } else {
+            api::Direction::Egress
+        },
+        ethertype: if r.v6 {
+            api::EtherType::Ipv6
+        } else {
+            api::EtherType::Ipv4
+        },
         protocol: r.number,
         port_min: r.port_min,
         port_max: r.port_max,
@@ -498,13 +544,18 @@ fn prefixed(port: &Port, subnets: &BTreeMap<String, Stored<Subnet>>) -> Vec<IpNe
 
 async fn router_object(tx: &mut Tx, r: &Router) -> Result<api::Router> {
     let ports = router_ports(tx, &r.id).await?;
-    let ids = ports.iter().flat_map(|p| p.fixed_ips.iter().map(|f| f.subnet_id.clone())).collect();
+    let ids = ports
+        .iter()
+        .flat_map(|p| p.fixed_ips.iter().map(|f| f.subnet_id.clone()))
+        .collect();
     let subnets = subnets_by_id(tx, ids).await?;
     let mut interfaces = Vec::new();
     let mut gateway = None;
     for p in &ports {
         if p.device_owner == owner::ROUTER_GATEWAY {
-            let Some(info) = r.gateway.as_ref().filter(|g| g.port_id == p.id) else { continue };
+            let Some(info) = r.gateway.as_ref().filter(|g| g.port_id == p.id) else {
+                continue;
+            };
             let mut next_hops: Vec<IpAddr> = Vec::new();
             for f in &p.fixed_ips {
                 let hop = subnets.get(&f.subnet_id).and_then(|s| s.gateway_ip);
@@ -537,7 +588,11 @@ async fn router_object(tx: &mut Tx, r: &Router) -> Result<api::Router> {
     let query = Query::new().eq("router_id", r.id.as_str()).order("id", Dir::Asc);
     for f in tx.list::<crate::model::FloatingIp>(&query).await? {
         if let Some(fixed) = f.fixed_ip {
-            floating_ips.push(api::FloatingIp { id: uuid(&f.id)?, floating: f.floating_ip, fixed });
+            floating_ips.push(api::FloatingIp {
+                id: uuid(&f.id)?,
+                floating: f.floating_ip,
+                fixed,
+            });
         }
     }
     Ok(api::Router {

@@ -27,11 +27,24 @@ pub(crate) struct WantedGateway {
 impl Network {
     /// The host that new routers go to: the first one (there is one for now).
     pub(crate) async fn router_host(&self, tx: &mut Tx) -> Result<String> {
-        Ok(self.fleet.hosts(tx).await?.into_iter().next().map_or_else(String::new, |h| h.id))
+        Ok(self
+            .fleet
+            .hosts(tx)
+            .await?
+            .into_iter()
+            .next()
+            .map_or_else(String::new, |h| h.id))
     }
 
     /// Sets, changes or clears (`None`) the gateway of a router that is about to be stored.
-    pub(crate) async fn set_gateway(&self, tx: &mut Tx, ctx: &Ctx, router: &mut Router, wanted: Option<WantedGateway>, touched: &mut Touched) -> Result<()> {
+    pub(crate) async fn set_gateway(
+        &self,
+        tx: &mut Tx,
+        ctx: &Ctx,
+        router: &mut Router,
+        wanted: Option<WantedGateway>,
+        touched: &mut Touched,
+    ) -> Result<()> {
         touched.routers.insert(router.id.clone());
         let Some(wanted) = wanted else {
             if let Some(old) = router.gateway.take() {
@@ -110,15 +123,26 @@ impl Network {
     }
 
     /// Adds an interface on a subnet: the router takes the subnet's gateway address.
-    pub(crate) async fn add_interface_by_subnet(&self, tx: &mut Tx, ctx: &Ctx, router: &Router, subnet_id: &str, touched: &mut Touched) -> Result<Port> {
+    pub(crate) async fn add_interface_by_subnet(
+        &self,
+        tx: &mut Tx,
+        ctx: &Ctx,
+        router: &Router,
+        subnet_id: &str,
+        touched: &mut Touched,
+    ) -> Result<Port> {
         let subnet = tx
             .find::<Subnet>(subnet_id)
             .await?
             .filter(|s| s.visible(ctx))
             .ok_or_else(|| Subnet::not_found(subnet_id).with_field("subnet_id"))?;
-        let gateway = subnet
-            .gateway_ip
-            .ok_or_else(|| bad("HTTPBadRequest", "subnet_id", format!("Bad router request: Subnet {subnet_id} for router interface must have a gateway IP.")))?;
+        let gateway = subnet.gateway_ip.ok_or_else(|| {
+            bad(
+                "HTTPBadRequest",
+                "subnet_id",
+                format!("Bad router request: Subnet {subnet_id} for router interface must have a gateway IP."),
+            )
+        })?;
         let net = tx
             .find::<Net>(&subnet.network_id)
             .await?
@@ -128,7 +152,10 @@ impl Network {
             return Err(Subnet::not_found(subnet_id).with_field("subnet_id"));
         }
         self.check_interface(tx, router, &net, &subnet).await?;
-        let ask = Ask { subnet_id: Some(subnet.id.clone()), ip: Some(gateway) };
+        let ask = Ask {
+            subnet_id: Some(subnet.id.clone()),
+            ip: Some(gateway),
+        };
         // IPv6 subnets of one network share the router's port.
         if subnet.is_v6() {
             for p in router_ports(tx, &router.id).await? {
@@ -137,7 +164,10 @@ impl Network {
                     let mut asks: Vec<Ask> = p
                         .fixed_ips
                         .iter()
-                        .map(|f| Ask { subnet_id: Some(f.subnet_id.clone()), ip: Some(f.ip) })
+                        .map(|f| Ask {
+                            subnet_id: Some(f.subnet_id.clone()),
+                            ip: Some(f.ip),
+                        })
                         .collect();
                     asks.push(ask);
                     let mut port = p.value.clone();
@@ -161,7 +191,13 @@ impl Network {
     }
 
     /// Makes an existing port an interface of the router.
-    pub(crate) async fn add_interface_by_port(&self, tx: &mut Tx, router: &Router, port: Stored<Port>, touched: &mut Touched) -> Result<Port> {
+    pub(crate) async fn add_interface_by_port(
+        &self,
+        tx: &mut Tx,
+        router: &Router,
+        port: Stored<Port>,
+        touched: &mut Touched,
+    ) -> Result<Port> {
         if !port.device_id.is_empty() {
             return Err(conflict(
                 "PortInUse",
@@ -173,10 +209,21 @@ impl Network {
             .with_field("port_id"));
         }
         if port.fixed_ips.is_empty() {
-            return Err(bad("HTTPBadRequest", "port_id", format!("Bad router request: Router port {} must have at least one fixed IP.", port.id)));
+            return Err(bad(
+                "HTTPBadRequest",
+                "port_id",
+                format!(
+                    "Bad router request: Router port {} must have at least one fixed IP.",
+                    port.id
+                ),
+            ));
         }
         if port.fixed_ips.iter().filter(|f| f.ip.is_ipv4()).count() > 1 {
-            return Err(bad("HTTPBadRequest", "port_id", "Bad router request: Cannot have multiple IPv4 subnets on router port."));
+            return Err(bad(
+                "HTTPBadRequest",
+                "port_id",
+                "Bad router request: Cannot have multiple IPv4 subnets on router port.",
+            ));
         }
         let net = tx
             .find::<Net>(&port.network_id)
@@ -206,14 +253,24 @@ impl Network {
             return Err(bad(
                 "HTTPBadRequest",
                 "subnet_id",
-                format!("Bad router request: Subnet {} is of external network {}, where the router has its gateway already.", subnet.id, net.id),
+                format!(
+                    "Bad router request: Subnet {} is of external network {}, where the router has its gateway already.",
+                    subnet.id, net.id
+                ),
             ));
         }
         refuse_overlap(tx, router, subnet).await
     }
 
     /// Takes an interface away, by port or subnet or both. Answers the port as it was and the subnet.
-    pub(crate) async fn remove_interface(&self, tx: &mut Tx, router: &Router, port_id: Option<&str>, subnet_id: Option<&str>, touched: &mut Touched) -> Result<(Port, String)> {
+    pub(crate) async fn remove_interface(
+        &self,
+        tx: &mut Tx,
+        router: &Router,
+        port_id: Option<&str>,
+        subnet_id: Option<&str>,
+        touched: &mut Touched,
+    ) -> Result<(Port, String)> {
         let ports = router_ports(tx, &router.id).await?;
         let found = ports.into_iter().find(|p| {
             p.device_owner == owner::ROUTER_INTERFACE
@@ -227,14 +284,26 @@ impl Network {
                     "subnet_id",
                     format!("Subnet on port {p} does not match the requested subnet {s}."),
                 ),
-                (Some(p), _) => not_found("RouterInterfaceNotFound", format!("Router {} does not have an interface with id {p}", router.id)).with_field("port_id"),
+                (Some(p), _) => not_found(
+                    "RouterInterfaceNotFound",
+                    format!("Router {} does not have an interface with id {p}", router.id),
+                )
+                .with_field("port_id"),
                 (None, Some(s)) => {
                     if tx.find::<Subnet>(s).await?.is_none() {
                         return Err(Subnet::not_found(s).with_field("subnet_id"));
                     }
-                    not_found("RouterInterfaceNotFoundForSubnet", format!("Router {} has no interface on subnet {s}", router.id)).with_field("subnet_id")
+                    not_found(
+                        "RouterInterfaceNotFoundForSubnet",
+                        format!("Router {} has no interface on subnet {s}", router.id),
+                    )
+                    .with_field("subnet_id")
                 }
-                (None, None) => bad("HTTPBadRequest", "subnet_id", "Bad router request: Either subnet_id or port_id must be specified."),
+                (None, None) => bad(
+                    "HTTPBadRequest",
+                    "subnet_id",
+                    "Bad router request: Either subnet_id or port_id must be specified.",
+                ),
             });
         };
         let subnets: Vec<String> = match subnet_id {
@@ -263,10 +332,11 @@ impl Network {
     async fn refuse_interface_in_use(&self, tx: &mut Tx, router: &Router, port: &Port, subnet_id: &str) -> Result<()> {
         for f in floating_ips::through(tx, &router.id).await? {
             let Some(target) = &f.port_id else { continue };
-            let on = tx
-                .find::<Port>(target)
-                .await?
-                .is_some_and(|p| p.fixed_ips.iter().any(|x| x.subnet_id == subnet_id && Some(x.ip) == f.fixed_ip));
+            let on = tx.find::<Port>(target).await?.is_some_and(|p| {
+                p.fixed_ips
+                    .iter()
+                    .any(|x| x.subnet_id == subnet_id && Some(x.ip) == f.fixed_ip)
+            });
             if on {
                 return Err(conflict(
                     "RouterInterfaceInUseByFloatingIP",
@@ -312,7 +382,11 @@ impl Network {
             return Err(bad(
                 "RoutesExhausted",
                 "routes",
-                format!("Unable to complete operation for {}. The number of routes exceeds the maximum {MAX_ROUTES}: {} asked.", router.id, routes.len()),
+                format!(
+                    "Unable to complete operation for {}. The number of routes exceeds the maximum {MAX_ROUTES}: {} asked.",
+                    router.id,
+                    routes.len()
+                ),
             ));
         }
         if routes.is_empty() {
@@ -327,7 +401,10 @@ impl Network {
         for r in routes {
             let wrong = if !subnets.iter().any(|s| s.cidr.contains(&r.nexthop)) {
                 let reach: Vec<String> = subnets.iter().map(|s| s.cidr.to_string()).collect();
-                Some(format!("the nexthop is not connected with router (its subnets: {})", reach.join(", ")))
+                Some(format!(
+                    "the nexthop is not connected with router (its subnets: {})",
+                    reach.join(", ")
+                ))
             } else if own.contains(&r.nexthop) {
                 Some("the nexthop is used by router".to_owned())
             } else if r.destination.addr().is_ipv4() != r.nexthop.is_ipv4() {
@@ -339,7 +416,10 @@ impl Network {
                 return Err(bad(
                     "InvalidRoutes",
                     "routes",
-                    format!("Invalid format for routes: {} via {}, {reason}", r.destination, r.nexthop),
+                    format!(
+                        "Invalid format for routes: {} via {}, {reason}",
+                        r.destination, r.nexthop
+                    ),
                 ));
             }
         }
@@ -347,7 +427,12 @@ impl Network {
     }
 
     /// Deletes a router with its gateway; refused while it has interfaces.
-    pub(crate) async fn router_delete(&self, tx: &mut Tx, grant: &impl Grant<Router>, touched: &mut Touched) -> Result<()> {
+    pub(crate) async fn router_delete(
+        &self,
+        tx: &mut Tx,
+        grant: &impl Grant<Router>,
+        touched: &mut Touched,
+    ) -> Result<()> {
         let router = grant.stored().value.clone();
         let ports = router_ports(tx, &router.id).await?;
         let interfaces: Vec<&str> = ports
@@ -358,7 +443,11 @@ impl Network {
         if !interfaces.is_empty() {
             return Err(conflict(
                 "RouterInUse",
-                format!("Router {} still has ports: {}. Remove its interfaces first.", router.id, interfaces.join(", ")),
+                format!(
+                    "Router {} still has ports: {}. Remove its interfaces first.",
+                    router.id,
+                    interfaces.join(", ")
+                ),
             ));
         }
         if let Some(g) = &router.gateway {
@@ -374,8 +463,14 @@ impl Network {
 /// Ranges on one router do not overlap.
 async fn refuse_overlap(tx: &mut Tx, router: &Router, subnet: &Subnet) -> Result<()> {
     let ports = router_ports(tx, &router.id).await?;
-    let subnets: BTreeMap<String, Stored<Subnet>> =
-        subnets_by_id(tx, ports.iter().flat_map(|p| p.fixed_ips.iter().map(|f| f.subnet_id.clone())).collect()).await?;
+    let subnets: BTreeMap<String, Stored<Subnet>> = subnets_by_id(
+        tx,
+        ports
+            .iter()
+            .flat_map(|p| p.fixed_ips.iter().map(|f| f.subnet_id.clone()))
+            .collect(),
+    )
+    .await?;
     for (id, s) in &subnets {
         if id == &subnet.id {
             return Err(bad(
@@ -388,7 +483,10 @@ async fn refuse_overlap(tx: &mut Tx, router: &Router, subnet: &Subnet) -> Result
             return Err(bad(
                 "HTTPBadRequest",
                 "subnet_id",
-                format!("Bad router request: Cidr {} of subnet {} overlaps with cidr {} of subnet {id}.", subnet.cidr, subnet.id, s.cidr),
+                format!(
+                    "Bad router request: Cidr {} of subnet {} overlaps with cidr {} of subnet {id}.",
+                    subnet.cidr, subnet.id, s.cidr
+                ),
             ));
         }
     }
@@ -397,12 +495,17 @@ async fn refuse_overlap(tx: &mut Tx, router: &Router, subnet: &Subnet) -> Result
 
 /// A destination and a next hop from text.
 pub(crate) fn route(destination: &str, nexthop: &str) -> Result<Route> {
-    let d = destination
-        .parse::<ipnet::IpNet>()
-        .map_err(|_| invalid("routes", format!("destination '{destination}' is not a range such as 192.0.2.0/24")))?;
+    let d = destination.parse::<ipnet::IpNet>().map_err(|_| {
+        invalid(
+            "routes",
+            format!("destination '{destination}' is not a range such as 192.0.2.0/24"),
+        )
+    })?;
     let n = nexthop
         .parse::<IpAddr>()
         .map_err(|_| invalid("routes", format!("nexthop '{nexthop}' is not an IP address")))?;
-    Ok(Route { destination: d, nexthop: n })
+    Ok(Route {
+        destination: d,
+        nexthop: n,
+    })
 }
-

@@ -16,31 +16,54 @@ pub(crate) fn check_cidr(text: &str, ip_version: i64, dhcp: bool) -> Result<IpNe
     let Ok(net) = text.parse::<IpNet>() else {
         return Err(attribute(
             "cidr",
-            format!("'{text}' isn't a recognized IP subnet cidr. Write an address and a prefix length, for example 192.0.2.0/24."),
+            format!(
+                "'{text}' isn't a recognized IP subnet cidr. Write an address and a prefix length, for example 192.0.2.0/24."
+            ),
         ));
     };
     if net.trunc() != net {
-        return Err(attribute("cidr", format!("'{text}' isn't a recognized IP subnet cidr, '{}' is recommended", net.trunc())));
+        return Err(attribute(
+            "cidr",
+            format!(
+                "'{text}' isn't a recognized IP subnet cidr, '{}' is recommended",
+                net.trunc()
+            ),
+        ));
     }
     let v6 = matches!(net, IpNet::V6(_));
     if v6 != (ip_version == 6) {
-        return Err(invalid("cidr", format!("cidr '{text}' does not match the ip_version '{ip_version}'")));
+        return Err(invalid(
+            "cidr",
+            format!("cidr '{text}' does not match the ip_version '{ip_version}'"),
+        ));
     }
     let address = net.network();
     if net.prefix_len() == 0 || address.is_unspecified() {
-        return Err(invalid("cidr", format!("the range {text} is not a subnet: its prefix length must be at least 1 and its address not 0")));
+        return Err(invalid(
+            "cidr",
+            format!("the range {text} is not a subnet: its prefix length must be at least 1 and its address not 0"),
+        ));
     }
     if address.is_multicast() {
-        return Err(invalid("cidr", format!("Multicast IP subnet is not supported: {text}. Choose a unicast range.")));
+        return Err(invalid(
+            "cidr",
+            format!("Multicast IP subnet is not supported: {text}. Choose a unicast range."),
+        ));
     }
     if dhcp && address.is_loopback() {
-        return Err(invalid("cidr", "Loopback IP subnet is not supported if enable_dhcp is True."));
+        return Err(invalid(
+            "cidr",
+            "Loopback IP subnet is not supported if enable_dhcp is True.",
+        ));
     }
     let longest = if v6 { 126 } else { 30 };
     if dhcp && net.prefix_len() > longest {
         return Err(invalid(
             "cidr",
-            format!("Subnet has a prefix length that is incompatible with DHCP service enabled: /{}, and at most /{longest} is possible. Set enable_dhcp to false, or choose a larger range.", net.prefix_len()),
+            format!(
+                "Subnet has a prefix length that is incompatible with DHCP service enabled: /{}, and at most /{longest} is possible. Set enable_dhcp to false, or choose a larger range.",
+                net.prefix_len()
+            ),
         ));
     }
     Ok(net)
@@ -73,7 +96,10 @@ pub(crate) fn default_pools(cidr: &IpNet, gateway: Option<IpAddr>) -> Vec<Pool> 
     ranges
         .into_iter()
         .filter(|(a, b)| a <= b && *a >= first && *b <= last)
-        .map(|(a, b)| Pool { start: ipam::address(a, v6), end: ipam::address(b, v6) })
+        .map(|(a, b)| Pool {
+            start: ipam::address(a, v6),
+            end: ipam::address(b, v6),
+        })
         .collect()
 }
 
@@ -88,7 +114,10 @@ pub(crate) fn check_pools(cidr: &IpNet, pools: &[Pool]) -> Result<()> {
             return Err(bad(
                 "InvalidAllocationPool",
                 "allocation_pools",
-                format!("The allocation pool {} is not valid: its start must not come after its end, and both must be of the subnet's IP version.", shown(p)),
+                format!(
+                    "The allocation pool {} is not valid: its start must not come after its end, and both must be of the subnet's IP version.",
+                    shown(p)
+                ),
             ));
         }
         let first = ipam::number(first_host(cidr));
@@ -108,7 +137,11 @@ pub(crate) fn check_pools(cidr: &IpNet, pools: &[Pool]) -> Result<()> {
             if a.start <= b.end && b.start <= a.end {
                 return Err(conflict(
                     "OverlappingAllocationPools",
-                    format!("Found overlapping allocation pools: {} {} for subnet {cidr}.", shown(a), shown(b)),
+                    format!(
+                        "Found overlapping allocation pools: {} {} for subnet {cidr}.",
+                        shown(a),
+                        shown(b)
+                    ),
                 )
                 .with_field("allocation_pools"));
             }
@@ -120,12 +153,18 @@ pub(crate) fn check_pools(cidr: &IpNet, pools: &[Pool]) -> Result<()> {
 /// The gateway must be an address of the range, and in no pool.
 pub(crate) fn check_gateway(cidr: &IpNet, gateway: IpAddr, pools: &[Pool]) -> Result<()> {
     if gateway.is_ipv4() != cidr.addr().is_ipv4() {
-        return Err(invalid("gateway_ip", format!("gateway_ip '{gateway}' does not match the ip_version of {cidr}")));
+        return Err(invalid(
+            "gateway_ip",
+            format!("gateway_ip '{gateway}' does not match the ip_version of {cidr}"),
+        ));
     }
     let size = cidr.max_prefix_len() - cidr.prefix_len();
     let edge = size > 1 && (gateway == cidr.network() || (gateway.is_ipv4() && gateway == cidr.broadcast()));
     if edge || !cidr.contains(&gateway) {
-        return Err(invalid("gateway_ip", format!("Gateway is not valid on subnet: {gateway} is no host address of {cidr}.")));
+        return Err(invalid(
+            "gateway_ip",
+            format!("Gateway is not valid on subnet: {gateway} is no host address of {cidr}."),
+        ));
     }
     check_gateway_pools(gateway, pools)
 }
@@ -148,23 +187,34 @@ pub(crate) fn check_modes(s: &Subnet) -> Result<()> {
         return Ok(());
     }
     if !s.is_v6() {
-        return Err(invalid("ipv6_ra_mode", "ipv6_ra_mode or ipv6_address_mode is only for subnets of ip_version 6."));
+        return Err(invalid(
+            "ipv6_ra_mode",
+            "ipv6_ra_mode or ipv6_address_mode is only for subnets of ip_version 6.",
+        ));
     }
     if !s.enable_dhcp {
-        return Err(invalid("ipv6_ra_mode", "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False"));
+        return Err(invalid(
+            "ipv6_ra_mode",
+            "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False",
+        ));
     }
     if let (Some(r), Some(a)) = (ra, address)
         && r != a
     {
         return Err(invalid(
             "ipv6_address_mode",
-            format!("ipv6_ra_mode set to '{r}' with ipv6_address_mode set to '{a}' is not valid. If both attributes are set, they must be the same value"),
+            format!(
+                "ipv6_ra_mode set to '{r}' with ipv6_address_mode set to '{a}' is not valid. If both attributes are set, they must be the same value"
+            ),
         ));
     }
     if s.is_auto() && s.cidr.prefix_len() != 64 {
         return Err(invalid(
             "cidr",
-            format!("Invalid CIDR {} for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64", s.cidr),
+            format!(
+                "Invalid CIDR {} for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64",
+                s.cidr
+            ),
         ));
     }
     Ok(())
@@ -175,14 +225,23 @@ pub(crate) fn check_overlap(cidr: &IpNet, network_id: &str, others: &[Stored<Sub
     match others.iter().find(|o| o.cidr.contains(cidr) || cidr.contains(&o.cidr)) {
         Some(o) => Err(invalid(
             "cidr",
-            format!("Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet: {} ({}). Choose a range apart from it.", o.id, o.cidr),
+            format!(
+                "Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet: {} ({}). Choose a range apart from it.",
+                o.id, o.cidr
+            ),
         )),
         None => Ok(()),
     }
 }
 
 /// Stores a subnet and brings the network's ports in line. Quota is the caller's.
-pub(crate) async fn insert(tx: &mut Tx, grant: &impl CreateGrant<Subnet>, net: &Net, subnet: &Subnet, touched: &mut Touched) -> Result<Stored<Subnet>> {
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    grant: &impl CreateGrant<Subnet>,
+    net: &Net,
+    subnet: &Subnet,
+    touched: &mut Touched,
+) -> Result<Stored<Subnet>> {
     let others = ports::subnets_of(tx, &net.id).await?;
     check_overlap(&subnet.cidr, &net.id, &others)?;
     let stored = tx
@@ -199,7 +258,12 @@ pub(crate) async fn insert(tx: &mut Tx, grant: &impl CreateGrant<Subnet>, net: &
 
 /// Ports that were there before make themselves an address in a new SLAAC subnet.
 async fn auto_addresses(tx: &mut Tx, net: &Net, subnet: &Subnet, touched: &mut Touched) -> Result<()> {
-    let skip = [owner::ROUTER_INTERFACE, owner::ROUTER_GATEWAY, owner::DHCP, owner::FLOATING_IP];
+    let skip = [
+        owner::ROUTER_INTERFACE,
+        owner::ROUTER_GATEWAY,
+        owner::DHCP,
+        owner::FLOATING_IP,
+    ];
     for p in tx.list::<Port>(&Query::new().eq("network_id", net.id.as_str())).await? {
         if skip.contains(&p.device_owner.as_str()) {
             continue;
@@ -223,7 +287,10 @@ pub(crate) async fn sync_service_port(tx: &mut Tx, net: &Net, touched: &mut Touc
     let asks: Vec<ports::Ask> = served
         .iter()
         .filter(|s| !s.is_auto())
-        .map(|s| ports::Ask { subnet_id: Some(s.id.clone()), ip: None })
+        .map(|s| ports::Ask {
+            subnet_id: Some(s.id.clone()),
+            ip: None,
+        })
         .collect();
     match there {
         None if served.is_empty() => {}
@@ -255,7 +322,10 @@ pub(crate) async fn sync_service_port(tx: &mut Tx, net: &Net, touched: &mut Touc
                     fixed.push(ports::take_auto(tx, s, &port).await?);
                 } else {
                     match ipam::next(tx, s, &port.id).await? {
-                        Some(ip) => fixed.push(crate::model::FixedIp { subnet_id: s.id.clone(), ip }),
+                        Some(ip) => fixed.push(crate::model::FixedIp {
+                            subnet_id: s.id.clone(),
+                            ip,
+                        }),
                         None => return Err(ipam::exhausted(tx, &net.id, &[&s.value]).await?),
                     }
                 }
@@ -271,7 +341,13 @@ pub(crate) async fn sync_service_port(tx: &mut Tx, net: &Net, touched: &mut Touc
 }
 
 /// Stores a changed subnet.
-pub(crate) async fn update(tx: &mut Tx, grant: &impl Grant<Subnet>, net: &Net, subnet: &Subnet, touched: &mut Touched) -> Result<Stored<Subnet>> {
+pub(crate) async fn update(
+    tx: &mut Tx,
+    grant: &impl Grant<Subnet>,
+    net: &Net,
+    subnet: &Subnet,
+    touched: &mut Touched,
+) -> Result<Stored<Subnet>> {
     let old = grant.stored().value.clone();
     if old.gateway_ip != subnet.gateway_ip
         && let Some(gateway) = old.gateway_ip
@@ -280,7 +356,8 @@ pub(crate) async fn update(tx: &mut Tx, grant: &impl Grant<Subnet>, net: &Net, s
     }
     let stored = tx.update(grant, subnet).await?;
     if old.allocation_pools != subnet.allocation_pools {
-        tx.exec("DELETE FROM ip_cursor WHERE subnet_id = $1", &[(&subnet.id).into()]).await?;
+        tx.exec("DELETE FROM ip_cursor WHERE subnet_id = $1", &[(&subnet.id).into()])
+            .await?;
     }
     if old.enable_dhcp != subnet.enable_dhcp {
         sync_service_port(tx, net, touched).await?;
@@ -288,7 +365,9 @@ pub(crate) async fn update(tx: &mut Tx, grant: &impl Grant<Subnet>, net: &Net, s
     touched.networks.insert(net.id.clone());
     if old.gateway_ip != subnet.gateway_ip {
         // Routers with their gateway here have another next hop now.
-        let query = Query::new().eq("network_id", net.id.as_str()).eq("device_owner", owner::ROUTER_GATEWAY);
+        let query = Query::new()
+            .eq("network_id", net.id.as_str())
+            .eq("device_owner", owner::ROUTER_GATEWAY);
         for p in tx.list::<Port>(&query).await? {
             touched.routers.insert(p.device_id.clone());
         }
@@ -301,7 +380,11 @@ async fn refuse_gateway_in_use(tx: &mut Tx, subnet: &Subnet, gateway: IpAddr) ->
         .row(
             "SELECT p.id FROM ip_allocation a JOIN port p ON p.id = a.port_id
              WHERE a.subnet_id = $1 AND a.num = $2 AND p.device_owner = $3",
-            &[(&subnet.id).into(), ipam::key(gateway).into(), owner::ROUTER_INTERFACE.into()],
+            &[
+                (&subnet.id).into(),
+                ipam::key(gateway).into(),
+                owner::ROUTER_INTERFACE.into(),
+            ],
         )
         .await?;
     match row {
@@ -316,7 +399,12 @@ async fn refuse_gateway_in_use(tx: &mut Tx, subnet: &Subnet, gateway: IpAddr) ->
 
 impl Network {
     /// Deletes a subnet; refused while ports have addresses of it.
-    pub(crate) async fn subnet_delete(&self, tx: &mut Tx, grant: &impl Grant<Subnet>, touched: &mut Touched) -> Result<()> {
+    pub(crate) async fn subnet_delete(
+        &self,
+        tx: &mut Tx,
+        grant: &impl Grant<Subnet>,
+        touched: &mut Touched,
+    ) -> Result<()> {
         let subnet = grant.stored().value.clone();
         let rows = tx
             .rows(

@@ -90,6 +90,9 @@ impl Secured for Rule {
         ctx.is_admin() || (!p.is_empty() && (self.project_id == p || self.group_project_id == p))
     }
     fn not_found(id: &str) -> Error {
-        not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist"))
+        not_found(
+            "SecurityGroupRuleNotFound",
+            format!("Security group rule {id} does not exist"),
+        )
     }
 }

@@ -36,9 +36,13 @@ resource!(Net, "network", "network", {
 impl Net {
     /// What rules on things in this network are checked against.
     pub fn policy(&self, project_id: &str) -> Target {
-        flag(flag(Target::project(project_id), "shared", self.shared), "router:external", self.external)
-            .with("network:project_id", &self.project_id)
-            .with("network:tenant_id", &self.project_id)
+        flag(
+            flag(Target::project(project_id), "shared", self.shared),
+            "router:external",
+            self.external,
+        )
+        .with("network:project_id", &self.project_id)
+        .with("network:tenant_id", &self.project_id)
     }
 }
 

@@ -31,7 +31,9 @@ impl Authenticator for Stub {
 
 fn inner(token: &str) -> Option<Arc<CtxInner>> {
     let parts: Vec<&str> = token.split(':').collect();
-    let [user, project, role] = parts.as_slice() else { return None };
+    let [user, project, role] = parts.as_slice() else {
+        return None;
+    };
     let roles: &[&str] = match *role {
         "admin" => &["admin", "manager", "member", "reader"],
         "member" => &["member", "reader"],
@@ -49,7 +51,13 @@ fn inner(token: &str) -> Option<Arc<CtxInner>> {
             domain_id: "default".into(),
             domain_name: "Default".into(),
         },
-        roles: roles.iter().map(|r| RoleRef { id: (*r).into(), name: (*r).into() }).collect(),
+        roles: roles
+            .iter()
+            .map(|r| RoleRef {
+                id: (*r).into(),
+                name: (*r).into(),
+            })
+            .collect(),
         expires_at: i64::MAX,
         issued_at: 0,
         audit_ids: vec![],
@@ -108,7 +116,15 @@ async fn open(url: &str, dir: PathBuf, postgres: Option<Postgres>) -> Cloud {
         haneul_network::MIGRATIONS,
     ]
     .concat();
-    let db = Db::open(&OpenOptions { url: url.into(), readers: 4 }, &migrations).await.unwrap();
+    let db = Db::open(
+        &OpenOptions {
+            url: url.into(),
+            readers: 4,
+        },
+        &migrations,
+    )
+    .await
+    .unwrap();
     let fleet = Fleet::open(db.clone()).await.unwrap();
     let config = Config::default();
     let app = Network::new(db.clone(), &config, fleet.clone()).await.unwrap();
@@ -153,7 +169,11 @@ impl Cloud {
             host_id: self.host,
             host_name: "one".into(),
             boot_id: "b".into(),
-            inventory: Inventory { vcpus: 1, memory_mib: 1, disk_gib: 1 },
+            inventory: Inventory {
+                vcpus: 1,
+                memory_mib: 1,
+                disk_gib: 1,
+            },
             hypervisor: HypervisorInfo {
                 kind: "fake".into(),
                 version: 1,
@@ -171,16 +191,31 @@ impl Cloud {
     }
 
     async fn agent(&self, path: &str, body: &Value) {
-        let answer = send(&self.agents, Method::POST, path, &[("content-type", "application/json")], body.to_string())
-            .await
-            .unwrap();
+        let answer = send(
+            &self.agents,
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
+        .unwrap();
         assert_eq!(answer.status, 200, "{path}: {:?}", answer.body);
     }
 
     /// The host reports one thing of the network.
     pub async fn report(&self, kind: Kind, id: &str, up: bool) {
-        let seen = ObservedNet { id: id.parse().unwrap(), epoch: 1, generation: 1, up, failure: None };
-        let mut report = Report { host_id: self.host, ..Report::default() };
+        let seen = ObservedNet {
+            id: id.parse().unwrap(),
+            epoch: 1,
+            generation: 1,
+            up,
+            failure: None,
+        };
+        let mut report = Report {
+            host_id: self.host,
+            ..Report::default()
+        };
         match kind {
             Kind::Router => report.routers.push(seen),
             Kind::Network => report.networks.push(seen),
@@ -192,20 +227,44 @@ impl Cloud {
     /// What the host shall hold, with its generation.
     pub async fn desired(&self, kind: Kind, id: &str) -> Option<(i64, Object)> {
         let mut tx = self.db.read().await.unwrap();
-        self.fleet.desired(&mut tx, &self.host.to_string(), kind, id).await.unwrap()
+        self.fleet
+            .desired(&mut tx, &self.host.to_string(), kind, id)
+            .await
+            .unwrap()
     }
 
-    pub async fn raw(&self, method: &str, path: &str, token: &str, body: &str, headers: &[(&str, &str)]) -> (u16, Value, String) {
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &str,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value, String) {
         let mut all = vec![("x-auth-token", token), ("content-type", "application/json")];
         all.extend_from_slice(headers);
-        let a = send(&self.peer, method.parse().unwrap(), &format!("/network{path}"), &all, body.to_owned())
-            .await
-            .unwrap();
-        (a.status.as_u16(), a.json(), String::from_utf8_lossy(&a.body).into_owned())
+        let a = send(
+            &self.peer,
+            method.parse().unwrap(),
+            &format!("/network{path}"),
+            &all,
+            body.to_owned(),
+        )
+        .await
+        .unwrap();
+        (
+            a.status.as_u16(),
+            a.json(),
+            String::from_utf8_lossy(&a.body).into_owned(),
+        )
     }
 
     pub async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {
-        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let text = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let (status, value, _) = self.raw(method, path, token, &text, &[]).await;
         (status, value)
     }
@@ -220,7 +279,11 @@ impl Cloud {
     /// A call that must be refused.
     pub async fn refused(&self, method: &str, path: &str, token: &str, body: Value, status: u16, kind: &str) -> String {
         let (got, value) = self.call(method, path, token, body.clone()).await;
-        assert_eq!((got, &value["NeutronError"]["type"]), (status, &json!(kind)), "{method} {path} {body} -> {value}");
+        assert_eq!(
+            (got, &value["NeutronError"]["type"]),
+            (status, &json!(kind)),
+            "{method} {path} {body} -> {value}"
+        );
         value["NeutronError"]["message"].as_str().unwrap().to_owned()
     }
 
@@ -229,7 +292,9 @@ impl Cloud {
     }
 
     pub async fn network(&self, token: &str, name: &str) -> String {
-        let v = self.ok("POST", "/v2.0/networks", token, json!({"network": {"name": name}})).await;
+        let v = self
+            .ok("POST", "/v2.0/networks", token, json!({"network": {"name": name}}))
+            .await;
         text(&v["network"]["id"])
     }
 
@@ -240,7 +305,9 @@ impl Cloud {
     }
 
     pub async fn port(&self, token: &str, network: &str) -> Value {
-        self.ok("POST", "/v2.0/ports", token, json!({"port": {"network_id": network}})).await["port"].clone()
+        self.ok("POST", "/v2.0/ports", token, json!({"port": {"network_id": network}}))
+            .await["port"]
+            .clone()
     }
 
     /// The external network of the first start.
@@ -267,10 +334,26 @@ impl Cloud {
         let mut tx = self.db.read().await.unwrap();
         let mut out = Vec::new();
         for t in [
-            "network", "subnet", "port", "router", "floating_ip", "security_group", "security_group_rule", "ip_allocation",
-            "port_security_group", "fleet_desired", "change_log",
+            "network",
+            "subnet",
+            "port",
+            "router",
+            "floating_ip",
+            "security_group",
+            "security_group_rule",
+            "ip_allocation",
+            "port_security_group",
+            "fleet_desired",
+            "change_log",
         ] {
-            out.push(tx.row(&format!("SELECT COUNT(*) FROM {t}"), &[]).await.unwrap().unwrap().i64(0).unwrap());
+            out.push(
+                tx.row(&format!("SELECT COUNT(*) FROM {t}"), &[])
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .i64(0)
+                    .unwrap(),
+            );
         }
         out
     }

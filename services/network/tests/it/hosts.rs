@@ -7,13 +7,22 @@ use haneul_network::NicRequest;
 use serde_json::{Value, json};
 
 async fn boot(c: &Cloud, network: &str) -> (String, String) {
-    let (app, ctx, server, host, network) = (c.app.clone(), c.ctx(ALICE), id::uuid(), c.host.to_string(), network.to_owned());
+    let (app, ctx, server, host, network) = (
+        c.app.clone(),
+        c.ctx(ALICE),
+        id::uuid(),
+        c.host.to_string(),
+        network.to_owned(),
+    );
     let s = server.clone();
-    let ports = c
-        .db
-        .write(&ctx.actor(), async move |tx| {
-            let nics = [NicRequest { network_id: Some(network.clone()), ..NicRequest::default() }];
-            app.create_server_ports(tx, &ctx, &s, "g", "red", &host, "nova", &nics, &[]).await
+    let ports =
+        c.db.write(&ctx.actor(), async move |tx| {
+            let nics = [NicRequest {
+                network_id: Some(network.clone()),
+                ..NicRequest::default()
+            }];
+            app.create_server_ports(tx, &ctx, &s, "g", "red", &host, "nova", &nics, &[])
+                .await
         })
         .await
         .unwrap();
@@ -22,9 +31,11 @@ async fn boot(c: &Cloud, network: &str) -> (String, String) {
 
 async fn gone(c: &Cloud, server: &str) {
     let (app, server) = (c.app.clone(), server.to_owned());
-    c.db.write(&c.ctx(ADMIN).actor(), async move |tx| app.server_gone(tx, &server).await)
-        .await
-        .unwrap();
+    c.db.write(&c.ctx(ADMIN).actor(), async move |tx| {
+        app.server_gone(tx, &server).await
+    })
+    .await
+    .unwrap();
 }
 
 async fn port(c: &Cloud, id: &str) -> Option<Port> {
@@ -57,7 +68,10 @@ pub async fn desired_state(c: &Cloud) {
     let s = c.subnet(ALICE, &n, "10.20.0.0/24").await;
     assert!(c.desired(Kind::Network, &n).await.is_none(), "no host needs it yet");
     c.port(ALICE, &n).await;
-    assert!(c.desired(Kind::Network, &n).await.is_none(), "an unbound port is nobody's");
+    assert!(
+        c.desired(Kind::Network, &n).await.is_none(),
+        "an unbound port is nobody's"
+    );
     let (server, p) = boot(c, &n).await;
     let object = port(c, &p).await.unwrap();
     assert_eq!(object.guest_id.unwrap().to_string(), server);
@@ -66,15 +80,29 @@ pub async fn desired_state(c: &Cloud) {
     let (generation, object) = c.desired(Kind::Network, &n).await.unwrap();
     let Object::Network(net) = object else { panic!() };
     let service = net.subnets[0].service.clone().unwrap();
-    assert_eq!((service.ip.to_string(), net.mtu, net.external), ("10.20.0.2".to_owned(), 1500, false));
+    assert_eq!(
+        (service.ip.to_string(), net.mtu, net.external),
+        ("10.20.0.2".to_owned(), 1500, false)
+    );
     // A second server changes neither the network nor the group's rules.
     let (second, _) = boot(c, &n).await;
     assert_eq!(c.desired(Kind::Network, &n).await.unwrap().0, generation);
     // What changes is told.
-    c.ok("PUT", &format!("/v2.0/subnets/{s}"), ALICE, json!({"subnet": {"dns_nameservers": ["9.9.9.9"]}})).await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/subnets/{s}"),
+        ALICE,
+        json!({"subnet": {"dns_nameservers": ["9.9.9.9"]}}),
+    )
+    .await;
     assert!(c.desired(Kind::Network, &n).await.unwrap().0 > generation);
-    c.ok("PUT", &format!("/v2.0/ports/{p}"), ALICE, json!({"port": {"admin_state_up": false, "allowed_address_pairs": [{"ip_address": "10.20.0.99"}]}}))
-        .await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/ports/{p}"),
+        ALICE,
+        json!({"port": {"admin_state_up": false, "allowed_address_pairs": [{"ip_address": "10.20.0.99"}]}}),
+    )
+    .await;
     let object = port(c, &p).await.unwrap();
     assert!(!object.admin_state_up);
     assert_eq!(object.allowed_address_pairs[0].ip.to_string(), "10.20.0.99/32");
@@ -82,13 +110,24 @@ pub async fn desired_state(c: &Cloud) {
     let public = c.public().await;
     let body = json!({"router": {"external_gateway_info": {"network_id": public}}});
     let r = text(&c.ok("POST", "/v2.0/routers", ALICE, body).await["router"]["id"]);
-    let Object::Network(ext) = c.desired(Kind::Network, &public).await.unwrap().1 else { panic!() };
+    let Object::Network(ext) = c.desired(Kind::Network, &public).await.unwrap().1 else {
+        panic!()
+    };
     assert!(ext.external);
-    c.ok("PUT", &format!("/v2.0/routers/{r}/add_router_interface"), ALICE, json!({"subnet_id": s})).await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/routers/{r}/add_router_interface"),
+        ALICE,
+        json!({"subnet_id": s}),
+    )
+    .await;
     let o = router(c, &r).await;
     assert_eq!(o.interfaces[0].addresses[0].to_string(), "10.20.0.1/24");
     let gateway = o.gateway.unwrap();
-    assert_eq!((gateway.next_hops[0].to_string(), gateway.enable_snat), ("172.24.4.1".to_owned(), true));
+    assert_eq!(
+        (gateway.next_hops[0].to_string(), gateway.enable_snat),
+        ("172.24.4.1".to_owned(), true)
+    );
     let body = json!({"floatingip": {"floating_network_id": public, "port_id": p}});
     let f = c.ok("POST", "/v2.0/floatingips", ALICE, body).await["floatingip"].clone();
     let o = router(c, &r).await;
@@ -97,15 +136,33 @@ pub async fn desired_state(c: &Cloud) {
     gone(c, &server).await;
     assert!(port(c, &p).await.is_none());
     assert!(router(c, &r).await.floating_ips.is_empty());
-    assert!(c.desired(Kind::Network, &n).await.is_some(), "the second server needs it");
+    assert!(
+        c.desired(Kind::Network, &n).await.is_some(),
+        "the second server needs it"
+    );
     let default = default_group(c).await;
     assert!(group(c, &default).await.is_some());
     gone(c, &second).await;
-    assert!(group(c, &default).await.is_none(), "nobody uses the group here any more");
+    assert!(
+        group(c, &default).await.is_none(),
+        "nobody uses the group here any more"
+    );
     assert!(c.desired(Kind::Network, &n).await.is_some(), "the router needs it");
-    c.ok("PUT", &format!("/v2.0/routers/{r}/remove_router_interface"), ALICE, json!({"subnet_id": s})).await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/routers/{r}/remove_router_interface"),
+        ALICE,
+        json!({"subnet_id": s}),
+    )
+    .await;
     assert!(c.desired(Kind::Network, &n).await.is_none());
-    c.ok("PUT", &format!("/v2.0/routers/{r}"), ALICE, json!({"router": {"external_gateway_info": null}})).await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/routers/{r}"),
+        ALICE,
+        json!({"router": {"external_gateway_info": null}}),
+    )
+    .await;
     assert!(c.desired(Kind::Network, &public).await.is_none());
     c.ok("DELETE", &format!("/v2.0/routers/{r}"), ALICE, Value::Null).await;
     assert!(c.desired(Kind::Router, &r).await.is_none());
@@ -124,8 +181,24 @@ pub async fn members(c: &Cloud) {
     let g = group(c, &default).await.unwrap();
     assert_eq!((g.members.len(), g.rules.len()), (2, 4));
     // A rule that names another group brings that group with its members.
-    let other = text(&c.ok("POST", "/v2.0/security-groups", ALICE, json!({"security_group": {"name": "lb"}})).await["security_group"]["id"]);
-    let lb = c.ok("POST", "/v2.0/ports", ALICE, json!({"port": {"network_id": n, "security_groups": [other]}})).await["port"].clone();
+    let other = text(
+        &c.ok(
+            "POST",
+            "/v2.0/security-groups",
+            ALICE,
+            json!({"security_group": {"name": "lb"}}),
+        )
+        .await["security_group"]["id"],
+    );
+    let lb = c
+        .ok(
+            "POST",
+            "/v2.0/ports",
+            ALICE,
+            json!({"port": {"network_id": n, "security_groups": [other]}}),
+        )
+        .await["port"]
+        .clone();
     assert!(group(c, &other).await.is_none());
     let rule = json!({"security_group_rule": {"security_group_id": default, "direction": "ingress", "protocol": "tcp",
         "port_range_min": 80, "port_range_max": 80, "remote_group_id": other}});
@@ -134,13 +207,31 @@ pub async fn members(c: &Cloud) {
     assert_eq!(o.members[0].to_string(), text(&lb["fixed_ips"][0]["ip_address"]));
     assert_eq!(group(c, &default).await.unwrap().rules.len(), 5);
     // A port leaves the group.
-    c.ok("PUT", &format!("/v2.0/ports/{pa}"), ALICE, json!({"port": {"security_groups": [other]}})).await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/ports/{pa}"),
+        ALICE,
+        json!({"port": {"security_groups": [other]}}),
+    )
+    .await;
     c.app.settle().await.unwrap();
     assert_eq!(group(c, &default).await.unwrap().members.len(), 1);
     assert_eq!(group(c, &other).await.unwrap().members.len(), 2);
-    c.ok("PUT", &format!("/v2.0/ports/{pa}"), ALICE, json!({"port": {"security_groups": [default]}})).await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/ports/{pa}"),
+        ALICE,
+        json!({"port": {"security_groups": [default]}}),
+    )
+    .await;
     // The rule goes, and with it the reason for the other group.
-    c.ok("DELETE", &format!("/v2.0/security-group-rules/{rule}"), ALICE, Value::Null).await;
+    c.ok(
+        "DELETE",
+        &format!("/v2.0/security-group-rules/{rule}"),
+        ALICE,
+        Value::Null,
+    )
+    .await;
     assert!(group(c, &other).await.is_none());
     gone(c, &a).await;
     gone(c, &b).await;
@@ -163,11 +254,20 @@ pub async fn observed(c: &Cloud) {
     let public = c.public().await;
     let body = json!({"router": {"external_gateway_info": {"network_id": public}}});
     let r = text(&c.ok("POST", "/v2.0/routers", ALICE, body).await["router"]["id"]);
-    c.ok("PUT", &format!("/v2.0/routers/{r}/add_router_interface"), ALICE, json!({"subnet_id": s})).await;
+    c.ok(
+        "PUT",
+        &format!("/v2.0/routers/{r}/add_router_interface"),
+        ALICE,
+        json!({"subnet_id": s}),
+    )
+    .await;
     let body = json!({"floatingip": {"floating_network_id": public, "port_id": p}});
     let f = text(&c.ok("POST", "/v2.0/floatingips", ALICE, body).await["floatingip"]["id"]);
     c.report(Kind::Router, &r, true).await;
-    assert_eq!(c.get(&format!("/v2.0/floatingips/{f}"), ALICE).await["floatingip"]["status"], "ACTIVE");
+    assert_eq!(
+        c.get(&format!("/v2.0/floatingips/{f}"), ALICE).await["floatingip"]["status"],
+        "ACTIVE"
+    );
     let ports = c.get(&format!("/v2.0/ports?device_id={r}"), ADMIN).await["ports"].clone();
     assert!(ports.as_array().unwrap().iter().all(|p| p["status"] == "ACTIVE"));
     c.report(Kind::Port, &p, false).await;

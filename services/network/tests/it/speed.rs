@@ -7,7 +7,8 @@ use std::time::Instant;
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_do_not_get_slower() {
     let c = sqlite().await;
-    c.ok("PUT", "/v2.0/quotas/red", ADMIN, json!({"quota": {"port": -1}})).await;
+    c.ok("PUT", "/v2.0/quotas/red", ADMIN, json!({"quota": {"port": -1}}))
+        .await;
     let n = c.network(ALICE, "n").await;
     c.subnet(ALICE, &n, "10.30.0.0/16").await;
     let item = json!({"network_id": n});
@@ -28,8 +29,22 @@ async fn ports_do_not_get_slower() {
         for _ in 0..250 {
             let (app, ctx, host, network) = (c.app.clone(), c.ctx(ALICE), c.host.to_string(), n.clone());
             c.db.write(&ctx.actor(), async move |tx| {
-                let nics = [haneul_network::NicRequest { network_id: Some(network.clone()), ..Default::default() }];
-                app.create_server_ports(tx, &ctx, &haneul_core::id::uuid(), "s", "red", &host, "nova", &nics, &[]).await
+                let nics = [haneul_network::NicRequest {
+                    network_id: Some(network.clone()),
+                    ..Default::default()
+                }];
+                app.create_server_ports(
+                    tx,
+                    &ctx,
+                    &haneul_core::id::uuid(),
+                    "s",
+                    "red",
+                    &host,
+                    "nova",
+                    &nics,
+                    &[],
+                )
+                .await
             })
             .await
             .unwrap();
@@ -40,7 +55,10 @@ async fn ports_do_not_get_slower() {
     assert!(times[3] < times[0] * 3, "{times:?}");
     let mut tx = c.db.read().await.unwrap();
     let ids: Vec<String> = tx
-        .rows("SELECT device_id FROM port WHERE host_id > '' ORDER BY id LIMIT 1000", &[])
+        .rows(
+            "SELECT device_id FROM port WHERE host_id > '' ORDER BY id LIMIT 1000",
+            &[],
+        )
         .await
         .unwrap()
         .iter()
@@ -54,9 +72,16 @@ async fn ports_do_not_get_slower() {
     drop(tx);
     let start = Instant::now();
     let (_, _, body) = c.raw("GET", "/v2.0/ports?limit=1000", ALICE, "", &[]).await;
-    println!("a page of 1000 ports, {} bytes, as text and JSON: {:?}", body.len(), start.elapsed());
+    println!(
+        "a page of 1000 ports, {} bytes, as text and JSON: {:?}",
+        body.len(),
+        start.elapsed()
+    );
     let start = Instant::now();
-    let all = c.get("/v2.0/ports?limit=1000", ALICE).await["ports"].as_array().unwrap().len();
+    let all = c.get("/v2.0/ports?limit=1000", ALICE).await["ports"]
+        .as_array()
+        .unwrap()
+        .len();
     println!("a page of {all} ports: {:?}", start.elapsed());
     c.audit().await;
 }
