@@ -19,7 +19,9 @@ async fn main() {
     config.api.listen = ([127, 0, 0, 1], port).into();
     config.identity.bcrypt_rounds = 5;
     let url = format!("sqlite:{}", dir.join("identity.db").display());
-    let db = Db::open(&OpenOptions { url, readers: 4 }, haneul_identity::MIGRATIONS).await.unwrap();
+    let db = Db::open(&OpenOptions { url, readers: 4 }, haneul_identity::MIGRATIONS)
+        .await
+        .unwrap();
     let identity = Arc::new(Identity::new(db, &config, dir.join("keys")).unwrap());
     if let Some(password) = identity.bootstrap(None).await.unwrap() {
         std::fs::write(dir.join("password"), &password).unwrap();
@@ -34,5 +36,7 @@ async fn main() {
     };
     let listener = tokio::net::TcpListener::bind(config.api.listen).await.unwrap();
     println!("listening on {}", config.public_url());
-    axum::serve(listener, identity.routes().into_router(&server)).await.unwrap();
+    axum::serve(listener, identity.routes().into_router(&server))
+        .await
+        .unwrap();
 }

@@ -28,23 +28,44 @@ const GROUP_WRITE: &str = "rule:admin_required or (role:manager and domain_id:%(
 const MEMBER_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:reader and domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)";
 const MEMBER_WRITE: &str = "rule:admin_required or (role:manager and domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)";
 
-const ROLE_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:manager and rule:domain_managed_target_role)";
-const ROLE_LIST: &str = "rule:admin_required or (role:reader and system_scope:all) or (role:manager and domain_id:%(target.domain_id)s)";
+const ROLE_READ: &str =
+    "rule:admin_required or (role:reader and system_scope:all) or (role:manager and rule:domain_managed_target_role)";
+const ROLE_LIST: &str =
+    "rule:admin_required or (role:reader and system_scope:all) or (role:manager and domain_id:%(target.domain_id)s)";
 
 /// Actor and target of a grant are both of the domain of the caller's token.
 macro_rules! grant_in_domain {
     ($role:literal, $more:literal) => {
         concat!(
-            "(role:", $role, " and domain_id:%(target.user.domain_id)s and domain_id:%(target.project.domain_id)s", $more, ") or ",
-            "(role:", $role, " and domain_id:%(target.user.domain_id)s and domain_id:%(target.domain.id)s", $more, ") or ",
-            "(role:", $role, " and domain_id:%(target.group.domain_id)s and domain_id:%(target.project.domain_id)s", $more, ") or ",
-            "(role:", $role, " and domain_id:%(target.group.domain_id)s and domain_id:%(target.domain.id)s", $more, ")"
+            "(role:",
+            $role,
+            " and domain_id:%(target.user.domain_id)s and domain_id:%(target.project.domain_id)s",
+            $more,
+            ") or ",
+            "(role:",
+            $role,
+            " and domain_id:%(target.user.domain_id)s and domain_id:%(target.domain.id)s",
+            $more,
+            ") or ",
+            "(role:",
+            $role,
+            " and domain_id:%(target.group.domain_id)s and domain_id:%(target.project.domain_id)s",
+            $more,
+            ") or ",
+            "(role:",
+            $role,
+            " and domain_id:%(target.group.domain_id)s and domain_id:%(target.domain.id)s",
+            $more,
+            ")"
         )
     };
 }
 const GRANT_CHECK: &str = concat!(
     "rule:admin_required or (role:reader and system_scope:all) or ",
-    grant_in_domain!("reader", " and (domain_id:%(target.role.domain_id)s or 'None':%(target.role.domain_id)s)")
+    grant_in_domain!(
+        "reader",
+        " and (domain_id:%(target.role.domain_id)s or 'None':%(target.role.domain_id)s)"
+    )
 );
 const GRANT_LIST: &str = concat!(
     "rule:admin_required or (role:reader and system_scope:all) or ",
@@ -52,7 +73,10 @@ const GRANT_LIST: &str = concat!(
 );
 const GRANT_WRITE: &str = concat!(
     "rule:admin_required or ",
-    grant_in_domain!("manager", " and rule:domain_managed_target_role and (domain_id:%(target.role.domain_id)s or 'None':%(target.role.domain_id)s)")
+    grant_in_domain!(
+        "manager",
+        " and rule:domain_managed_target_role and (domain_id:%(target.role.domain_id)s or 'None':%(target.role.domain_id)s)"
+    )
 );
 
 const APP_CRED_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or rule:owner";
@@ -155,7 +179,10 @@ const MORE: [RuleDefault; 33] = [
     rule("admin_or_owner", "rule:admin_required or rule:owner"),
     rule("token_subject", "user_id:%(target.token.user_id)s"),
     rule("admin_or_token_subject", "rule:admin_required or rule:token_subject"),
-    rule("service_admin_or_token_subject", "rule:service_or_admin or rule:token_subject"),
+    rule(
+        "service_admin_or_token_subject",
+        "rule:service_or_admin or rule:token_subject",
+    ),
     rule(
         "domain_managed_target_role",
         "'manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s",

@@ -30,7 +30,10 @@ const NOT_YET: FieldKind = FieldKind::Check(|v| {
     if v.as_array().is_some_and(Vec::is_empty) {
         return Ok(());
     }
-    Err("Access rules are not supported by this cloud: a credential without them would reach more than you ask for.".into())
+    Err(
+        "Access rules are not supported by this cloud: a credential without them would reach more than you ask for."
+            .into(),
+    )
 });
 static CREATE: Body = Body {
     open: false,
@@ -77,7 +80,9 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let book = RoleBook::load(&mut tx).await?;
     let base = listing.base.clone();
     let rows = listing
-        .run::<AppCred>(&mut tx, Query::new().eq("user_id", user), None, &|c| show_view(&base, c, &book))
+        .run::<AppCred>(&mut tx, Query::new().eq("user_id", user), None, &|c| {
+            show_view(&base, c, &book)
+        })
         .await?;
     Ok(listing.reply("application_credentials", rows))
 }
@@ -85,13 +90,18 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
 /// GET /v3/users/{user_id}/application_credentials/{id}
 pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, base) = (req.ctx()?.clone(), req.base.clone());
-    let (user, id) = (req.param("user_id").to_owned(), req.param("application_credential_id").to_owned());
+    let (user, id) = (
+        req.param("user_id").to_owned(),
+        req.param("application_credential_id").to_owned(),
+    );
     drop(req);
     let mut tx = app.db.read().await?;
     // The rule is checked against the credential's own user, not the one in the path.
     let cred = find(&mut tx, &ctx, GetAppCred, &user, &id).await?;
     let book = RoleBook::load(&mut tx).await?;
-    Ok(Reply::ok(&json!({"application_credential": show_view(&base, &cred, &book)})))
+    Ok(Reply::ok(
+        &json!({"application_credential": show_view(&base, &cred, &book)}),
+    ))
 }
 
 async fn find<A: haneul_auth::Action<On = AppCred>>(
@@ -127,7 +137,11 @@ async fn check_unrestricted(tx: &mut Tx, ctx: &Ctx) -> Result<()> {
 
 /// Ids of the roles of a new credential: those of the token where none are named. The user must have each,
 /// and so must the token, which may itself be of a credential with less.
-async fn wanted_roles(tx: &mut Tx, ctx: &Ctx, asked: Option<&[(Option<String>, Option<String>)]>) -> Result<Vec<String>> {
+async fn wanted_roles(
+    tx: &mut Tx,
+    ctx: &Ctx,
+    asked: Option<&[(Option<String>, Option<String>)]>,
+) -> Result<Vec<String>> {
     let held = assigned(tx, &ctx.user_id, TargetKind::Project, ctx.project_id()).await?;
     let book = RoleBook::load(tx).await?;
     let held = book.expand(held.iter().map(String::as_str));
@@ -154,7 +168,11 @@ async fn wanted_roles(tx: &mut Tx, ctx: &Ctx, asked: Option<&[(Option<String>, O
         if !has(&id) {
             return Err(Error::field(
                 field,
-                format!("Invalid application credential: Could not find role assignment with role: {id}, user or group: {}, project, domain, or system: {} (roles).", ctx.user_id, ctx.project_id()),
+                format!(
+                    "Invalid application credential: Could not find role assignment with role: {id}, user or group: {}, project, domain, or system: {} (roles).",
+                    ctx.user_id,
+                    ctx.project_id()
+                ),
             ));
         }
         if !out.contains(&id) {
@@ -176,19 +194,21 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             "Invalid application credential: the token must be scoped to a project (project_id), for which the credential is then made.",
         ));
     }
-    let asked: Option<Vec<(Option<String>, Option<String>)>> = body.remove("roles").and_then(|roles| {
-        Some(
-            roles
-                .as_array()?
-                .iter()
-                .map(|r| {
-                    let text = |key: &str| r.get(key).and_then(Value::as_str).map(str::to_owned);
-                    (text("id"), text("name"))
-                })
-                .collect::<Vec<_>>(),
-        )
-    })
-    .filter(|roles: &Vec<_>| !roles.is_empty());
+    let asked: Option<Vec<(Option<String>, Option<String>)>> = body
+        .remove("roles")
+        .and_then(|roles| {
+            Some(
+                roles
+                    .as_array()?
+                    .iter()
+                    .map(|r| {
+                        let text = |key: &str| r.get(key).and_then(Value::as_str).map(str::to_owned);
+                        (text("id"), text("name"))
+                    })
+                    .collect::<Vec<_>>(),
+            )
+        })
+        .filter(|roles: &Vec<_>| !roles.is_empty());
     let expires_at = body.text("expires_at").as_deref().and_then(clock::parse);
     if expires_at.is_some_and(|t| t <= clock::now()) {
         return Err(Error::field(
@@ -246,7 +266,10 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 /// DELETE /v3/users/{user_id}/application_credentials/{id}
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
-    let (user, id) = (req.param("user_id").to_owned(), req.param("application_credential_id").to_owned());
+    let (user, id) = (
+        req.param("user_id").to_owned(),
+        req.param("application_credential_id").to_owned(),
+    );
     let (this, asker) = (app.clone(), ctx.clone());
     app.db
         .write(&ctx.actor(), async move |tx| {

@@ -46,19 +46,50 @@ impl Asked {
             names: flag(req, "include_names"),
             subtree: flag(req, "include_subtree"),
         };
-        let both = |a: bool, b: bool, field: &str, text: &str| if a && b { Err(Error::field(field, text)) } else { Ok(()) };
-        both(asked.domain.is_some(), asked.project.is_some(), "scope.domain.id", "Specify a domain or project, not both (scope.domain.id, scope.project.id)")?;
-        both(asked.domain.is_some(), asked.system, "scope.system", "Specify system or domain, not both (scope.system, scope.domain.id)")?;
-        both(asked.project.is_some(), asked.system, "scope.system", "Specify system or project, not both (scope.system, scope.project.id)")?;
-        both(asked.user.is_some(), asked.group.is_some(), "group.id", "Specify a user or group, not both (user.id, group.id)")?;
-        both(asked.effective, asked.group.is_some(), "effective", "Combining effective and group filter (group.id) will always result in an empty list.")?;
+        let both =
+            |a: bool, b: bool, field: &str, text: &str| if a && b { Err(Error::field(field, text)) } else { Ok(()) };
+        both(
+            asked.domain.is_some(),
+            asked.project.is_some(),
+            "scope.domain.id",
+            "Specify a domain or project, not both (scope.domain.id, scope.project.id)",
+        )?;
+        both(
+            asked.domain.is_some(),
+            asked.system,
+            "scope.system",
+            "Specify system or domain, not both (scope.system, scope.domain.id)",
+        )?;
+        both(
+            asked.project.is_some(),
+            asked.system,
+            "scope.system",
+            "Specify system or project, not both (scope.system, scope.project.id)",
+        )?;
+        both(
+            asked.user.is_some(),
+            asked.group.is_some(),
+            "group.id",
+            "Specify a user or group, not both (user.id, group.id)",
+        )?;
+        both(
+            asked.effective,
+            asked.group.is_some(),
+            "effective",
+            "Combining effective and group filter (group.id) will always result in an empty list.",
+        )?;
         both(
             asked.effective && asked.inherited == Some(true),
             asked.domain.is_some(),
             "effective",
             "Combining effective, domain and inherited filters will always result in an empty list (scope.domain.id).",
         )?;
-        both(asked.subtree, asked.project.is_none(), "scope.project.id", "scope.project.id must be specified if include_subtree is also specified")?;
+        both(
+            asked.subtree,
+            asked.project.is_none(),
+            "scope.project.id",
+            "scope.project.id must be specified if include_subtree is also specified",
+        )?;
         Ok(asked)
     }
 }
@@ -139,7 +170,9 @@ async fn lines(tx: &mut Tx, asked: &Asked) -> Result<Vec<Line>> {
     }
     if !asked.effective {
         if asked.project.is_some() {
-            query = query.eq("target_kind", "project").is_in("target_id", projects.iter().map(String::as_str));
+            query = query
+                .eq("target_kind", "project")
+                .is_in("target_id", projects.iter().map(String::as_str));
         }
         for (kind, id) in [("user", &asked.user), ("group", &asked.group)] {
             if let Some(id) = id {
@@ -186,7 +219,12 @@ async fn effective(tx: &mut Tx, asked: &Asked, query: Query, projects: &BTreeSet
     for a in tx.list::<Assignment>(&query).await? {
         let users: Vec<&str> = match a.actor {
             ActorKind::User => vec![&a.actor_id],
-            ActorKind::Group => groups.get(&a.actor_id).into_iter().flatten().map(String::as_str).collect(),
+            ActorKind::Group => groups
+                .get(&a.actor_id)
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .collect(),
         };
         let users: Vec<&str> = users
             .into_iter()
@@ -205,7 +243,11 @@ async fn effective(tx: &mut Tx, asked: &Asked, query: Query, projects: &BTreeSet
                 .collect()
         } else {
             if !below.contains_key(&a.target_id) {
-                let ids = subtree(tx, &a.target_id).await?.into_iter().map(|p| p.value.id).collect();
+                let ids = subtree(tx, &a.target_id)
+                    .await?
+                    .into_iter()
+                    .map(|p| p.value.id)
+                    .collect();
                 below.insert(a.target_id.clone(), ids);
             }
             below
@@ -216,7 +258,8 @@ async fn effective(tx: &mut Tx, asked: &Asked, query: Query, projects: &BTreeSet
                 .collect()
         };
         for target in targets {
-            if !projects.is_empty() && !(target.0 == TargetKind::Project && projects.contains(&target.1)) {
+            let outside = target.0 != TargetKind::Project || !projects.contains(&target.1);
+            if !projects.is_empty() && outside {
                 continue;
             }
             for role in book.expand([a.role_id.as_str()]) {
@@ -308,11 +351,25 @@ fn row(base: &str, l: &Line, names: &Names, with_names: bool) -> Value {
     let (actor_key, actor) = match l.actor.0 {
         ActorKind::User => {
             let u = names.users.get(id);
-            ("user", with(json!({"id": id}), u.map(|u| u.name.as_str()), u.map(|u| u.domain_id.as_str())))
+            (
+                "user",
+                with(
+                    json!({"id": id}),
+                    u.map(|u| u.name.as_str()),
+                    u.map(|u| u.domain_id.as_str()),
+                ),
+            )
         }
         ActorKind::Group => {
             let g = names.groups.get(id);
-            ("group", with(json!({"id": id}), g.map(|g| g.name.as_str()), g.map(|g| g.domain_id.as_str())))
+            (
+                "group",
+                with(
+                    json!({"id": id}),
+                    g.map(|g| g.name.as_str()),
+                    g.map(|g| g.domain_id.as_str()),
+                ),
+            )
         }
     };
     let id = l.target.1.as_str();
@@ -348,9 +405,17 @@ fn row(base: &str, l: &Line, names: &Names, with_names: bool) -> Value {
         super::common::put(&mut links, "membership", link.into());
     }
     if let Some(prior) = &l.prior {
-        super::common::put(&mut links, "prior_role", format!("{base}/v3/prior_role/{prior}/implies/{}", l.role).into());
+        super::common::put(
+            &mut links,
+            "prior_role",
+            format!("{base}/v3/prior_role/{prior}/implies/{}", l.role).into(),
+        );
     }
-    let role = with(json!({"id": l.role}), names.roles.get(&l.role).map(|r| r.name.as_str()), None);
+    let role = with(
+        json!({"id": l.role}),
+        names.roles.get(&l.role).map(|r| r.name.as_str()),
+        None,
+    );
     let mut doc = json!({"role": role, "scope": scope, "links": links});
     super::common::put(&mut doc, actor_key, actor);
     doc

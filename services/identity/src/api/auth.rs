@@ -93,7 +93,8 @@ pub(crate) async fn issue(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 
 /// The token that a request is about. Keystone answers 404 for one that is not good.
 async fn subject(app: &Identity, req: Option<String>) -> Result<(String, Arc<crate::token::Entry>)> {
-    let token = req.ok_or_else(|| Error::not_found("No token in the request: the header X-Subject-Token is missing."))?;
+    let token =
+        req.ok_or_else(|| Error::not_found("No token in the request: the header X-Subject-Token is missing."))?;
     match app.validated(&token).await {
         Ok(entry) => Ok((token, entry)),
         Err(e) if e.kind() == haneul_core::Kind::Unauthorized => {
@@ -107,9 +108,16 @@ async fn subject(app: &Identity, req: Option<String>) -> Result<(String, Arc<cra
 pub(crate) async fn validate(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let catalog = wants_catalog(&req);
-    let rule = if req.method == Method::HEAD { "identity:check_token" } else { "identity:validate_token" };
+    let rule = if req.method == Method::HEAD {
+        "identity:check_token"
+    } else {
+        "identity:validate_token"
+    };
     let (token, entry) = subject(&app, req.header("x-subject-token").map(str::to_owned)).await?;
-    ctx.enforce(rule, &Target::default().with("target.token.user_id", &entry.ctx.user_id))?;
+    ctx.enforce(
+        rule,
+        &Target::default().with("target.token.user_id", &entry.ctx.user_id),
+    )?;
     let body = app.body(&entry, catalog).await?;
     Ok(Reply::bytes(StatusCode::OK, "application/json", body).header("x-subject-token", token))
 }
@@ -138,7 +146,9 @@ pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
 /// GET /v3/auth/catalog
 pub(crate) async fn catalog(app: Arc<Identity>, req: Req) -> Result<Reply> {
     if req.ctx()?.project_id().is_empty() {
-        return Err(Error::forbidden("A project-scoped token is required to produce a service catalog."));
+        return Err(Error::forbidden(
+            "A project-scoped token is required to produce a service catalog.",
+        ));
     }
     let link = format!("{}/v3/auth/catalog", req.base);
     let catalog: Value = serde_json::from_slice(&app.rendered_catalog().await?)?;
@@ -153,12 +163,9 @@ pub(crate) async fn projects(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let ids = targets_of(&mut tx, &user, TargetKind::Project).await?;
     let base = listing.base.clone();
     let rows = listing
-        .run::<Project>(
-            &mut tx,
-            Query::new().eq("enabled", true).is_in("id", ids),
-            None,
-            &|p| projects::show_view(&base, p),
-        )
+        .run::<Project>(&mut tx, Query::new().eq("enabled", true).is_in("id", ids), None, &|p| {
+            projects::show_view(&base, p)
+        })
         .await?;
     Ok(listing.reply("projects", rows))
 }
@@ -171,12 +178,9 @@ pub(crate) async fn domains(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let ids = targets_of(&mut tx, &user, TargetKind::Domain).await?;
     let base = listing.base.clone();
     let rows = listing
-        .run::<Domain>(
-            &mut tx,
-            Query::new().eq("enabled", true).is_in("id", ids),
-            None,
-            &|d| domains::show_view(&base, d),
-        )
+        .run::<Domain>(&mut tx, Query::new().eq("enabled", true).is_in("id", ids), None, &|d| {
+            domains::show_view(&base, d)
+        })
         .await?;
     Ok(listing.reply("domains", rows))
 }
@@ -186,6 +190,10 @@ pub(crate) async fn system(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let user = req.ctx()?.user_id.clone();
     let link = format!("{}/v3/auth/system", req.base);
     let held = assigned(&mut app.db.read().await?, &user, TargetKind::System, "all").await?;
-    let system = if held.is_empty() { json!([]) } else { json!([{"all": true}]) };
+    let system = if held.is_empty() {
+        json!([])
+    } else {
+        json!([{"all": true}])
+    };
     Ok(Reply::ok(&json!({"system": system, "links": {"self": link}})))
 }

@@ -43,7 +43,9 @@ pub(crate) async fn regions(app: Arc<Identity>, req: Req) -> Result<Reply> {
 pub(crate) async fn region(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id, base) = (req.ctx()?.clone(), req.param("region_id").to_owned(), req.base.clone());
     let region = fetch(&mut app.db.read().await?, &ctx, GetRegion, &id).await?;
-    Ok(Reply::ok(&json!({"region": common::view(&base, "regions", &region.value)})))
+    Ok(Reply::ok(
+        &json!({"region": common::view(&base, "regions", &region.value)}),
+    ))
 }
 
 /// GET /v3/services
@@ -88,7 +90,11 @@ pub(crate) async fn endpoints(app: Arc<Identity>, req: Req) -> Result<Reply> {
 
 /// GET /v3/endpoints/{endpoint_id}
 pub(crate) async fn endpoint(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    let (ctx, id, base) = (req.ctx()?.clone(), req.param("endpoint_id").to_owned(), req.base.clone());
+    let (ctx, id, base) = (
+        req.ctx()?.clone(),
+        req.param("endpoint_id").to_owned(),
+        req.base.clone(),
+    );
     let endpoint = fetch(&mut app.db.read().await?, &ctx, GetEndpoint, &id).await?;
     Ok(Reply::ok(&json!({"endpoint": endpoint_view(&base, &endpoint)})))
 }

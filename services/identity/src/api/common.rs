@@ -94,13 +94,18 @@ pub(crate) async fn body(req: &mut Req, wrapper: &str, table: &Body) -> Result<M
     let Some(inner) = value.get_mut(wrapper).map(Value::take) else {
         return Err(Error::field(
             wrapper,
-            format!("Invalid input for field '{wrapper}': the request body must be an object with the key '{wrapper}'."),
+            format!(
+                "Invalid input for field '{wrapper}': the request body must be an object with the key '{wrapper}'."
+            ),
         ));
     };
     fields::check(table, &masked(&inner, wrapper), Ver(0, 0), wrapper)?;
     match inner {
         Value::Object(map) => Ok(map),
-        _ => Err(Error::field(wrapper, format!("Invalid input for field '{wrapper}': it must be an object."))),
+        _ => Err(Error::field(
+            wrapper,
+            format!("Invalid input for field '{wrapper}': it must be an object."),
+        )),
     }
 }
 
@@ -144,9 +149,29 @@ impl Take for Map<String, Value> {
     fn rest(mut self) -> Map<String, Value> {
         // Names of our own members, and those that a view adds: a user's attribute never stands for one.
         for name in [
-            "id", "links", "name", "domain_id", "parent_id", "is_domain", "enabled", "description", "tags", "options",
-            "default_project_id", "password", "original_password", "password_expires_at", "password_set_at",
-            "federated", "type", "url", "interface", "service_id", "region_id", "region", "parent_region_id",
+            "id",
+            "links",
+            "name",
+            "domain_id",
+            "parent_id",
+            "is_domain",
+            "enabled",
+            "description",
+            "tags",
+            "options",
+            "default_project_id",
+            "password",
+            "original_password",
+            "password_expires_at",
+            "password_set_at",
+            "federated",
+            "type",
+            "url",
+            "interface",
+            "service_id",
+            "region_id",
+            "region",
+            "parent_region_id",
         ] {
             self.remove(name);
         }
@@ -157,9 +182,10 @@ impl Take for Map<String, Value> {
 /// Refuses a body whose `id` is not the one of the path.
 pub(crate) fn same_id(map: &Map<String, Value>, id: &str, what: &str) -> Result<()> {
     match map.get("id") {
-        Some(v) if v.as_str() != Some(id) => {
-            Err(Error::field(format!("{what}.id"), format!("Cannot change {what} ID: the field id is not the id in the path.")))
-        }
+        Some(v) if v.as_str() != Some(id) => Err(Error::field(
+            format!("{what}.id"),
+            format!("Cannot change {what} ID: the field id is not the id in the path."),
+        )),
         _ => Ok(()),
     }
 }
@@ -167,9 +193,10 @@ pub(crate) fn same_id(map: &Map<String, Value>, id: &str, what: &str) -> Result<
 /// Refuses a change of the domain.
 pub(crate) fn same_domain(map: &Map<String, Value>, domain: &str, what: &str) -> Result<()> {
     match map.get("domain_id") {
-        Some(v) if !v.is_null() && v.as_str() != Some(domain) => {
-            Err(Error::field(format!("{what}.domain_id"), "Cannot change Domain ID: the field domain_id cannot be updated."))
-        }
+        Some(v) if !v.is_null() && v.as_str() != Some(domain) => Err(Error::field(
+            format!("{what}.domain_id"),
+            "Cannot change Domain ID: the field domain_id cannot be updated.",
+        )),
         _ => Ok(()),
     }
 }
@@ -203,12 +230,7 @@ pub(crate) fn is_immutable(options: &Map<String, Value>) -> bool {
 }
 
 /// Refuses a change of an immutable resource, unless it makes it mutable and nothing else.
-pub(crate) fn check_immutable(
-    old: &Map<String, Value>,
-    body: &Map<String, Value>,
-    what: &str,
-    id: &str,
-) -> Result<()> {
+pub(crate) fn check_immutable(old: &Map<String, Value>, body: &Map<String, Value>, what: &str, id: &str) -> Result<()> {
     let opens = body.len() == 1
         && body
             .get("options")
@@ -246,7 +268,11 @@ pub(crate) fn merge_options(old: &mut Map<String, Value>, new: Map<String, Value
 /// A resource's document with its own link.
 pub(crate) fn view<T: Resource>(base: &str, collection: &str, value: &T) -> Value {
     let mut doc = serde_json::to_value(value).unwrap_or(Value::Null);
-    put(&mut doc, "links", json!({"self": format!("{base}/v3/{collection}/{}", percent_encode(value.id()))}));
+    put(
+        &mut doc,
+        "links",
+        json!({"self": format!("{base}/v3/{collection}/{}", percent_encode(value.id()))}),
+    );
     doc
 }
 

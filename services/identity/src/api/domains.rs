@@ -43,14 +43,23 @@ pub(crate) fn show_view(base: &str, d: &Domain) -> Value {
 pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     ctx.enforce("identity:list_domains", &common::list_target(&ctx))?;
-    let listing = Listing::of(&req, &[("name", Kind::Column), ("enabled", Kind::Flag), ("description", Kind::Member)])?;
+    let listing = Listing::of(
+        &req,
+        &[
+            ("name", Kind::Column),
+            ("enabled", Kind::Flag),
+            ("description", Kind::Member),
+        ],
+    )?;
     let mut query = Query::new();
     if let Some(own) = ctx.domain_scope() {
         query = query.eq("id", own);
     }
     let base = listing.base.clone();
     let mut tx = app.db.read().await?;
-    let rows = listing.run::<Domain>(&mut tx, query, None, &|d| show_view(&base, d)).await?;
+    let rows = listing
+        .run::<Domain>(&mut tx, query, None, &|d| show_view(&base, d))
+        .await?;
     Ok(listing.reply("domains", rows))
 }
 
@@ -77,7 +86,10 @@ pub(crate) fn from_body(mut body: serde_json::Map<String, Value>) -> Domain {
 pub(crate) fn clash(d: &Domain) -> Error {
     common::conflict(
         "project",
-        format!("it is not permitted to have two domains with the same name or id: name is {}, id {}", d.name, d.id),
+        format!(
+            "it is not permitted to have two domains with the same name or id: name is {}, id {}",
+            d.name, d.id
+        ),
     )
 }
 

@@ -154,12 +154,20 @@ pub(crate) async fn check(app: Arc<Identity>, req: Req) -> Result<Reply> {
     match (named.is_system(), named.actor.0) {
         (false, _) => find(&mut tx, &ctx, CheckGrant, &named).await.map(|_| ())?,
         (true, ActorKind::User) => find(&mut tx, &ctx, CheckSystemGrantForUser, &named).await.map(|_| ())?,
-        (true, ActorKind::Group) => find(&mut tx, &ctx, CheckSystemGrantForGroup, &named).await.map(|_| ())?,
+        (true, ActorKind::Group) => find(&mut tx, &ctx, CheckSystemGrantForGroup, &named)
+            .await
+            .map(|_| ())?,
     }
     Ok(Reply::no_content())
 }
 
-async fn give<A: Action<On = Assignment>>(app: &Identity, tx: &mut Tx, ctx: &Ctx, action: A, named: &Named) -> Result<()> {
+async fn give<A: Action<On = Assignment>>(
+    app: &Identity,
+    tx: &mut Tx,
+    ctx: &Ctx,
+    action: A,
+    named: &Named,
+) -> Result<()> {
     let (about, lacks) = named.about(tx, true).await?;
     let grant = allow_create(ctx, action, &about)?;
     if let Some(e) = lacks {
@@ -186,7 +194,13 @@ pub(crate) async fn create(app: Arc<Identity>, req: Req) -> Result<Reply> {
     Ok(Reply::no_content())
 }
 
-async fn take<A: Action<On = Assignment>>(app: &Identity, tx: &mut Tx, ctx: &Ctx, action: A, named: &Named) -> Result<()> {
+async fn take<A: Action<On = Assignment>>(
+    app: &Identity,
+    tx: &mut Tx,
+    ctx: &Ctx,
+    action: A,
+    named: &Named,
+) -> Result<()> {
     let found = find(tx, ctx, action, named).await?;
     if let (ActorKind::User, TargetKind::Project) = (named.actor.0, named.target.0) {
         remove::app_creds_on(tx, &named.actor.1, &named.target.1).await?;

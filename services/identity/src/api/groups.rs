@@ -27,7 +27,11 @@ static CREATE: Body = Body {
 };
 static UPDATE: Body = Body {
     open: true,
-    fields: &[f("name", NAME), f("domain_id", ID).null(), f("description", TEXT).null()],
+    fields: &[
+        f("name", NAME),
+        f("domain_id", ID).null(),
+        f("description", TEXT).null(),
+    ],
 };
 
 fn show_view(base: &str, g: &Group) -> Value {
@@ -56,7 +60,9 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     }
     let base = listing.base.clone();
     let mut tx = app.db.read().await?;
-    let rows = listing.run::<Group>(&mut tx, query, None, &|g| show_view(&base, g)).await?;
+    let rows = listing
+        .run::<Group>(&mut tx, query, None, &|g| show_view(&base, g))
+        .await?;
     Ok(listing.reply("groups", rows))
 }
 
@@ -166,7 +172,14 @@ pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
 /// GET /v3/groups/{group_id}/users
 pub(crate) async fn users(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id) = (req.ctx()?.clone(), req.param("group_id").to_owned());
-    let listing = Listing::of(&req, &[("name", Kind::Column), ("domain_id", Kind::Column), ("enabled", Kind::Flag)])?;
+    let listing = Listing::of(
+        &req,
+        &[
+            ("name", Kind::Column),
+            ("domain_id", Kind::Column),
+            ("enabled", Kind::Flag),
+        ],
+    )?;
     drop(req);
     let mut tx = app.db.read().await?;
     let group = fetch(&mut tx, &ctx, ListUsersInGroup, &id).await?;
@@ -175,7 +188,9 @@ pub(crate) async fn users(app: Arc<Identity>, req: Req) -> Result<Reply> {
         vec![V::from(group.id.as_str())],
     );
     let base = listing.base.clone();
-    let rows = listing.run::<User>(&mut tx, query, None, &|u| users::show_view(&base, u)).await?;
+    let rows = listing
+        .run::<User>(&mut tx, query, None, &|u| users::show_view(&base, u))
+        .await?;
     Ok(listing.reply("users", rows))
 }
 
@@ -209,7 +224,10 @@ pub(crate) async fn check_member(app: Arc<Identity>, req: Req) -> Result<Reply> 
     drop(req);
     let mut tx = app.db.read().await?;
     let m = named(&mut tx, &ctx, "identity:check_user_in_group", &group, &user).await?;
-    let mut stored = tx.find::<Membership>(&m.id).await?.ok_or_else(|| not_member(&group, &user))?;
+    let mut stored = tx
+        .find::<Membership>(&m.id)
+        .await?
+        .ok_or_else(|| not_member(&group, &user))?;
     stored.value.about = m.about;
     authorize(&ctx, CheckUserInGroup, stored, &m.id)?;
     Ok(Reply::no_content())
@@ -246,7 +264,10 @@ pub(crate) async fn remove_member(app: Arc<Identity>, req: Req) -> Result<Reply>
     app.db
         .write(&ctx.actor(), async move |tx| {
             let m = named(tx, &asker, "identity:remove_user_from_group", &group, &user).await?;
-            let mut stored = tx.find::<Membership>(&m.id).await?.ok_or_else(|| not_member(&group, &user))?;
+            let mut stored = tx
+                .find::<Membership>(&m.id)
+                .await?
+                .ok_or_else(|| not_member(&group, &user))?;
             stored.value.about = m.about;
             let found = authorize(&asker, RemoveUserFromGroup, stored, &m.id)?;
             this.invalidate(tx).await?;

@@ -116,7 +116,9 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
             query = query.eq("id", own);
         }
         let rows = listing
-            .run::<Domain>(&mut tx, query, Some(&|d| tags.keeps(&d.tags)), &|d| domain_view(&base, d))
+            .run::<Domain>(&mut tx, query, Some(&|d| tags.keeps(&d.tags)), &|d| {
+                domain_view(&base, d)
+            })
             .await?;
         return Ok(listing.reply("projects", rows));
     }
@@ -126,7 +128,9 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     }
     let by_tags = |p: &Project| tags.keeps(&p.tags);
     let keep: Option<&(dyn Fn(&Project) -> bool + Sync)> = if tags.0.is_empty() { None } else { Some(&by_tags) };
-    let rows = listing.run::<Project>(&mut tx, query, keep, &|p| show_view(&base, p)).await?;
+    let rows = listing
+        .run::<Project>(&mut tx, query, keep, &|p| show_view(&base, p))
+        .await?;
     Ok(listing.reply("projects", rows))
 }
 
@@ -153,10 +157,16 @@ pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
         ["parents_as_list", "parents_as_ids", "subtree_as_list", "subtree_as_ids"]
             .map(|name| req.q(name).is_some_and(|v| v != "0"));
     if up_list && up_ids {
-        return Err(Error::field("parents_as_list", "Cannot use parents_as_list and parents_as_ids query params at the same time."));
+        return Err(Error::field(
+            "parents_as_list",
+            "Cannot use parents_as_list and parents_as_ids query params at the same time.",
+        ));
     }
     if down_list && down_ids {
-        return Err(Error::field("subtree_as_list", "Cannot use subtree_as_list and subtree_as_ids query params at the same time."));
+        return Err(Error::field(
+            "subtree_as_list",
+            "Cannot use subtree_as_list and subtree_as_ids query params at the same time.",
+        ));
     }
     drop(req);
     let mut tx = app.db.read().await?;
@@ -262,7 +272,10 @@ async fn create_domain(
     base: &str,
 ) -> Result<Reply> {
     if parent.is_some() || body.get("domain_id").is_some_and(|d| !d.is_null()) {
-        return Err(Error::field("project.parent_id", "only root projects are allowed to act as domains: leave parent_id and domain_id out."));
+        return Err(Error::field(
+            "project.parent_id",
+            "only root projects are allowed to act as domains: leave parent_id and domain_id out.",
+        ));
     }
     let domain = domains::from_body(body);
     let asker = ctx.clone();
@@ -298,7 +311,11 @@ async fn place(tx: &mut Tx, p: &mut Project, own: &str) -> Result<()> {
 async fn check_place(tx: &mut Tx, p: &Project) -> Result<()> {
     let Some(domain) = tx.find::<Domain>(&p.domain_id).await? else {
         // As Keystone: a parent that is missing is told as the project that it would be.
-        let what = if p.parent_id == p.domain_id { "domain" } else { "project" };
+        let what = if p.parent_id == p.domain_id {
+            "domain"
+        } else {
+            "project"
+        };
         return Err(missing(what, &p.domain_id).with_field("project.domain_id"));
     };
     let mut branch = vec![(domain.id.clone(), domain.enabled)];
@@ -308,7 +325,10 @@ async fn check_place(tx: &mut Tx, p: &Project) -> Result<()> {
             None if tx.find::<Domain>(&p.parent_id).await?.is_some() => {
                 return Err(Error::field(
                     "project.parent_id",
-                    format!("Cannot create project, the parent ({}) is acting as a domain, but this project's domain id ({}) does not match the parent's id.", p.parent_id, p.domain_id),
+                    format!(
+                        "Cannot create project, the parent ({}) is acting as a domain, but this project's domain id ({}) does not match the parent's id.",
+                        p.parent_id, p.domain_id
+                    ),
                 ));
             }
             None => return Err(missing("project", &p.parent_id).with_field("project.parent_id")),
@@ -316,7 +336,10 @@ async fn check_place(tx: &mut Tx, p: &Project) -> Result<()> {
         if parent.domain_id != p.domain_id {
             return Err(Error::field(
                 "project.parent_id",
-                format!("Cannot create project, since it specifies its domain_id {}, but specifies a parent (parent_id) in a different domain ({}).", p.domain_id, parent.domain_id),
+                format!(
+                    "Cannot create project, since it specifies its domain_id {}, but specifies a parent (parent_id) in a different domain ({}).",
+                    p.domain_id, parent.domain_id
+                ),
             ));
         }
         let above = parents(tx, &parent).await?;
@@ -355,14 +378,23 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             common::check_immutable(&found.options, &body, "project", &id)?;
             let mut body = body.clone();
             let mut value = found.edit();
-            if body.nullable("parent_id").is_some_and(|p| p.as_deref() != Some(found.parent_id.as_str())) {
+            if body
+                .nullable("parent_id")
+                .is_some_and(|p| p.as_deref() != Some(found.parent_id.as_str()))
+            {
                 return Err(Error::forbidden("Update of `parent_id` is not allowed.").with_field("project.parent_id"));
             }
             if body.flag("is_domain") == Some(true) {
-                return Err(Error::field("project.is_domain", "Update of `is_domain` is not allowed."));
+                return Err(Error::field(
+                    "project.is_domain",
+                    "Update of `is_domain` is not allowed.",
+                ));
             }
             if let Some(name) = body.text("name").map(|n| n.trim().to_owned()) {
-                if project_by_name(tx, &found.domain_id, &name).await?.is_some_and(|p| p.id != id) {
+                if project_by_name(tx, &found.domain_id, &name)
+                    .await?
+                    .is_some_and(|p| p.id != id)
+                {
                     return Err(clash(&Project { name, ..value }));
                 }
                 value.name = name;
@@ -381,7 +413,9 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             }
             value.extra.extend(body.rest());
             if value.enabled && !found.enabled && parents(tx, &found).await?.iter().any(|p| !p.enabled) {
-                return Err(Error::forbidden(format!("Cannot enable project {id} since it has disabled parents.")));
+                return Err(Error::forbidden(format!(
+                    "Cannot enable project {id} since it has disabled parents."
+                )));
             }
             if found.enabled && !value.enabled {
                 if subtree(tx, &id).await?.iter().any(|p| p.enabled) {

@@ -46,14 +46,20 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let domain = req.q("domain_id").filter(|d| !d.is_empty()).map(str::to_owned);
     drop(req);
     ctx.enforce(
-        if domain.is_some() { "identity:list_domain_roles" } else { "identity:list_roles" },
+        if domain.is_some() {
+            "identity:list_domain_roles"
+        } else {
+            "identity:list_roles"
+        },
         &common::list_target(&ctx),
     )?;
     // Global roles, or those of the one domain that is asked for.
     let query = Query::new().eq("domain_id", domain.unwrap_or_default());
     let base = listing.base.clone();
     let mut tx = app.db.read().await?;
-    let rows = listing.run::<Role>(&mut tx, query, None, &|r| show_view(&base, r)).await?;
+    let rows = listing
+        .run::<Role>(&mut tx, query, None, &|r| show_view(&base, r))
+        .await?;
     Ok(listing.reply("roles", rows))
 }
 
@@ -226,7 +232,8 @@ fn role<'a>(book: &'a RoleBook, id: &str) -> Result<&'a Role> {
 
 /// GET /v3/role_inferences
 pub(crate) async fn inferences(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce("identity:list_role_inference_rules", &Target::default())?;
+    req.ctx()?
+        .enforce("identity:list_role_inference_rules", &Target::default())?;
     let base = req.base.clone();
     drop(req);
     let book = RoleBook::load(&mut app.db.read().await?).await?;

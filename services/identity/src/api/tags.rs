@@ -33,7 +33,11 @@ fn all(base: &str, p: &Project) -> Value {
 
 /// GET and HEAD /v3/projects/{project_id}/tags/{value}
 pub(crate) async fn check(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    let (ctx, id, tag) = (req.ctx()?.clone(), req.param("project_id").to_owned(), req.param("value").to_owned());
+    let (ctx, id, tag) = (
+        req.ctx()?.clone(),
+        req.param("project_id").to_owned(),
+        req.param("value").to_owned(),
+    );
     let p = fetch(&mut app.db.read().await?, &ctx, GetProjectTag, &id).await?;
     if !p.tags.contains(&tag) {
         return Err(missing("project tag", &tag));
@@ -64,13 +68,24 @@ async fn change<A: Action<On = Project> + Copy>(
 
 /// PUT /v3/projects/{project_id}/tags/{value}
 pub(crate) async fn add(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    let (ctx, id, tag) = (req.ctx()?.clone(), req.param("project_id").to_owned(), req.param("value").to_owned());
+    let (ctx, id, tag) = (
+        req.ctx()?.clone(),
+        req.param("project_id").to_owned(),
+        req.param("value").to_owned(),
+    );
     common::tag(&tag).map_err(|why| Error::field("value", format!("Invalid input for field 'value': {why}")))?;
-    let link = format!("{}/v3/projects/{id}/tags/{}", req.base, haneul_http::request::percent_encode(&tag));
+    let link = format!(
+        "{}/v3/projects/{id}/tags/{}",
+        req.base,
+        haneul_http::request::percent_encode(&tag)
+    );
     change(&app, ctx, CreateProjectTag, id, move |tags| {
         if !tags.contains(&tag) {
             if tags.len() >= MAX {
-                return Err(Error::field("value", format!("Invalid input for field 'tags': the project has {MAX} tags, and no more are allowed.")));
+                return Err(Error::field(
+                    "value",
+                    format!("Invalid input for field 'tags': the project has {MAX} tags, and no more are allowed."),
+                ));
             }
             tags.push(tag.clone());
         }
@@ -86,7 +101,13 @@ pub(crate) async fn replace(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let body = req.json().await?;
     fields::check(&PUT, &body, Ver(0, 0), "body")?;
     let mut wanted: Vec<String> = Vec::new();
-    for tag in body.get("tags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    for tag in body
+        .get("tags")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if !wanted.iter().any(|t| t == tag) {
             wanted.push(tag.to_owned());
         }
@@ -101,11 +122,19 @@ pub(crate) async fn replace(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 
 /// DELETE /v3/projects/{project_id}/tags/{value}
 pub(crate) async fn remove(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    let (ctx, id, tag) = (req.ctx()?.clone(), req.param("project_id").to_owned(), req.param("value").to_owned());
+    let (ctx, id, tag) = (
+        req.ctx()?.clone(),
+        req.param("project_id").to_owned(),
+        req.param("value").to_owned(),
+    );
     change(&app, ctx, DeleteProjectTag, id, move |tags| {
         let before = tags.len();
         tags.retain(|t| *t != tag);
-        if tags.len() == before { Err(missing("project tag", &tag)) } else { Ok(()) }
+        if tags.len() == before {
+            Err(missing("project tag", &tag))
+        } else {
+            Ok(())
+        }
     })
     .await?;
     Ok(Reply::no_content())

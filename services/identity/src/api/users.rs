@@ -76,7 +76,9 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     }
     let base = listing.base.clone();
     let mut tx = app.db.read().await?;
-    let rows = listing.run::<User>(&mut tx, query, None, &|u| show_view(&base, u)).await?;
+    let rows = listing
+        .run::<User>(&mut tx, query, None, &|u| show_view(&base, u))
+        .await?;
     Ok(listing.reply("users", rows))
 }
 
@@ -173,7 +175,10 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             let mut body = body.clone();
             let mut value = found.edit();
             if let Some(name) = body.text("name").map(|n| n.trim().to_owned()) {
-                if user_by_name(tx, &found.domain_id, &name).await?.is_some_and(|u| u.id != id) {
+                if user_by_name(tx, &found.domain_id, &name)
+                    .await?
+                    .is_some_and(|u| u.id != id)
+                {
                     return Err(clash(&name));
                 }
                 value.name = name;

@@ -26,7 +26,11 @@ const LADDER: [&str; 4] = ["admin", "manager", "member", "reader"];
 async fn make<T: Resource>(tx: &mut Tx, value: T) -> Result<T> {
     match tx.insert(&System::create(), &value).await? {
         Some(_) => Ok(value),
-        None => Err(Error::internal(format!("bootstrap: {} {} is there already", T::KIND, value.id()))),
+        None => Err(Error::internal(format!(
+            "bootstrap: {} {} is there already",
+            T::KIND,
+            value.id()
+        ))),
     }
 }
 
@@ -40,7 +44,11 @@ impl Identity {
     pub async fn bootstrap(&self, password: Option<String>) -> Result<Option<String>> {
         let first = self.db.read().await?.find::<Domain>(DEFAULT_DOMAIN).await?.is_none();
         let password = password.unwrap_or_else(|| id::secret(24));
-        let hash = if first { Some(self.hasher.hash(&password).await?) } else { None };
+        let hash = if first {
+            Some(self.hasher.hash(&password).await?)
+        } else {
+            None
+        };
         let (region, url) = (self.region.clone(), self.public_url.clone());
         let sequence = self.cache.sequence.clone();
         let made = self
@@ -126,7 +134,10 @@ async fn cloud(tx: &mut Tx, hash: &str) -> Result<()> {
         make(tx, ImpliedRole::new(prior, implied)).await?;
     }
     let mut projects = Vec::new();
-    for (name, text) in [("admin", "Bootstrap project for initializing the cloud."), ("service", "Service project")] {
+    for (name, text) in [
+        ("admin", "Bootstrap project for initializing the cloud."),
+        ("service", "Service project"),
+    ] {
         let project = Project {
             id: id::hex(),
             name: name.into(),

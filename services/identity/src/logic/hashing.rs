@@ -70,7 +70,9 @@ fn hash(secret: &str, rounds: u32) -> Result<String> {
     let inner = bcrypt::hash_with_salt(shorten(secret, &salt_text), rounds, salt)
         .map_err(Error::internal)?
         .format_for_version(bcrypt::Version::TwoB);
-    let digest = inner.get(29..).ok_or_else(|| Error::internal("bcrypt gave no digest"))?;
+    let digest = inner
+        .get(29..)
+        .ok_or_else(|| Error::internal("bcrypt gave no digest"))?;
     Ok(format!("{LONG}{rounds}${salt_text}${digest}"))
 }
 
@@ -82,7 +84,9 @@ fn verify(secret: &str, hash: &str) -> bool {
     let (Some(rounds), Some(salt), Some(digest)) = (parts.next(), parts.next(), parts.next()) else {
         return false;
     };
-    let Ok(rounds) = rounds.parse::<u32>() else { return false };
+    let Ok(rounds) = rounds.parse::<u32>() else {
+        return false;
+    };
     bcrypt::verify(shorten(secret, salt), &format!("$2b${rounds:02}${salt}{digest}")).unwrap_or(false)
 }
 
@@ -96,10 +100,16 @@ fn shorten(secret: &str, salt: &str) -> String {
         .chain_update(key.map(|b| b ^ 0x36))
         .chain_update(secret.as_bytes())
         .finalize();
-    STANDARD.encode(Sha256::new().chain_update(key.map(|b| b ^ 0x5c)).chain_update(inner).finalize())
+    STANDARD.encode(
+        Sha256::new()
+            .chain_update(key.map(|b| b ^ 0x5c))
+            .chain_update(inner)
+            .finalize(),
+    )
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -129,6 +139,9 @@ mod tests {
     #[test]
     fn nobody_parses() {
         let h = Hasher::new(4);
-        assert!(bcrypt::verify("x", &h.nobody).is_ok(), "a malformed dummy would cost no time");
+        assert!(
+            bcrypt::verify("x", &h.nobody).is_ok(),
+            "a malformed dummy would cost no time"
+        );
     }
 }

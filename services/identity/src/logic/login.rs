@@ -56,7 +56,9 @@ fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 fn expecting(attribute: &str, target: &str) -> Error {
     Error::field(
         format!("auth.{target}.{attribute}"),
-        format!("Expecting to find {attribute} in {target}. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error."),
+        format!(
+            "Expecting to find {attribute} in {target}. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error."
+        ),
     )
 }
 
@@ -86,7 +88,11 @@ impl Identity {
     /// Checks the methods, finds the scope, and issues. `auth` has passed the field table.
     pub(crate) async fn login(&self, auth: &Value) -> Result<Issued> {
         let identity = auth.get("identity").unwrap_or(&Value::Null);
-        let methods = identity.get("methods").and_then(Value::as_array).cloned().unwrap_or_default();
+        let methods = identity
+            .get("methods")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let mut proof = Proof::default();
         for method in methods.iter().filter_map(Value::as_str) {
             if !["password", "token", "application_credential"].contains(&method) {
@@ -120,12 +126,16 @@ impl Identity {
             scope,
             expires_at,
             issued_at: now,
-            audit_ids: std::iter::once(crate::token::payload::audit_id()).chain(proof.chain).collect(),
+            audit_ids: std::iter::once(crate::token::payload::audit_id())
+                .chain(proof.chain)
+                .collect(),
             app_cred_id: proof.app_cred.map(|c| c.id),
         };
         let resolved = resolve(&mut tx, &payload).await?;
         drop(tx);
-        let bytes = payload.encode().ok_or_else(|| Error::internal("a token's payload does not encode"))?;
+        let bytes = payload
+            .encode()
+            .ok_or_else(|| Error::internal("a token's payload does not encode"))?;
         let token = self.keys.seal(&bytes)?;
         let entry = self.entry(sequence, resolved)?;
         self.cache.put(Cache::key(&token), entry.clone(), now);
@@ -145,7 +155,10 @@ impl Identity {
             Some(owner) => secret(&mut self.db.read().await?, owner).await?,
             None => None,
         };
-        let good = self.hasher.verify(given, stored.as_ref().map(|s| s.hash.as_str())).await?;
+        let good = self
+            .hasher
+            .verify(given, stored.as_ref().map(|s| s.hash.as_str()))
+            .await?;
         let (Some(owner), Some(stored)) = (owner, stored) else {
             return Err(Error::unauthorized().with_private("no such user, or one without a password"));
         };
@@ -158,7 +171,9 @@ impl Identity {
             let (attempts, seconds) = (self.config.lockout_attempts, self.config.lockout_seconds);
             if attempts > 0 {
                 self.db
-                    .write(&actor, async move |tx| count_failure(tx, &name, attempts, seconds).await)
+                    .write(&actor, async move |tx| {
+                        count_failure(tx, &name, attempts, seconds).await
+                    })
                     .await?;
             }
             return Err(Error::unauthorized().with_private(format!("wrong secret for {owner}")));
@@ -170,10 +185,16 @@ impl Identity {
             match again {
                 Some(s) if !self.locked(&s) && s.hash == stored.hash => {
                     if s.failures > 0 {
-                        self.db.write(&actor, async move |tx| forget_failures(tx, &name).await).await?;
+                        self.db
+                            .write(&actor, async move |tx| forget_failures(tx, &name).await)
+                            .await?;
                     }
                 }
-                _ => return Err(Error::unauthorized().with_private(format!("{owner} was locked out or changed meanwhile"))),
+                _ => {
+                    return Err(
+                        Error::unauthorized().with_private(format!("{owner} was locked out or changed meanwhile"))
+                    );
+                }
             }
         }
         Ok(())
@@ -218,7 +239,9 @@ impl Identity {
             tx.find::<AppCred>(id).await?
         } else {
             let name = text(data, "name").ok_or_else(|| expecting("id or name", "application_credential"))?;
-            let user = data.get("user").ok_or_else(|| expecting("user", "application_credential"))?;
+            let user = data
+                .get("user")
+                .ok_or_else(|| expecting("user", "application_credential"))?;
             match user_id(&mut tx, user).await? {
                 Some(u) => tx
                     .list::<AppCred>(&Query::new().eq("user_id", u).eq("name", name))
@@ -256,11 +279,19 @@ impl Identity {
             return if word == "unscoped" {
                 Ok(Scope::Unscoped)
             } else {
-                Err(Error::field("auth.scope", format!("Invalid value '{word}' for scope: write \"unscoped\", or an object with project, domain or system.")))
+                Err(Error::field(
+                    "auth.scope",
+                    format!(
+                        "Invalid value '{word}' for scope: write \"unscoped\", or an object with project, domain or system."
+                    ),
+                ))
             };
         }
         if scope.get("OS-TRUST:trust").is_some() {
-            return Err(Error::field("auth.scope.OS-TRUST:trust", "Trusts (OS-TRUST:trust) are not supported by this cloud."));
+            return Err(Error::field(
+                "auth.scope.OS-TRUST:trust",
+                "Trusts (OS-TRUST:trust) are not supported by this cloud.",
+            ));
         }
         let named: Vec<&str> = ["project", "domain", "system", "unscoped"]
             .into_iter()
@@ -282,7 +313,9 @@ impl Identity {
                 Some(true) => Ok(Scope::System),
                 _ => Err(expecting("all", "system")),
             },
-            "domain" => Ok(Scope::Domain(domain_id(tx, wanted, "domain").await?.ok_or_else(nothing)?)),
+            "domain" => Ok(Scope::Domain(
+                domain_id(tx, wanted, "domain").await?.ok_or_else(nothing)?,
+            )),
             _ => {
                 if let Some(id) = text(wanted, "id") {
                     return Ok(Scope::Project(id.to_owned()));

@@ -52,7 +52,9 @@ async fn live_app_cred(tx: &mut Tx, p: &Payload, id: &str) -> Result<Stored<AppC
         {
             Ok(c)
         }
-        _ => refuse(format!("application credential {id} is missing, expired or not of this token")),
+        _ => refuse(format!(
+            "application credential {id} is missing, expired or not of this token"
+        )),
     }
 }
 
@@ -103,11 +105,14 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
                 return refuse("the project or its domain was disabled meanwhile");
             }
             let held = assigned(tx, &user.id, TargetKind::Project, id).await?;
-            put("project", json!({
-                "id": project.id,
-                "name": project.name,
-                "domain": {"id": domain.id, "name": domain.name},
-            }));
+            put(
+                "project",
+                json!({
+                    "id": project.id,
+                    "name": project.name,
+                    "domain": {"id": domain.id, "name": domain.name},
+                }),
+            );
             put("is_domain", false.into());
             let scope = ScopeKind::Project {
                 id: project.id.clone(),
@@ -159,11 +164,14 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
         put("roles", role_list(&roles).into());
     }
     if let Some(c) = &app_cred {
-        put("application_credential", json!({
-            "id": c.id,
-            "name": c.name,
-            "restricted": !c.unrestricted,
-        }));
+        put(
+            "application_credential",
+            json!({
+                "id": c.id,
+                "name": c.name,
+                "restricted": !c.unrestricted,
+            }),
+        );
     }
     if is_revoked(tx, p.issued_at, &marks).await? {
         return refuse("revoked");

@@ -240,12 +240,7 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    pub fn new(
-        actor: (ActorKind, &str),
-        target: (TargetKind, &str),
-        role: &str,
-        inherited: bool,
-    ) -> Self {
+    pub fn new(actor: (ActorKind, &str), target: (TargetKind, &str), role: &str, inherited: bool) -> Self {
         Self {
             id: format!(
                 "{}:{}/{}:{}/{role}{}",

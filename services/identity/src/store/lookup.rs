@@ -39,7 +39,9 @@ pub(crate) async fn parents(tx: &mut Tx, project: &Project) -> Result<Vec<Stored
     let mut at = project.parent_id.clone();
     // The depth is limited at creation; the bound is against a damaged table.
     while at != project.domain_id && out.len() < 32 {
-        let Some(parent) = tx.find::<Project>(&at).await? else { break };
+        let Some(parent) = tx.find::<Project>(&at).await? else {
+            break;
+        };
         at.clone_from(&parent.parent_id);
         out.push(parent);
     }

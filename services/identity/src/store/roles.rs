@@ -21,7 +21,10 @@ impl RoleBook {
             .collect();
         let mut implies: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for rule in tx.list::<ImpliedRole>(&Query::new()).await? {
-            implies.entry(rule.prior.clone()).or_default().push(rule.implied.clone());
+            implies
+                .entry(rule.prior.clone())
+                .or_default()
+                .push(rule.implied.clone());
         }
         Ok(Self { roles, implies })
     }
@@ -54,11 +57,14 @@ impl RoleBook {
 
 /// Ids of the groups of a user.
 pub(crate) async fn groups_of(tx: &mut Tx, user: &str) -> Result<Vec<String>> {
-    tx.rows("SELECT group_id FROM identity_membership WHERE user_id = $1", &[user.into()])
-        .await?
-        .iter()
-        .map(|r| r.str(0))
-        .collect()
+    tx.rows(
+        "SELECT group_id FROM identity_membership WHERE user_id = $1",
+        &[user.into()],
+    )
+    .await?
+    .iter()
+    .map(|r| r.str(0))
+    .collect()
 }
 
 /// Ids of the roles that a user was given on a target, directly and by groups, inherited ones included,
@@ -137,9 +143,11 @@ pub(crate) async fn drop_memberships(tx: &mut Tx, column: &str, id: &str) -> Res
 /// Ids of all members of all groups, for effective assignments.
 pub(crate) async fn memberships(tx: &mut Tx) -> Result<BTreeMap<String, Vec<String>>> {
     let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in tx.rows("SELECT group_id, user_id FROM identity_membership ORDER BY id", &[]).await? {
+    for row in tx
+        .rows("SELECT group_id, user_id FROM identity_membership ORDER BY id", &[])
+        .await?
+    {
         out.entry(row.str(0)?).or_default().push(row.str(1)?);
     }
     Ok(out)
 }
-

@@ -41,7 +41,8 @@ pub(crate) async fn set_secret(tx: &mut Tx, owner: &str, hash: &str) -> Result<(
 }
 
 pub(crate) async fn drop_secret(tx: &mut Tx, owner: &str) -> Result<()> {
-    tx.exec("DELETE FROM identity_secret WHERE owner = $1", &[owner.into()]).await?;
+    tx.exec("DELETE FROM identity_secret WHERE owner = $1", &[owner.into()])
+        .await?;
     Ok(())
 }
 
@@ -75,7 +76,8 @@ pub(crate) async fn forget_failures(tx: &mut Tx, owner: &str) -> Result<()> {
 /// `audit`, `user`, `project` or `domain`.
 pub(crate) async fn revoke(tx: &mut Tx, kind: &str, value: &str, token_seconds: i64) -> Result<()> {
     let now = clock::now();
-    tx.exec("DELETE FROM identity_revocation WHERE forget_at < $1", &[now.into()]).await?;
+    tx.exec("DELETE FROM identity_revocation WHERE forget_at < $1", &[now.into()])
+        .await?;
     tx.exec(
         "INSERT INTO identity_revocation(kind, value, issued_before, forget_at) VALUES($1, $2, $3, $4)",
         &[

@@ -128,6 +128,7 @@ fn write_key(dir: &Path, n: u64) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
@@ -147,7 +148,10 @@ mod tests {
         assert_eq!(numbers(&dir).unwrap(), [0, 1, 2]);
         assert_eq!(keys.open_token(&token).as_deref(), Some(&b"hello"[..]));
         // Another process that reads the repository agrees.
-        assert_eq!(Keys::open(dir.clone()).unwrap().open_token(&token).as_deref(), Some(&b"hello"[..]));
+        assert_eq!(
+            Keys::open(dir.clone()).unwrap().open_token(&token).as_deref(),
+            Some(&b"hello"[..])
+        );
         keys.rotate().unwrap();
         assert_eq!(numbers(&dir).unwrap(), [0, 2, 3]);
         assert_eq!(keys.open_token(&token), None, "its key is forgotten");

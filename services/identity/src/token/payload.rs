@@ -160,6 +160,7 @@ impl Payload {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -183,7 +184,11 @@ mod tests {
                     app_cred_id,
                 };
                 let bytes = p.encode().unwrap();
-                assert!(bytes.len() <= 127, "{} bytes make a token of 255 characters or more", bytes.len());
+                assert!(
+                    bytes.len() <= 127,
+                    "{} bytes make a token of 255 characters or more",
+                    bytes.len()
+                );
                 assert_eq!(Payload::decode(&bytes), Some(p));
             }
         }
@@ -191,7 +196,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for bytes in [&b""[..], b"\x99", b"\x99\x02", b"\x91\x01", &[0xff; 64], &[0x99, 1, 0xc4, 200, 1]] {
+        for bytes in [
+            &b""[..],
+            b"\x99",
+            b"\x99\x02",
+            b"\x91\x01",
+            &[0xff; 64],
+            &[0x99, 1, 0xc4, 200, 1],
+        ] {
             assert_eq!(Payload::decode(bytes), None);
         }
     }

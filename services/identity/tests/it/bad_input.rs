@@ -24,8 +24,20 @@ fn case(
     says: &'static str,
     doc: &'static str,
 ) -> Case {
-    let body = if body.is_null() { vec![] } else { body.to_string().into_bytes() };
-    Case { name, method, path: path.into(), body, status, says, doc }
+    let body = if body.is_null() {
+        vec![]
+    } else {
+        body.to_string().into_bytes()
+    };
+    Case {
+        name,
+        method,
+        path: path.into(),
+        body,
+        status,
+        says,
+        doc,
+    }
 }
 
 const AUTH: &str = "keystone/auth/schema.py";
@@ -37,6 +49,7 @@ const APP_CRED: &str = "keystone/application_credential/schema.py";
 const EXCEPTION: &str = "keystone/exception.py";
 const API: &str = "API reference: Identity API v3";
 
+#[rustfmt::skip]
 pub async fn table(c: &Cloud) {
     let (user, project, _) = c.tenant("wanda", "member").await;
     let (member, admin) = (c.role("member").await, c.role("admin").await);

@@ -10,13 +10,22 @@ fn client() -> Option<PathBuf> {
 
 async fn run(c: &Cloud, env: &[(&str, &str)], args: &str) -> (bool, String) {
     let mut command = tokio::process::Command::new(client().unwrap());
-    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", &c.dir);
-    command.env("OS_AUTH_URL", format!("{}/identity", c.url)).env("OS_IDENTITY_API_VERSION", "3");
+    command
+        .env_clear()
+        .env("PATH", std::env::var("PATH").unwrap())
+        .env("HOME", &c.dir);
+    command
+        .env("OS_AUTH_URL", format!("{}/identity", c.url))
+        .env("OS_IDENTITY_API_VERSION", "3");
     for (k, v) in env {
         command.env(k, v);
     }
     let out = command.args(args.split_whitespace()).output().await.unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     (out.status.success(), text.trim().to_owned())
 }
 
@@ -44,8 +53,16 @@ async fn fake_openstack_client() {
     let project = ok("project create demo --description x --property k=v -f value -c id").await;
     let user = ok("user create bob --password hello --email b@example.org --project demo -f value -c id").await;
     ok("role add --project demo --user bob member").await;
-    assert!(ok("role assignment list --user bob --project demo --names -f value").await.contains("member"));
-    assert!(ok("role assignment list --user bob --project demo --effective --names -f value").await.contains("reader"));
+    assert!(
+        ok("role assignment list --user bob --project demo --names -f value")
+            .await
+            .contains("member")
+    );
+    assert!(
+        ok("role assignment list --user bob --project demo --effective --names -f value")
+            .await
+            .contains("reader")
+    );
     assert!(ok("user list -f value").await.contains("bob"));
     assert!(ok("project show demo -f json").await.contains("\"k\": \"v\""));
     ok("project set demo --name demo2 --tag t").await;

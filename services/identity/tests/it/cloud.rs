@@ -68,8 +68,16 @@ impl Cloud {
             .await
             .unwrap();
         let identity = Arc::new(Identity::new(db.clone(), &config, dir.join("keys")).unwrap());
-        let password = identity.bootstrap(None).await.unwrap().expect("the first start makes a password");
-        assert_eq!(identity.bootstrap(None).await.unwrap(), None, "the second start makes none");
+        let password = identity
+            .bootstrap(None)
+            .await
+            .unwrap()
+            .expect("the first start makes a password");
+        assert_eq!(
+            identity.bootstrap(None).await.unwrap(),
+            None,
+            "the second start makes none"
+        );
         let server = Server {
             auth: identity.clone(),
             metrics: Arc::default(),
@@ -93,21 +101,43 @@ impl Cloud {
         };
         cloud.admin = token_of(
             &cloud
-                .login("admin", &cloud.password, json!({"project": {"name": "admin", "domain": {"id": "default"}}}))
+                .login(
+                    "admin",
+                    &cloud.password,
+                    json!({"project": {"name": "admin", "domain": {"id": "default"}}}),
+                )
                 .await,
         );
         cloud
     }
 
     /// Any request. `path` is below /identity/v3.
-    pub async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<bytes::Bytes>) -> Answer {
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<bytes::Bytes>,
+    ) -> Answer {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        send(&self.peer, method, &format!("/identity/v3{path}"), headers, body).await.unwrap()
+        send(&self.peer, method, &format!("/identity/v3{path}"), headers, body)
+            .await
+            .unwrap()
     }
 
     pub async fn call(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        self.raw(method, path, &[("x-auth-token", token), ("content-type", "application/json")], body).await
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        self.raw(
+            method,
+            path,
+            &[("x-auth-token", token), ("content-type", "application/json")],
+            body,
+        )
+        .await
     }
 
     /// As user admin on project admin: status and body.
@@ -124,7 +154,8 @@ impl Cloud {
     }
 
     pub async fn auth(&self, auth: Value) -> Answer {
-        self.raw("POST", "/auth/tokens", &[], json!({ "auth": auth }).to_string()).await
+        self.raw("POST", "/auth/tokens", &[], json!({ "auth": auth }).to_string())
+            .await
     }
 
     /// Password of a user of the default domain. A null scope is left out.
@@ -150,9 +181,18 @@ impl Cloud {
         // Twice: not from a cache that knows better the second time.
         let mut seen = [false; 2];
         for s in &mut seen {
-            let own = self.raw("GET", "/auth/projects", &[("x-auth-token", token)], "").await.status == 200;
+            let own = self
+                .raw("GET", "/auth/projects", &[("x-auth-token", token)], "")
+                .await
+                .status
+                == 200;
             let told = self
-                .raw("HEAD", "/auth/tokens", &[("x-auth-token", &self.admin), ("x-subject-token", token)], "")
+                .raw(
+                    "HEAD",
+                    "/auth/tokens",
+                    &[("x-auth-token", &self.admin), ("x-subject-token", token)],
+                    "",
+                )
                 .await
                 .status;
             assert_eq!(own, told == 200, "both ways agree");
@@ -164,7 +204,8 @@ impl Cloud {
     }
 
     pub async fn make(&self, what: &str, body: Value) -> String {
-        let collection = if what == "project" || what == "user" || what == "domain" || what == "role" || what == "group" {
+        let collection = if what == "project" || what == "user" || what == "domain" || what == "role" || what == "group"
+        {
             format!("/{what}s")
         } else {
             panic!("{what}")
@@ -175,18 +216,32 @@ impl Cloud {
 
     pub async fn role(&self, name: &str) -> String {
         let doc = self.ok(200, "GET", &format!("/roles?name={name}"), Value::Null).await;
-        doc["roles"][0]["id"].as_str().unwrap_or_else(|| panic!("no role {name}")).to_owned()
+        doc["roles"][0]["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no role {name}"))
+            .to_owned()
     }
 
     /// A user with a role on a new project, both of this name; password `secret`. Answers (user, project,
     /// token).
     pub async fn tenant(&self, name: &str, role: &str) -> (String, String, String) {
-        let project = self.make("project", json!({"name": name, "domain_id": "default"})).await;
+        let project = self
+            .make("project", json!({"name": name, "domain_id": "default"}))
+            .await;
         let user = self
-            .make("user", json!({"name": name, "domain_id": "default", "password": "secret"}))
+            .make(
+                "user",
+                json!({"name": name, "domain_id": "default", "password": "secret"}),
+            )
             .await;
         let role = self.role(role).await;
-        self.ok(204, "PUT", &format!("/projects/{project}/users/{user}/roles/{role}"), Value::Null).await;
+        self.ok(
+            204,
+            "PUT",
+            &format!("/projects/{project}/users/{user}/roles/{role}"),
+            Value::Null,
+        )
+        .await;
         let token = token_of(&self.login(name, "secret", json!({"project": {"id": project}})).await);
         (user, project, token)
     }
@@ -196,11 +251,27 @@ impl Cloud {
         let mut tx = self.db.read().await.unwrap();
         let mut out = Vec::new();
         for table in [
-            "identity_domain", "identity_project", "identity_user", "identity_group", "identity_membership",
-            "identity_role", "identity_implied_role", "identity_assignment", "identity_app_cred", "identity_region",
-            "identity_service", "identity_endpoint", "identity_secret", "identity_revocation", "change_log",
+            "identity_domain",
+            "identity_project",
+            "identity_user",
+            "identity_group",
+            "identity_membership",
+            "identity_role",
+            "identity_implied_role",
+            "identity_assignment",
+            "identity_app_cred",
+            "identity_region",
+            "identity_service",
+            "identity_endpoint",
+            "identity_secret",
+            "identity_revocation",
+            "change_log",
         ] {
-            let row = tx.row(&format!("SELECT COUNT(*) FROM {table}"), &[]).await.unwrap().unwrap();
+            let row = tx
+                .row(&format!("SELECT COUNT(*) FROM {table}"), &[])
+                .await
+                .unwrap()
+                .unwrap();
             out.push(row.i64(0).unwrap());
         }
         out

@@ -14,9 +14,18 @@ pub async fn scopes(c: &Cloud) {
     assert_eq!(t["project"]["domain"], json!({"id": "default", "name": "Default"}));
     assert_eq!(t["is_domain"], false);
     assert_eq!(t["user"]["name"], "admin");
-    let mut roles: Vec<&str> = t["roles"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    let mut roles: Vec<&str> = t["roles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["name"].as_str().unwrap())
+        .collect();
     roles.sort_unstable();
-    assert_eq!(roles, ["admin", "manager", "member", "reader"], "implied roles are in the token");
+    assert_eq!(
+        roles,
+        ["admin", "manager", "member", "reader"],
+        "implied roles are in the token"
+    );
     assert_eq!(t["audit_ids"].as_array().unwrap().len(), 1);
     assert_eq!(t["catalog"].as_array().unwrap().len(), 5);
     let project = t["project"]["id"].clone();
@@ -41,24 +50,48 @@ pub async fn scopes(c: &Cloud) {
     assert_eq!(a.json()["token"]["system"], json!({"all": true}));
     // A system token does not become one of a project.
     let system = token_of(&a);
-    assert_eq!(c.rescope(&system, json!({"project": {"id": project}})).await.status, 403);
+    assert_eq!(
+        c.rescope(&system, json!({"project": {"id": project}})).await.status,
+        403
+    );
     // Domain: not without a role there.
     let domain = json!({"domain": {"id": "default"}});
     assert_eq!(c.login("admin", &c.password, domain.clone()).await.status, 401);
     let role = c.role("admin").await;
-    c.ok(204, "PUT", &format!("/domains/default/users/{}/roles/{role}", user.as_str().unwrap()), Value::Null).await;
+    c.ok(
+        204,
+        "PUT",
+        &format!("/domains/default/users/{}/roles/{role}", user.as_str().unwrap()),
+        Value::Null,
+    )
+    .await;
     let a = c.login("admin", &c.password, domain).await;
     assert_eq!(a.json()["token"]["domain"], json!({"id": "default", "name": "Default"}));
     assert!(a.json()["token"].get("project").is_none());
     // The default project is the scope of who names none, as long as it can be used.
     let (user, own, _) = c.tenant("defaulted", "member").await;
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"default_project_id": own}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"default_project_id": own}}),
+    )
+    .await;
     let a = c.login("defaulted", "secret", Value::Null).await;
     assert_eq!(a.json()["token"]["project"]["id"], json!(own));
-    c.ok(200, "PATCH", &format!("/projects/{own}"), json!({"project": {"enabled": false}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/projects/{own}"),
+        json!({"project": {"enabled": false}}),
+    )
+    .await;
     let a = c.login("defaulted", "secret", Value::Null).await;
     assert_eq!(a.status, 201);
-    assert!(a.json()["token"].get("project").is_none(), "a disabled default project leaves the token unscoped");
+    assert!(
+        a.json()["token"].get("project").is_none(),
+        "a disabled default project leaves the token unscoped"
+    );
     // Without the catalog when asked so.
     let auth = json!({"auth": {"identity": {"methods": ["token"], "token": {"id": token}}, "scope": {"project": {"id": project}}}});
     let a = c.raw("POST", "/auth/tokens?nocatalog", &[], auth.to_string()).await;
@@ -69,8 +102,15 @@ pub async fn scopes(c: &Cloud) {
 pub async fn refusals_are_all_the_same(c: &Cloud) {
     let (_, _, _) = c.tenant("alice", "member").await;
     let (bob, _, _) = c.tenant("bob", "member").await;
-    c.ok(200, "PATCH", &format!("/users/{bob}"), json!({"user": {"enabled": false}})).await;
-    c.make("user", json!({"name": "no-password", "domain_id": "default"})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{bob}"),
+        json!({"user": {"enabled": false}}),
+    )
+    .await;
+    c.make("user", json!({"name": "no-password", "domain_id": "default"}))
+        .await;
     let mut seen = Vec::new();
     let project = |name: &str| json!({"project": {"name": name, "domain": {"id": "default"}}});
     for (user, password, scope) in [
@@ -89,7 +129,10 @@ pub async fn refusals_are_all_the_same(c: &Cloud) {
         seen.push((format!("{user}/{password}"), c.login(user, password, scope).await));
     }
     for methods in [json!([]), json!(["totp"]), json!(["external"])] {
-        seen.push((methods.to_string(), c.auth(json!({"identity": {"methods": methods}})).await));
+        seen.push((
+            methods.to_string(),
+            c.auth(json!({"identity": {"methods": methods}})).await,
+        ));
     }
     let unknown_domain = json!({"identity": {"methods": ["password"], "password": {
         "user": {"name": "alice", "password": "secret", "domain": {"name": "nowhere"}}}}});
@@ -102,8 +145,14 @@ pub async fn refusals_are_all_the_same(c: &Cloud) {
             .await,
     ));
     seen.push(("no token".into(), c.raw("GET", "/users", &[], "").await));
-    seen.push(("bad token".into(), c.call("nonsense", "GET", "/users", Value::Null).await));
-    seen.push(("no route".into(), c.call("nonsense", "GET", "/nothing", Value::Null).await));
+    seen.push((
+        "bad token".into(),
+        c.call("nonsense", "GET", "/users", Value::Null).await,
+    ));
+    seen.push((
+        "no route".into(),
+        c.call("nonsense", "GET", "/nothing", Value::Null).await,
+    ));
     for (what, a) in &seen {
         assert_eq!(a.status, 401, "{what}");
         assert_eq!(a.body, seen[0].1.body, "{what}: the text tells nothing");
@@ -118,9 +167,14 @@ pub async fn refusals_are_all_the_same(c: &Cloud) {
 pub async fn rescoping_never_prolongs(c: &Cloud) {
     let (_, project, first) = c.tenant("carol", "member").await;
     let show = async |t: &str| {
-        c.raw("GET", "/auth/tokens?nocatalog", &[("x-auth-token", t), ("x-subject-token", t)], "")
-            .await
-            .json()["token"]
+        c.raw(
+            "GET",
+            "/auth/tokens?nocatalog",
+            &[("x-auth-token", t), ("x-subject-token", t)],
+            "",
+        )
+        .await
+        .json()["token"]
             .clone()
     };
     let one = show(&first).await;
@@ -137,7 +191,11 @@ pub async fn rescoping_never_prolongs(c: &Cloud) {
         let ids = t["audit_ids"].as_array().unwrap();
         assert_eq!(ids.len(), 2);
         assert_eq!(ids[1], one["audit_ids"][0], "the chain names its first token");
-        assert_eq!(show(&token).await, { let mut t = t.clone(); t.as_object_mut().unwrap().remove("catalog"); t });
+        assert_eq!(show(&token).await, {
+            let mut t = t.clone();
+            t.as_object_mut().unwrap().remove("catalog");
+            t
+        });
     }
     // Together with a password the shown token still limits it.
     let a = c
@@ -163,23 +221,53 @@ pub async fn revocation_is_seen_at_once(c: &Cloud) {
     // The token itself, by its owner; its neighbours stay.
     let other = fresh().await;
     assert!(c.is_good(&token).await && c.is_good(&other).await);
-    let a = c.raw("DELETE", "/auth/tokens", &[("x-auth-token", &token), ("x-subject-token", &token)], "").await;
+    let a = c
+        .raw(
+            "DELETE",
+            "/auth/tokens",
+            &[("x-auth-token", &token), ("x-subject-token", &token)],
+            "",
+        )
+        .await;
     assert_eq!(a.status, 204);
     assert!(!c.is_good(&token).await);
     assert!(c.is_good(&other).await);
     assert_eq!(c.rescope(&token, Value::Null).await.status, 401);
     // The user is disabled, and tokens from before stay dead when it is enabled again.
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"enabled": false}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"enabled": false}}),
+    )
+    .await;
     assert!(!c.is_good(&other).await);
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"enabled": true}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"enabled": true}}),
+    )
+    .await;
     assert!(!c.is_good(&other).await);
     // The password is set by the administrator, then by the user.
     let t = fresh().await;
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"password": "secret"}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"password": "secret"}}),
+    )
+    .await;
     assert!(!c.is_good(&t).await);
     let t = fresh().await;
     let body = json!({"user": {"password": "secret", "original_password": "secret"}});
-    assert_eq!(c.raw("POST", &format!("/users/{user}/password"), &[], body.to_string()).await.status, 204);
+    assert_eq!(
+        c.raw("POST", &format!("/users/{user}/password"), &[], body.to_string())
+            .await
+            .status,
+        204
+    );
     assert!(!c.is_good(&t).await);
     // The role is taken away and given back: the token follows.
     let t = fresh().await;
@@ -189,23 +277,61 @@ pub async fn revocation_is_seen_at_once(c: &Cloud) {
     c.ok(204, "PUT", &grant, Value::Null).await;
     assert!(c.is_good(&t).await);
     // The project is disabled.
-    c.ok(200, "PATCH", &format!("/projects/{project}"), json!({"project": {"enabled": false}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/projects/{project}"),
+        json!({"project": {"enabled": false}}),
+    )
+    .await;
     assert!(!c.is_good(&t).await);
-    c.ok(200, "PATCH", &format!("/projects/{project}"), json!({"project": {"enabled": true}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/projects/{project}"),
+        json!({"project": {"enabled": true}}),
+    )
+    .await;
     assert!(!c.is_good(&t).await);
     // A token shows a new name and a new role.
     let t = fresh().await;
     let shown = async |t: &str| {
-        c.raw("GET", "/auth/tokens?nocatalog", &[("x-auth-token", t), ("x-subject-token", t)], "").await.json()["token"].clone()
+        c.raw(
+            "GET",
+            "/auth/tokens?nocatalog",
+            &[("x-auth-token", t), ("x-subject-token", t)],
+            "",
+        )
+        .await
+        .json()["token"]
+            .clone()
     };
     assert!(!shown(&t).await["roles"].to_string().contains("manager"));
     let manager = c.role("manager").await;
-    c.ok(204, "PUT", &format!("/projects/{project}/users/{user}/roles/{manager}"), Value::Null).await;
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"name": "david"}})).await;
+    c.ok(
+        204,
+        "PUT",
+        &format!("/projects/{project}/users/{user}/roles/{manager}"),
+        Value::Null,
+    )
+    .await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"name": "david"}}),
+    )
+    .await;
     let now = shown(&t).await;
     assert!(now["roles"].to_string().contains("manager"));
     assert_eq!(now["user"]["name"], "david");
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"name": "dave"}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"name": "dave"}}),
+    )
+    .await;
     // The project goes, then the user.
     let unscoped = token_of(&c.login("dave", "secret", json!("unscoped")).await);
     c.ok(204, "DELETE", &format!("/projects/{project}"), Value::Null).await;
@@ -217,9 +343,21 @@ pub async fn revocation_is_seen_at_once(c: &Cloud) {
     let domain = c.make("domain", json!({"name": "d1"})).await;
     let inside = c.make("project", json!({"name": "p", "domain_id": domain})).await;
     let (erin, _, _) = c.tenant("erin", "member").await;
-    c.ok(204, "PUT", &format!("/projects/{inside}/users/{erin}/roles/{role}"), Value::Null).await;
+    c.ok(
+        204,
+        "PUT",
+        &format!("/projects/{inside}/users/{erin}/roles/{role}"),
+        Value::Null,
+    )
+    .await;
     let t = token_of(&c.login("erin", "secret", json!({"project": {"id": inside}})).await);
-    c.ok(200, "PATCH", &format!("/domains/{domain}"), json!({"domain": {"enabled": false}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/domains/{domain}"),
+        json!({"domain": {"enabled": false}}),
+    )
+    .await;
     assert!(!c.is_good(&t).await);
 }
 
@@ -228,9 +366,20 @@ pub async fn who_may_validate(c: &Cloud) {
     let (_, _, two) = c.tenant("two", "manager").await;
     let (_, _, service) = c.tenant("nova", "service").await;
     let ask = async |method: &str, by: &str, of: &str| {
-        c.raw(method, "/auth/tokens", &[("x-auth-token", by), ("x-subject-token", of)], "").await
+        c.raw(
+            method,
+            "/auth/tokens",
+            &[("x-auth-token", by), ("x-subject-token", of)],
+            "",
+        )
+        .await
     };
-    for (by, of, status) in [(&one, &one, 200), (&one, &two, 403), (&service, &one, 200), (&c.admin, &one, 200)] {
+    for (by, of, status) in [
+        (&one, &one, 200),
+        (&one, &two, 403),
+        (&service, &one, 200),
+        (&c.admin, &one, 200),
+    ] {
         let a = ask("GET", by, of).await;
         assert_eq!(a.status, status);
         if status == 200 {
@@ -260,11 +409,21 @@ pub async fn forged_ones_are_refused(c: &Cloud) {
         let forged = String::from_utf8(bytes).unwrap();
         assert!(!c.is_good(&forged).await, "{at}");
     }
-    for bad in ["", "x", "gAAAAA", &token[..token.len() - 4], &format!("{token}AAAA"), &"A".repeat(4000)] {
+    for bad in [
+        "",
+        "x",
+        "gAAAAA",
+        &token[..token.len() - 4],
+        &format!("{token}AAAA"),
+        &"A".repeat(4000),
+    ] {
         assert!(!c.is_good(bad).await, "{bad}");
     }
     // With padding it is the same token.
-    assert!(c.is_good(&format!("{token}{}", "=".repeat((4 - token.len() % 4) % 4))).await);
+    assert!(
+        c.is_good(&format!("{token}{}", "=".repeat((4 - token.len() % 4) % 4)))
+            .await
+    );
     // Another cloud's keys.
     let other = Cloud::sqlite().await;
     assert!(!c.is_good(&other.admin).await);
@@ -296,7 +455,12 @@ pub async fn catalog_and_versions(c: &Cloud) {
     kinds.sort_unstable();
     assert_eq!(kinds, ["compute", "identity", "image", "network", "placement"]);
     for s in services {
-        let interfaces: Vec<&str> = s["endpoints"].as_array().unwrap().iter().map(|e| e["interface"].as_str().unwrap()).collect();
+        let interfaces: Vec<&str> = s["endpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["interface"].as_str().unwrap())
+            .collect();
         assert_eq!(interfaces, ["admin", "internal", "public"]);
     }
     let (_, _, member) = c.tenant("gina", "member").await;
@@ -304,44 +468,86 @@ pub async fn catalog_and_versions(c: &Cloud) {
     assert_eq!(c.call(&member, "GET", "/auth/catalog", Value::Null).await.status, 200);
     assert_eq!(c.call(&unscoped, "GET", "/auth/catalog", Value::Null).await.status, 403);
     // What is in it can be read one by one.
-    for (path, list, one) in [("/services", "services", "service"), ("/endpoints", "endpoints", "endpoint"), ("/regions", "regions", "region")] {
+    for (path, list, one) in [
+        ("/services", "services", "service"),
+        ("/endpoints", "endpoints", "endpoint"),
+        ("/regions", "regions", "region"),
+    ] {
         let doc = c.ok(200, "GET", path, Value::Null).await;
         let id = doc[list][0]["id"].as_str().unwrap().to_owned();
         let doc = c.ok(200, "GET", &format!("{path}/{id}"), Value::Null).await;
         assert_eq!(doc[one]["id"], json!(id));
         c.ok(404, "GET", &format!("{path}/nothing"), Value::Null).await;
     }
-    assert_eq!(c.ok(200, "GET", "/endpoints?interface=public", Value::Null).await["endpoints"].as_array().unwrap().len(), 5);
-    assert_eq!(c.ok(200, "GET", "/services?type=compute", Value::Null).await["services"][0]["name"], "nova");
+    assert_eq!(
+        c.ok(200, "GET", "/endpoints?interface=public", Value::Null).await["endpoints"]
+            .as_array()
+            .unwrap()
+            .len(),
+        5
+    );
+    assert_eq!(
+        c.ok(200, "GET", "/services?type=compute", Value::Null).await["services"][0]["name"],
+        "nova"
+    );
     // Where one may go.
     let doc = c.call(&unscoped, "GET", "/auth/projects", Value::Null).await.json();
     assert_eq!(doc["projects"].as_array().unwrap().len(), 1);
-    assert_eq!(c.call(&unscoped, "GET", "/auth/domains", Value::Null).await.json()["domains"], json!([]));
-    assert_eq!(c.call(&unscoped, "GET", "/auth/system", Value::Null).await.json()["system"], json!([]));
-    assert_eq!(c.ok(200, "GET", "/auth/system", Value::Null).await["system"], json!([{"all": true}]));
+    assert_eq!(
+        c.call(&unscoped, "GET", "/auth/domains", Value::Null).await.json()["domains"],
+        json!([])
+    );
+    assert_eq!(
+        c.call(&unscoped, "GET", "/auth/system", Value::Null).await.json()["system"],
+        json!([])
+    );
+    assert_eq!(
+        c.ok(200, "GET", "/auth/system", Value::Null).await["system"],
+        json!([{"all": true}])
+    );
 }
 
 pub async fn passwords(c: &Cloud) {
     // Every byte counts, also beyond the 72 that bcrypt sees.
     let long = "x".repeat(100);
-    let user = c.make("user", json!({"name": "long", "domain_id": "default", "password": long})).await;
+    let user = c
+        .make(
+            "user",
+            json!({"name": "long", "domain_id": "default", "password": long}),
+        )
+        .await;
     assert_eq!(c.login("long", &long, Value::Null).await.status, 201);
     assert_eq!(c.login("long", &long[..99], Value::Null).await.status, 401);
     assert_eq!(c.login("long", &format!("{long}y"), Value::Null).await.status, 401);
     // Changed by its owner, with the old one as the proof.
     let change = async |old: &str, new: &str| {
         let body = json!({"user": {"original_password": old, "password": new}});
-        c.raw("POST", &format!("/users/{user}/password"), &[], body.to_string()).await.status.as_u16()
+        c.raw("POST", &format!("/users/{user}/password"), &[], body.to_string())
+            .await
+            .status
+            .as_u16()
     };
     assert_eq!(change("wrong", "new").await, 401);
     assert_eq!(change(&long, "new").await, 204);
     assert_eq!(c.login("long", &long, Value::Null).await.status, 401);
     assert_eq!(c.login("long", "new", Value::Null).await.status, 201);
     // Null takes it away.
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"password": null}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"password": null}}),
+    )
+    .await;
     assert_eq!(c.login("long", "new", Value::Null).await.status, 401);
     // Five wrong ones lock it, for the right one too; setting a password opens it.
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"password": "a"}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"password": "a"}}),
+    )
+    .await;
     let before = c.rows().await;
     for _ in 0..4 {
         assert_eq!(c.login("long", "wrong", Value::Null).await.status, 401);
@@ -353,7 +559,13 @@ pub async fn passwords(c: &Cloud) {
     assert_eq!(c.login("long", "a", Value::Null).await.status, 401, "five are not");
     assert_eq!(change("a", "b").await, 401, "nor here");
     assert_eq!(c.rows().await, before, "counting failures is no change");
-    c.ok(200, "PATCH", &format!("/users/{user}"), json!({"user": {"password": "a"}})).await;
+    c.ok(
+        200,
+        "PATCH",
+        &format!("/users/{user}"),
+        json!({"user": {"password": "a"}}),
+    )
+    .await;
     assert_eq!(c.login("long", "a", Value::Null).await.status, 201);
 }
 
@@ -376,7 +588,11 @@ async fn expired_tokens_and_locks_end() {
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     assert_eq!(get(&token).await, 401, "expired, though it was in the cache");
     assert_eq!(get(&rescoped).await, 401, "with the one that it was made from");
-    assert_eq!(c.login("admin", &c.password, scope).await.status, 201, "the lock has passed");
+    assert_eq!(
+        c.login("admin", &c.password, scope).await.status,
+        201,
+        "the lock has passed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,7 +601,12 @@ async fn many_guesses_at_once_get_no_more_tries() {
     let guesses: Vec<_> = (0..20)
         .map(|i| {
             let c = c.clone();
-            tokio::spawn(async move { c.login("admin", &format!("guess{i}"), Value::Null).await.status.as_u16() })
+            tokio::spawn(async move {
+                c.login("admin", &format!("guess{i}"), Value::Null)
+                    .await
+                    .status
+                    .as_u16()
+            })
         })
         .collect();
     for g in guesses {
@@ -414,10 +635,16 @@ async fn a_restart_keeps_tokens_and_follows_the_configuration() {
     }
     drop(tx);
     // What an operator removed does not come back.
-    let service = c.ok(200, "GET", "/projects?name=service", Value::Null).await["projects"][0]["id"].as_str().unwrap().to_owned();
+    let service = c.ok(200, "GET", "/projects?name=service", Value::Null).await["projects"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     c.ok(204, "DELETE", &format!("/projects/{service}"), Value::Null).await;
     c.identity.bootstrap(None).await.unwrap();
-    assert_eq!(c.ok(200, "GET", "/projects?name=service", Value::Null).await["projects"], json!([]));
+    assert_eq!(
+        c.ok(200, "GET", "/projects?name=service", Value::Null).await["projects"],
+        json!([])
+    );
     // A lost password.
     let password = c.identity.reset_admin_password().await.unwrap();
     assert_eq!(c.login("admin", &c.password, Value::Null).await.status, 401);
