@@ -29,6 +29,8 @@ where
     let run = || -> Result<()> {
         let config = cli.globals.load()?;
         logs(&config);
+        std::fs::create_dir_all(config.run_dir())?;
+        let _only = haneul_cli::proc::claim(&config, name)?;
         if config.lab {
             haneul_core::fault::enable(config.run_dir().join("fault"));
         }

@@ -122,6 +122,7 @@ pub async fn purge(config: &Config) -> Result<()> {
     for seen in drivers.hypervisor.observe_all().await.map_err(failed)? {
         drivers.hypervisor.remove(seen.id).await.map_err(failed)?;
     }
+    drivers.hypervisor.purge();
     drivers.net.purge().await.map_err(failed)
 }
 

@@ -73,6 +73,9 @@ pub trait Hypervisor: Send + Sync {
     /// starts it again: `haneul down`.
     fn stop(&self, id: Uuid, gently: bool) -> BoxFuture<'_, Result<(), Failure>>;
 
+    /// Removes what the driver made outside its directory, once no guest is left (`down --purge`).
+    fn purge(&self) {}
+
     /// The end of the guest's serial log.
     fn console_log(&self, id: Uuid, lines: Option<u32>) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;
 

@@ -2,6 +2,9 @@
 //! `real_*` boots guests and needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod fake_crash;
 mod fake_create;
+mod fake_refusals;
+mod fake_routes;
 mod real;
 mod setup;

@@ -233,11 +233,6 @@ impl Qemu {
     pub fn processes(&self) -> Vec<Uuid> {
         process::marked(&self.inner.tag).into_iter().map(|(id, _)| id).collect()
     }
-
-    /// Removes what the driver made outside its directory, once no guest is left (`down --purge`).
-    pub fn purge(&self) {
-        self.inner.cgroups.purge();
-    }
 }
 
 /// One driver per directory. A child of a killed agent may hold the lock until it has become QEMU.
@@ -632,6 +627,10 @@ impl Hypervisor for Qemu {
 
     fn remove(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(self.inner.remove(id))
+    }
+
+    fn purge(&self) {
+        self.inner.cgroups.purge();
     }
 
     fn stop(&self, id: Uuid, gently: bool) -> BoxFuture<'_, Result<(), Failure>> {
