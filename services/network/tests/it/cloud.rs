@@ -224,6 +224,14 @@ impl Cloud {
         self.agent(path::REPORT, &serde_json::to_value(report).unwrap()).await;
     }
 
+    /// Where the service answers.
+    pub fn url(&self) -> String {
+        match &self.peer {
+            Peer::Tcp(addr) => format!("http://{addr}/network"),
+            Peer::Unix(_) => String::new(),
+        }
+    }
+
     /// What the host shall hold, with its generation.
     pub async fn desired(&self, kind: Kind, id: &str) -> Option<(i64, Object)> {
         let mut tx = self.db.read().await.unwrap();
