@@ -6,7 +6,7 @@ use crate::logic::remove;
 use crate::model::Domain;
 use crate::policy::{CreateDomain, DeleteDomain, GetDomain, UpdateDomain};
 use crate::store::{domain_by_name, revoke};
-use haneul_auth::{Target, allow_create, fetch};
+use haneul_auth::{Ctx, Target, allow_create, fetch};
 use haneul_core::{Error, Result, id};
 use haneul_http::{Body, FieldKind, Reply, Req, f};
 use haneul_store::Query;
@@ -116,9 +116,19 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let body = common::body(&mut req, "domain", &UPDATE).await?;
     common::same_id(&body, &id, "domain")?;
     let base = req.base.clone();
+    let now = apply(&app, &ctx, id, body).await?;
+    Ok(Reply::ok(&json!({"domain": show_view(&base, &now)})))
+}
+
+/// Changes a domain by a checked body. Also done by PATCH /v3/projects/{project_id}.
+pub(crate) async fn apply(
+    app: &Arc<Identity>,
+    ctx: &Ctx,
+    id: String,
+    body: serde_json::Map<String, Value>,
+) -> Result<Domain> {
     let (this, asker) = (app.clone(), ctx.clone());
-    let now = app
-        .db
+    app.db
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, UpdateDomain, &id).await?;
             common::check_immutable(&found.options, &body, "domain", &id)?;
@@ -147,16 +157,21 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
                 revoke(tx, "domain", &id, this.config.token_seconds).await?;
             }
             this.invalidate(tx).await?;
-            tx.update(&found, &value).await
+            Ok(tx.update(&found, &value).await?.value)
         })
-        .await?;
-    Ok(Reply::ok(&json!({"domain": show_view(&base, &now)})))
+        .await
 }
 
 /// DELETE /v3/domains/{domain_id}
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = req.param("domain_id").to_owned();
+    drop(req);
+    remove_one(&app, &ctx, id).await
+}
+
+/// Removes a domain. Also done by DELETE /v3/projects/{project_id}.
+pub(crate) async fn remove_one(app: &Arc<Identity>, ctx: &Ctx, id: String) -> Result<Reply> {
     let (this, asker) = (app.clone(), ctx.clone());
     app.db
         .write(&ctx.actor(), async move |tx| {

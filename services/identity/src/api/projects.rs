@@ -369,6 +369,16 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let body = common::body(&mut req, "project", &UPDATE).await?;
     common::same_id(&body, &id, "project")?;
     let base = req.base.clone();
+    if app.db.read().await?.find::<Domain>(&id).await?.is_some() {
+        if body.get("is_domain").and_then(haneul_http::fields::boolean) == Some(false) {
+            return Err(Error::field(
+                "project.is_domain",
+                "Update of `is_domain` is not allowed.",
+            ));
+        }
+        let now = domains::apply(&app, &ctx, id, body).await?;
+        return Ok(Reply::ok(&json!({"project": domain_view(&base, &now)})));
+    }
     let (this, asker) = (app.clone(), ctx.clone());
     let now = app
         .db
@@ -436,12 +446,13 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = req.param("project_id").to_owned();
+    drop(req);
+    if app.db.read().await?.find::<Domain>(&id).await?.is_some() {
+        return domains::remove_one(&app, &ctx, id).await;
+    }
     let (this, asker) = (app.clone(), ctx.clone());
     app.db
         .write(&ctx.actor(), async move |tx| {
-            if tx.find::<Domain>(&id).await?.is_some() {
-                return Err(Error::forbidden(format!("The project {id} acts as a domain: delete it as a domain (DELETE /v3/domains/{id}).")));
-            }
             let found = fetch(tx, &asker, DeleteProject, &id).await?;
             common::check_deletable(&found.options, "project", &id)?;
             if tx.count::<Project>(&Query::new().eq("parent_id", id.as_str())).await? > 0 {

@@ -315,6 +315,9 @@ pub(crate) async fn imply(app: Arc<Identity>, req: Req) -> Result<Reply> {
             if i.name.eq_ignore_ascii_case("admin") {
                 return Err(Error::forbidden(format!("{implied} cannot be an implied roles.")));
             }
+            if p.domain_id.is_none() && i.domain_id.is_some() {
+                return Err(Error::forbidden("Global role cannot imply a domain-specific role."));
+            }
             if book.expand([implied.as_str()]).contains(&prior) {
                 return Err(common::conflict(
                     "role_inference",

@@ -81,6 +81,11 @@ pub async fn domains(c: &Cloud) {
         Value::Null,
     )
     .await;
+    let three = format!("/projects/{}", made["project"]["id"].as_str().unwrap());
+    c.ok(403, "DELETE", &three, Value::Null).await;
+    let off = json!({"project": {"enabled": false, "name": "d3x"}});
+    assert_eq!(c.ok(200, "PATCH", &three, off).await["project"]["name"], "d3x");
+    c.ok(204, "DELETE", &three, Value::Null).await;
     // Deleted only when disabled, with all that is in it.
     let user = c
         .make("user", json!({"name": "u", "domain_id": id, "password": "secret"}))
@@ -630,6 +635,8 @@ pub async fn roles(c: &Cloud) {
     )
     .await;
     c.ok(404, "PUT", &format!("/roles/{own}/implies/nothing"), Value::Null)
+        .await;
+    c.ok(403, "PUT", &format!("/roles/{reader}/implies/{own}"), Value::Null)
         .await;
     let doc = c.ok(200, "GET", &format!("/roles/{own}/implies"), Value::Null).await;
     assert_eq!(doc["role_inference"]["implies"][0]["name"], "reader");
