@@ -122,7 +122,8 @@ impl Drop for Lab {
         let prefix = format!("h{}", &self.id.simple().to_string()[..6]);
         for n in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
             let n = n.file_name().into_string().unwrap();
-            if n.starts_with(&format!("{prefix}-")) {
+            let beside = !self.host.is_empty() && n.starts_with(&format!("{}-", self.host));
+            if n.starts_with(&format!("{prefix}-")) || beside {
                 sh(&format!("ip netns del {n}"));
             }
         }
