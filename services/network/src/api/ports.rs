@@ -441,6 +441,7 @@ async fn make(tx: &mut Tx, ctx: &Ctx, body: In<'_>, touched: &mut Touched) -> Re
         .with_field("network_id"));
     }
     policy::check(ctx, "create_port", body.map(), &target)?;
+    refuse_service_owner(&body.str("device_owner").unwrap_or_default())?;
     let mut port = ports::blank(&net, &project_id);
     port.name = body.str("name").unwrap_or_default();
     port.description = body.str("description").unwrap_or_default();
@@ -535,6 +536,45 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     Ok(Reply::ok(&json!({"port": shown})))
 }
 
+/// The network's own ports are made by routers, floating IPs and DHCP only: a port that said so by itself would
+/// become an interface of somebody's router.
+fn refuse_service_owner(wanted: &str) -> Result<()> {
+    let reserved = [
+        owner::DHCP,
+        owner::ROUTER_INTERFACE,
+        owner::ROUTER_GATEWAY,
+        owner::FLOATING_IP,
+    ];
+    if reserved.contains(&wanted) {
+        return Err(conflict(
+            "UnsupportedPortDeviceOwner",
+            format!("device_owner {wanted} cannot be set by the ports API: use add_router_interface, external_gateway_info, floatingips or enable_dhcp, which make such ports."),
+        )
+        .with_field("device_owner"));
+    }
+    Ok(())
+}
+
+/// Whom a port belongs to does not change under a device that holds it.
+fn refuse_rebinding(old: &Port, body: In<'_>) -> Result<()> {
+    let differs = |name: &str, is: &str| body.has(name) && body.str(name).unwrap_or_default() != is;
+    if !differs("device_id", &old.device_id) && !differs("device_owner", &old.device_owner) {
+        return Ok(());
+    }
+    let held = !old.device_id.is_empty() && (old.is_service() || old.is_carried());
+    if held {
+        return Err(conflict(
+            "UnsupportedPortDeviceOwner",
+            format!(
+                "Operation update is not supported for device_owner {} on port {}: it is held by {}. Take it off that device first.",
+                old.device_owner, old.id, old.device_id
+            ),
+        )
+        .with_field("device_id"));
+    }
+    refuse_service_owner(&body.str("device_owner").unwrap_or_default())
+}
+
 async fn change(tx: &mut Tx, ctx: &Ctx, net: &Net, old: &Port, body: In<'_>) -> Result<Port> {
     let mut port = old.clone();
     body.set_str("name", &mut port.name);
@@ -542,20 +582,7 @@ async fn change(tx: &mut Tx, ctx: &Ctx, net: &Net, old: &Port, body: In<'_>) -> 
     body.set_str("dns_name", &mut port.dns_name);
     body.set_bool("admin_state_up", &mut port.admin_state_up);
     body.set_bool("port_security_enabled", &mut port.port_security);
-    if (body.has("device_id") || body.has("device_owner")) && old.is_service() && !old.device_id.is_empty() {
-        let same = body.str("device_id").is_none_or(|d| d == old.device_id)
-            && body.str("device_owner").is_none_or(|d| d == old.device_owner);
-        if !same {
-            return Err(conflict(
-                "UnsupportedPortDeviceOwner",
-                format!(
-                    "Operation update is not supported for device_owner {} on port {}: it belongs to {}.",
-                    old.device_owner, old.id, old.device_id
-                ),
-            )
-            .with_field("device_id"));
-        }
-    }
+    refuse_rebinding(old, body)?;
     body.set_str("device_id", &mut port.device_id);
     body.set_str("device_owner", &mut port.device_owner);
     body.set_str("binding:host_id", &mut port.host_id);

@@ -228,7 +228,7 @@ impl Network {
         let mut all = Vec::new();
         for chunk in server_ids.chunks(500) {
             let query = Query::new().is_in("device_id", chunk.iter().map(String::as_str));
-            all.extend(tx.list::<Port>(&query).await?.into_iter().filter(|p| !p.is_service()));
+            all.extend(tx.list::<Port>(&query).await?.into_iter().filter(|p| p.is_servers()));
         }
         self.show_ports(tx, all).await
     }
@@ -288,7 +288,7 @@ impl Network {
     pub async fn server_gone(&self, tx: &mut Tx, server_id: &str) -> Result<()> {
         let mut touched = Touched::default();
         for p in tx.list::<Port>(&Query::new().eq("device_id", server_id)).await? {
-            if p.is_service() {
+            if !p.is_servers() {
                 continue;
             }
             if p.created_by_compute {
@@ -312,7 +312,7 @@ impl Network {
     pub async fn server_moved(&self, tx: &mut Tx, server_id: &str, host_id: &str) -> Result<()> {
         let mut touched = Touched::default();
         for p in tx.list::<Port>(&Query::new().eq("device_id", server_id)).await? {
-            if p.is_service() || p.host_id == host_id {
+            if !p.is_servers() || p.host_id == host_id {
                 continue;
             }
             let mut port = p.value.clone();
@@ -338,7 +338,7 @@ impl Network {
         let mut touched = Touched::default();
         let mut had = false;
         for p in tx.list::<Port>(&Query::new().eq("device_id", server_id)).await? {
-            if p.is_service() || !p.port_security || p.fixed_ips.is_empty() {
+            if !p.is_servers() || !p.port_security || p.fixed_ips.is_empty() {
                 continue;
             }
             let mut port = p.value.clone();

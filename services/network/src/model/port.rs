@@ -93,6 +93,10 @@ impl Port {
     pub fn is_service(&self) -> bool {
         self.device_owner.starts_with("network:")
     }
+    /// A server's port: bound by compute. What a user writes into `device_id` does not make it one.
+    pub fn is_servers(&self) -> bool {
+        !self.is_service() && !self.device_id.is_empty() && (self.created_by_compute || !self.host_id.is_empty())
+    }
     /// A guest's port that a host shall carry.
     pub fn is_carried(&self) -> bool {
         !self.host_id.is_empty() && !self.is_service()

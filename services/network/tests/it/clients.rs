@@ -41,7 +41,14 @@ async fn fake_sdk() {
 
 async fn openstack(c: &Cloud, venv: &std::path::Path, token: &str, args: &str) -> String {
     let url = c.url();
-    let mut all = vec!["--os-auth-type", "admin_token", "--os-endpoint", &url, "--os-token", token];
+    let mut all = vec![
+        "--os-auth-type",
+        "admin_token",
+        "--os-endpoint",
+        &url,
+        "--os-token",
+        token,
+    ];
     all.extend(args.split_whitespace());
     let (good, text) = run(venv.join("bin/openstack"), &all).await;
     assert!(good, "openstack {args}: {text}");
@@ -57,15 +64,35 @@ async fn fake_openstack_client() {
     let c = sqlite().await;
     for (token, args, wanted) in [
         (ALICE, "network create demo -f value -c name", "demo"),
-        (ALICE, "subnet create --network demo --subnet-range 10.0.0.0/24 demo-subnet -f value -c gateway_ip", "10.0.0.1"),
+        (
+            ALICE,
+            "subnet create --network demo --subnet-range 10.0.0.0/24 demo-subnet -f value -c gateway_ip",
+            "10.0.0.1",
+        ),
         (ALICE, "router create demo-router -f value -c status", "ACTIVE"),
         (ALICE, "router set --external-gateway public demo-router", ""),
         (ALICE, "router add subnet demo-router demo-subnet", ""),
         (ALICE, "port create --network demo demo-port -f value -c status", "DOWN"),
-        (ALICE, "floating ip create --port demo-port public -f value -c fixed_ip_address", "10.0.0.3"),
-        (ALICE, "security group rule create --protocol tcp --dst-port 22 default -f value -c port_range_min", "22"),
-        (ALICE, "security group rule create --protocol icmp default -f value -c protocol", "icmp"),
-        (ALICE, "network list -f value -c Name --sort-column Name", "demo\npublic"),
+        (
+            ALICE,
+            "floating ip create --port demo-port public -f value -c fixed_ip_address",
+            "10.0.0.3",
+        ),
+        (
+            ALICE,
+            "security group rule create --protocol tcp --dst-port 22 default -f value -c port_range_min",
+            "22",
+        ),
+        (
+            ALICE,
+            "security group rule create --protocol icmp default -f value -c protocol",
+            "icmp",
+        ),
+        (
+            ALICE,
+            "network list -f value -c Name --sort-column Name",
+            "demo\npublic",
+        ),
         (ALICE, "router show demo-router -f value -c name", "demo-router"),
         (ADMIN, "network agent list -f value -c Alive", "True"),
     ] {

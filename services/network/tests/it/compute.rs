@@ -112,6 +112,44 @@ pub async fn servers_ports(c: &Cloud) {
         .unwrap();
     drop(tx);
     assert_eq!(again.get(&server), Some(&ports));
+    // Nobody puts a port of their own onto another's server or router by writing its id into it.
+    let theirs = c.network(BOB, "theirs").await;
+    c.subnet(BOB, &theirs, "10.66.0.0/24").await;
+    let body = json!({"port": {"network_id": theirs, "device_id": server, "device_owner": "compute:nova"}});
+    let planted = text(&c.ok("POST", "/v2.0/ports", BOB, body).await["port"]["id"]);
+    let mut tx = c.db.read().await.unwrap();
+    let again = c
+        .app
+        .server_ports(&mut tx, std::slice::from_ref(&server))
+        .await
+        .unwrap();
+    drop(tx);
+    assert_eq!(again.get(&server).map(Vec::len), Some(3));
+    let body = json!({"port": {"network_id": theirs, "device_id": server, "device_owner": "network:router_interface"}});
+    c.refused("POST", "/v2.0/ports", BOB, body, 409, "UnsupportedPortDeviceOwner")
+        .await;
+    let body = json!({"port": {"device_owner": "network:dhcp"}});
+    c.refused(
+        "PUT",
+        &format!("/v2.0/ports/{planted}"),
+        BOB,
+        body,
+        409,
+        "UnsupportedPortDeviceOwner",
+    )
+    .await;
+    let body = json!({"port": {"device_id": id::uuid()}});
+    let e = c
+        .refused(
+            "PUT",
+            &format!("/v2.0/ports/{own_id}"),
+            ALICE,
+            body,
+            409,
+            "UnsupportedPortDeviceOwner",
+        )
+        .await;
+    assert!(e.contains(&server), "{e}");
     // A port that is used cannot be used again; unknown things have Nova's words.
     let reuse = vec![NicRequest {
         port_id: Some(own_id.clone()),
