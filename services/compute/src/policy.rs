@@ -3,7 +3,7 @@
 
 use crate::model::{ComputeService, Flavor, Keypair, Server, ServerGroup};
 use haneul_auth::RuleDefault;
-use haneul_auth::persona::{ADMIN, ANY, NOBODY, PROJECT_MANAGER_OR_ADMIN, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN};
+use haneul_auth::persona::{ADMIN, ANY, NOBODY, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN};
 
 const OWNER: &str = "role:admin or user_id:%(user_id)s";
 
@@ -145,7 +145,6 @@ rules! {
     GROUPS_ALL = "os_compute_api:os-server-groups:index:all_projects" => ADMIN;
     ACTION_EVENTS = "os_compute_api:os-instance-actions:events" => ADMIN;
     ACTION_EVENT_DETAILS = "os_compute_api:os-instance-actions:events:details" => ADMIN;
-    TOPOLOGY_HOST = "compute:server:topology:host:index" => ADMIN;
     LIMITS = "os_compute_api:limits" => ANY;
     LIMITS_OTHER = "os_compute_api:limits:other_project" => ADMIN;
     QUOTA_SHOW = "os_compute_api:os-quota-sets:show" => PROJECT_READER_OR_ADMIN;
@@ -178,8 +177,6 @@ rules! {
     CONSOLE_TOKENS = "os_compute_api:os-console-auth-tokens" => ADMIN;
     ASSISTED_SNAPSHOT_CREATE = "os_compute_api:os-assisted-volume-snapshots:create" => NOBODY;
     ASSISTED_SNAPSHOT_DELETE = "os_compute_api:os-assisted-volume-snapshots:delete" => NOBODY;
-    USAGE_LOG = "os_compute_api:os-instance-usage-audit-log:list" => ADMIN;
-    MANAGER = "context_is_manager" => PROJECT_MANAGER_OR_ADMIN;
 }
 
 const N: usize = acts::RULES.len() + OTHER.len();

@@ -197,8 +197,10 @@ pub(crate) fn create_request(v: &Value, hints: Value, ver: Ver) -> Result<Create
             parts.get(2).or(parts.get(1)).filter(|h| !h.is_empty()).map(|h| (*h).to_owned()),
         ),
     };
+    let mut destination = false;
     for name in ["host", "hypervisor_hostname"] {
         if let Some(h) = input::text(v, name) {
+            destination = true;
             if host.as_ref().is_some_and(|o| *o != h) {
                 return Err(Error::field(name, "Two different hosts are asked for."));
             }
@@ -227,6 +229,7 @@ pub(crate) fn create_request(v: &Value, hints: Value, ver: Ver) -> Result<Create
         config_drive: input::boolean(v, "config_drive").unwrap_or(false),
         zone,
         host,
+        destination,
         nics,
         auto,
         security_groups: groups

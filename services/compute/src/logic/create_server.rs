@@ -39,6 +39,8 @@ pub(crate) struct CreateRequest {
     pub zone: Option<String>,
     /// Administrators may name a host.
     pub host: Option<String>,
+    /// Named by the fields of 2.74, not as part of the zone.
+    pub destination: bool,
     pub nics: Option<Vec<NicRequest>>,
     pub auto: bool,
     pub security_groups: Vec<String>,
@@ -154,7 +156,11 @@ impl Compute {
     /// Creates one or more servers; answers them as stored, and the password that the first has.
     pub(crate) async fn create_servers(self: &Arc<Self>, ctx: &Ctx, r: CreateRequest) -> Result<Vec<Stored<Server>>> {
         if r.host.is_some() {
-            ctx.enforce(policy::FORCED_HOST, &Target::own(ctx))?;
+            let rule = if r.destination { policy::REQUESTED_DESTINATION } else { policy::FORCED_HOST };
+            ctx.enforce(rule, &Target::own(ctx))?;
+        }
+        if r.trusted_image_certificates.is_some() {
+            ctx.enforce(policy::TRUSTED_CERTS, &Target::own(ctx))?;
         }
         // The scope must be a project: servers belong to one.
         allow_create(ctx, acts::Create, &Target::own(ctx))?;
@@ -274,6 +280,14 @@ impl Compute {
                 let mut members = BTreeMap::new();
                 for row in rows {
                     members.insert(row.str(0)?, row.i64(1)?);
+                }
+                let limit = self.limit(&mut tx, &g.project_id, "server_group_members").await?;
+                let held: i64 = members.values().sum();
+                if limit >= 0 && held + count as i64 > limit {
+                    return Err(Error::new(
+                        Kind::OverQuota,
+                        format!("Quota exceeded, too many servers in group: it has {held} of {limit}, and {count} more are asked for."),
+                    ));
                 }
                 Some(GroupWish {
                     policy: g.policy.clone(),

@@ -8,6 +8,7 @@ pub mod delete_server;
 pub mod deps;
 pub mod guest;
 pub mod hosts;
+pub mod keys;
 pub mod list_servers;
 pub mod observe;
 pub mod quota;

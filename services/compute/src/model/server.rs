@@ -208,7 +208,7 @@ impl Resource for Server {
     const COLUMNS: &'static [&'static str] = &[
         "user_id", "host_id", "vm_state", "task_state", "image_id", "flavor_id", "key_name", "description", "hostname",
         "power_state", "launched_at", "launch_index", "zone", "locked", "config_drive", "access_ip_v4", "access_ip_v6",
-        "server_group",
+        "server_group", "ec2",
     ];
     fn id(&self) -> &str {
         &self.id
@@ -242,6 +242,7 @@ impl Resource for Server {
             ip(&self.access_ip_v4),
             ip(&self.access_ip_v6),
             text(&self.server_group),
+            self.ec2_number.into(),
         ]
     }
     fn logged(&self) -> Value {

@@ -12,7 +12,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
               image_id TEXT NOT NULL, flavor_id TEXT NOT NULL, key_name TEXT NOT NULL, description TEXT NOT NULL,
               hostname TEXT NOT NULL, power_state BIGINT NOT NULL, launched_at BIGINT NOT NULL, launch_index BIGINT NOT NULL,
               zone TEXT NOT NULL, locked BIGINT NOT NULL, config_drive BIGINT NOT NULL, access_ip_v4 TEXT NOT NULL,
-              access_ip_v6 TEXT NOT NULL, server_group TEXT NOT NULL);
+              access_ip_v6 TEXT NOT NULL, server_group TEXT NOT NULL, ec2 BIGINT NOT NULL);
           CREATE INDEX server_by_project ON server(project_id, created_at, id);
           CREATE INDEX server_by_age ON server(created_at, id);
           CREATE INDEX server_by_host ON server(host_id);

@@ -1,5 +1,10 @@
 //! Compute against a real store, a real fleet listener and a host that speaks the protocol.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bad_input;
+mod decide;
 mod lab;
 mod lifecycle;
+mod resources;
+mod speed;
+mod views;
