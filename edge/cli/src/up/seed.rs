@@ -454,7 +454,7 @@ fn wait_ssh(client: &Client, server: &str, address: &str) -> Result<()> {
     while monotonic() < end {
         match banner(&target) {
             Ok(text) if text.starts_with("SSH-") => {
-                step.done(format!("the guest answers: {}", text.trim_end()));
+                step.done(format!("the guest answers: {}", text.lines().next().unwrap_or_default().trim_end()));
                 return Ok(());
             }
             Ok(_) => why = "something answers, but not as sshd does".into(),
