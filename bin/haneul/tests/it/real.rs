@@ -546,5 +546,16 @@ async fn real_guests_survive_us_and_the_host_reboot() {
     );
     assert_eq!(r.host_key(), key);
     r.wait(&c, &server, "ACTIVE").await;
+    // A guest that switches itself off is SHUTOFF, and stays so until somebody starts it.
+    let _ = r.run(&address, "poweroff");
+    r.wait(&c, &server, "SHUTOFF").await;
+    let start = c
+        .post(
+            &format!("/compute/v2.1/servers/{server}/action"),
+            &json!({"os-start": null}),
+        )
+        .await;
+    assert_eq!(start.status, 202, "{}", start.text);
+    r.wait(&c, &server, "ACTIVE").await;
     r.cloud.audit().await;
 }
