@@ -156,6 +156,12 @@ pub(crate) fn db_error(sql: &str, e: sqlx::Error) -> Error {
                     .with_private(format!("{head}: {e}"))
                     .retryable();
             }
+            // A unique column taken by an update (inserts say so without an error): SQLite's two codes, and
+            // PostgreSQL's.
+            "2067" | "1555" | "23505" => {
+                return Error::conflict("Another resource has this name or key already.")
+                    .with_private(format!("{head}: {e}"));
+            }
             // SQLITE_FULL; PostgreSQL disk_full.
             "13" | "53100" => {
                 return Error::new(

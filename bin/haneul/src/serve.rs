@@ -159,6 +159,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         axum::serve(metrics_listener, front::metrics(app.clone())).with_graceful_shutdown(until(stopped.clone()));
     let metrics = tokio::spawn(async move { metrics.await });
     let running = tokio::spawn(async move { jobs.run().await });
+    let keys = tokio::spawn(rotate_keys(identity));
     tracing::info!(api = %config.api.listen, release = RELEASE, "the control plane answers");
     use axum::serve::ListenerExt;
     let listener = listener.tap_io(|io| {
@@ -173,6 +174,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     // Requests under way get a moment; watch streams never end by themselves.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), api).await;
     running.abort();
+    keys.abort();
     for task in [operators, metrics] {
         task.abort();
     }
@@ -194,6 +196,19 @@ async fn first_password(identity: &Identity, file: &Path) -> Result<()> {
     };
     identity.bootstrap(Some(password)).await?;
     Ok(())
+}
+
+/// Rotates the Fernet keys when they are due.
+async fn rotate_keys(identity: Arc<Identity>) {
+    let mut hourly = tokio::time::interval(std::time::Duration::from_secs(3600));
+    loop {
+        hourly.tick().await;
+        match identity.rotate_if_due() {
+            Ok(true) => tracing::info!("the token keys were rotated"),
+            Ok(false) => {}
+            Err(e) => tracing::error!(error = %e, "the token keys could not be rotated"),
+        }
+    }
 }
 
 /// Agents pull images from the image service.
