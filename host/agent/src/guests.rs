@@ -123,7 +123,7 @@ async fn bury(shared: &Arc<Shared>, t: &Tombstone) -> Result<()> {
     fault_point!("agent.guest.removed");
     shared.drivers.block.delete(t.id).await.map_err(failed)?;
     let _ = std::fs::remove_file(config_drive_path(shared, t.id));
-    shared.uids.free(t.id)?;
+    shared.store.free_uid(t.id)?;
     fault_point!("agent.guest.disk-deleted");
     shared.store.buried(t)?;
     fault_point!("agent.guest.buried");
@@ -202,7 +202,7 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
             config_drive(shared, guest)?;
         }
     }
-    let uid = shared.uids.of(guest.id).map_err(|e| Failure {
+    let uid = shared.store.uid(guest.id).map_err(|e| Failure {
         code: FailureCode::Internal,
         message: e.public().to_owned(),
         detail: e.private().to_owned(),

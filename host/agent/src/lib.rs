@@ -8,6 +8,7 @@
 
 mod drivers;
 mod guests;
+mod journal;
 mod link;
 mod nets;
 mod report;
@@ -31,7 +32,8 @@ pub(crate) struct Shared {
     pub drivers: Drivers,
     pub store: store::Store,
     pub reports: report::Reports,
-    pub uids: uids::Uids,
+    /// What control has been told of each network object: order, and what failed. Emptied by a new link.
+    pub net_told: nets::Told,
     /// Rung when a network object changed.
     pub net_dirty: Notify,
     /// Ports that the data plane has (id and generation), for guests that wait for them.
@@ -55,9 +57,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let drivers = open_drivers(&config, host_id).await?;
     let (net_ready, _) = tokio::sync::watch::channel(Default::default());
     let shared = Arc::new(Shared {
-        store: store::Store::open(&dir.join("desired"))?,
+        store: store::Store::open(&dir.join("desired.journal"), config.agent.first_uid)?,
         reports: report::Reports::default(),
-        uids: uids::Uids::open(&dir.join("uids.json"), config.agent.first_uid)?,
+        net_told: nets::Told::default(),
         net_dirty: Notify::new(),
         net_ready,
         link: link::Handle::default(),
@@ -83,7 +85,7 @@ pub fn host_id(dir: &Path) -> Result<Uuid> {
         Ok(text) => Uuid::try_parse(text.trim()).map_err(|e| Error::internal(format!("{}: {e}", path.display()))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let new = Uuid::try_parse(&id::uuid()).map_err(Error::internal)?;
-            store::write_durably(&path, format!("{new}\n").as_bytes())?;
+            journal::write_durably(&path, format!("{new}\n").as_bytes())?;
             Ok(new)
         }
         Err(e) => Err(e.into()),

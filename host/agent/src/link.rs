@@ -3,8 +3,9 @@
 
 use crate::Shared;
 use crate::guests::Guests;
+use crate::store::{News, Stored};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use haneul_agent_api::{
     Ask, Failure, FailureCode, Greeting, HostAudit, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome,
     path,
@@ -19,6 +20,9 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
+
+/// Bytes of news that are taken together at the most.
+const MAX_TOGETHER: usize = 1 << 20;
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -124,6 +128,7 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Resu
     *pause = 20;
     shared.link.set(Some(sender.clone()));
     guests.report_all().await;
+    shared.net_told.forget();
     shared.net_dirty.notify_one();
     let response = request(
         &mut sender,
@@ -218,9 +223,26 @@ async fn watch(shared: &Arc<Shared>, guests: &Guests, body: hyper::body::Incomin
             continue;
         };
         buffer.extend_from_slice(&data);
+        // What is here already belongs to the same flush.
+        while buffer.len() < MAX_TOGETHER
+            && let Some(Some(Ok(frame))) = frames.next().now_or_never()
+        {
+            if let Ok(data) = frame.into_data() {
+                buffer.extend_from_slice(&data);
+            }
+        }
+        let mut news = Vec::new();
         while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
             let line = buffer.split_to(end + 1);
-            take(shared, guests, serde_json::from_slice(&line)?, sender)?;
+            match serde_json::from_slice(&line)? {
+                ToAgent::Put(d) => news.push(News::Put(d)),
+                ToAgent::Remove(t) => news.push(News::Bury(t)),
+                ToAgent::Bookmark { .. } | ToAgent::Ping => {}
+                ToAgent::Ask { stream, what } => ask(shared, stream, what, sender),
+            }
+        }
+        if !news.is_empty() {
+            take(shared, guests, news).await?;
         }
         if buffer.len() > MAX_LINE {
             return Err(Error::bad_request(format!(
@@ -230,35 +252,35 @@ async fn watch(shared: &Arc<Shared>, guests: &Guests, body: hyper::body::Incomin
     }
 }
 
-fn take(shared: &Arc<Shared>, guests: &Guests, line: ToAgent, sender: &Sender) -> Result<()> {
-    match line {
-        ToAgent::Put(d) => {
-            let (kind, id) = (d.object.kind(), d.object.id());
-            if shared.store.put(*d)? {
+/// Makes news durable, and wakes whoever acts upon it.
+async fn take(shared: &Arc<Shared>, guests: &Guests, news: Vec<News>) -> Result<()> {
+    let store = shared.clone();
+    let touched = tokio::task::spawn_blocking(move || store.store.take(news))
+        .await
+        .map_err(Error::internal)??;
+    for (kind, id, news) in touched {
+        match news {
+            Stored::Desired => {
                 fault_point!("agent.desired.stored");
-                changed(shared, guests, kind, id);
             }
-        }
-        ToAgent::Remove(t) => {
-            let (kind, id) = (t.kind, t.id);
-            if shared.store.bury(t)? {
+            Stored::Tombstone => {
                 fault_point!("agent.tombstone.stored");
-                changed(shared, guests, kind, id);
             }
         }
-        ToAgent::Bookmark { .. } | ToAgent::Ping => {}
-        ToAgent::Ask { stream, what } => {
-            let (shared, mut sender) = (shared.clone(), sender.clone());
-            tokio::spawn(async move {
-                let bytes = answer(&shared, what).await;
-                let path = format!("{}{stream}", path::STREAM);
-                if let Err(e) = request(&mut sender, Method::POST, &path, bytes.into()).await {
-                    tracing::warn!(error = %e, "an answer to control did not arrive");
-                }
-            });
-        }
+        changed(shared, guests, kind, id);
     }
     Ok(())
+}
+
+fn ask(shared: &Arc<Shared>, stream: Uuid, what: Ask, sender: &Sender) {
+    let (shared, mut sender) = (shared.clone(), sender.clone());
+    tokio::spawn(async move {
+        let bytes = answer(&shared, what).await;
+        let path = format!("{}{stream}", path::STREAM);
+        if let Err(e) = request(&mut sender, Method::POST, &path, bytes.into()).await {
+            tracing::warn!(error = %e, "an answer to control did not arrive");
+        }
+    });
 }
 
 fn changed(shared: &Arc<Shared>, guests: &Guests, kind: Kind, id: Uuid) {

@@ -1,11 +1,27 @@
 //! The network's reconciler: one task, the whole desired set each time, then the tombstones.
 
 use crate::Shared;
-use haneul_agent_api::{Failure, ObservedNet};
+use haneul_agent_api::{Failure, Kind, ObservedNet};
 use haneul_core::fault_point;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use uuid::Uuid;
+
+/// What control has been told, by object.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<HashMap<(Kind, Uuid), (u64, u64, Option<Failure>)>>);
+
+impl Told {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Kind, Uuid), (u64, u64, Option<Failure>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new link: everything is said anew.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+}
 
 /// Pause after a failed round; the next change wakes it at once.
 const RETRY: Duration = Duration::from_secs(2);
@@ -32,20 +48,7 @@ async fn round(shared: &Arc<Shared>) -> bool {
     if let Some(f) = &failure {
         tracing::error!(code = ?f.code, message = f.message, detail = f.detail, "the data plane could not be brought to what is desired");
     }
-    let mut ready = HashMap::new();
-    for (kind, id, epoch, generation) in order {
-        ready.insert(id, generation);
-        shared.reports.net(
-            kind,
-            ObservedNet {
-                id,
-                epoch,
-                generation,
-                up: failure.is_none(),
-                failure: failure.clone(),
-            },
-        );
-    }
+    let ready = tell(shared, order, failure.as_ref());
     if failure.is_none() {
         shared.net_ready.send_replace(ready);
     }
@@ -59,6 +62,7 @@ async fn round(shared: &Arc<Shared>) -> bool {
                     again = true;
                     continue;
                 }
+                shared.net_told.lock().remove(&(t.kind, t.id));
                 shared.reports.gone(t);
             }
             Err(f) => {
@@ -68,4 +72,30 @@ async fn round(shared: &Arc<Shared>) -> bool {
         }
     }
     again
+}
+
+/// Reports what control does not know yet: a round is about everything, a report only about news. Answers the ports that
+/// are there.
+fn tell(shared: &Shared, order: Vec<(Kind, Uuid, u64, u64)>, failure: Option<&Failure>) -> HashMap<Uuid, u64> {
+    let mut ready = HashMap::with_capacity(order.len());
+    let mut told = shared.net_told.lock();
+    for (kind, id, epoch, generation) in order {
+        ready.insert(id, generation);
+        let now = (epoch, generation, failure.cloned());
+        if told.get(&(kind, id)) == Some(&now) {
+            continue;
+        }
+        told.insert((kind, id), now);
+        shared.reports.net(
+            kind,
+            ObservedNet {
+                id,
+                epoch,
+                generation,
+                up: failure.is_none(),
+                failure: failure.cloned(),
+            },
+        );
+    }
+    ready
 }

@@ -1,10 +1,14 @@
-//! The desired set on disk: one file per object, and one per tombstone until it is carried out.
+//! The desired set on disk: what is wanted, and tombstones until they are carried out, with the user id of each guest.
+//!
+//! What control sends together is made durable together, by one flush, before anything is done about it.
 
+use crate::journal::Journal;
+use crate::uids::{RANGE, Uids};
 use haneul_agent_api::{Desired, Guest, Kind, Metadata, NetDesired, Object, Tombstone};
 use haneul_core::{Error, Result};
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
@@ -15,133 +19,239 @@ pub(crate) struct Entry {
     pub tombstone: Option<Tombstone>,
 }
 
+impl Entry {
+    fn newest(&self) -> Option<(u64, u64)> {
+        let desired = self.desired.as_ref().map(|d| (d.epoch, d.generation));
+        desired.max(self.tombstone.as_ref().map(|t| (t.epoch, t.generation)))
+    }
+}
+
+/// A line of the journal. Names and meanings are for good: the next release reads them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// Wanted.
+    Put(Box<Desired>),
+    /// Not wanted any more.
+    Bury(Tombstone),
+    /// The tombstone was carried out.
+    Buried(Tombstone),
+    /// The guest has this user id.
+    Uid(Uuid, u32),
+    /// It has none any more.
+    NoUid(Uuid),
+}
+
+/// News from control.
+#[derive(Debug)]
+pub(crate) enum News {
+    Put(Box<Desired>),
+    Bury(Tombstone),
+}
+
+/// What became of a piece of news that counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Desired,
+    Tombstone,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<(Kind, Uuid), Entry>,
+    uids: Uids,
+}
+
 pub(crate) struct Store {
-    dir: PathBuf,
-    entries: Mutex<BTreeMap<(Kind, Uuid), Entry>>,
+    /// Held while news is taken, also during the flush; nothing else waits for it.
+    taking: Mutex<()>,
+    journal: Mutex<Journal>,
+    /// Never held while the disk works. Taken after `journal` by who needs both.
+    state: Mutex<State>,
 }
 
-/// Writes a file so that it is there whole or not at all, also after a power cut.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path
-        .parent()
-        .ok_or_else(|| Error::internal("a file without a directory"))?;
-    std::fs::create_dir_all(dir)?;
-    let tmp = path.with_extension("tmp");
-    let mut file = std::fs::File::create(&tmp)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&tmp, path)?;
-    std::fs::File::open(dir)?.sync_all()?;
-    Ok(())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
-        _ => Ok(()),
+impl State {
+    fn apply(&mut self, line: Line) {
+        match line {
+            Line::Put(d) => {
+                let entry = self.entries.entry((d.object.kind(), d.object.id())).or_default();
+                if entry.newest().is_none_or(|n| n < (d.epoch, d.generation)) {
+                    entry.desired = Some(*d);
+                }
+            }
+            Line::Bury(t) => {
+                let key = (t.kind, t.id);
+                self.entries.entry(key).or_default().tombstone = Some(t);
+            }
+            Line::Buried(t) => {
+                let Some(entry) = self.entries.get_mut(&(t.kind, t.id)) else {
+                    return;
+                };
+                let order = (t.epoch, t.generation);
+                if entry.desired.as_ref().is_some_and(|d| (d.epoch, d.generation) < order) {
+                    entry.desired = None;
+                }
+                if entry.tombstone.as_ref() == Some(&t) {
+                    entry.tombstone = None;
+                }
+                if entry.desired.is_none() && entry.tombstone.is_none() {
+                    self.entries.remove(&(t.kind, t.id));
+                }
+            }
+            Line::Uid(guest, uid) => self.uids.set(guest, uid),
+            Line::NoUid(guest) => self.uids.free(guest),
+        }
+    }
+
+    /// Everything, as lines that lead to it.
+    fn lines(&self) -> Vec<Line> {
+        let uids = self.uids.all().map(|(guest, uid)| Line::Uid(guest, uid));
+        let entries = self.entries.values().flat_map(|e| {
+            let put = e.desired.clone().map(|d| Line::Put(Box::new(d)));
+            put.into_iter().chain(e.tombstone.clone().map(Line::Bury))
+        });
+        uids.chain(entries).collect()
     }
 }
 
 impl Store {
-    pub fn open(dir: &Path) -> Result<Self> {
-        let mut entries: BTreeMap<(Kind, Uuid), Entry> = BTreeMap::new();
-        for kind in Kind::ALL {
-            let sub = dir.join(kind.as_str());
-            std::fs::create_dir_all(&sub)?;
-            for file in std::fs::read_dir(&sub)? {
-                let path = file?.path();
-                let name = path
-                    .file_name()
-                    .map(|n| n.to_string_lossy().into_owned())
-                    .unwrap_or_default();
-                let bytes = std::fs::read(&path)?;
-                let read = |e: serde_json::Error| Error::internal(format!("{}: {e}", path.display()));
-                if let Some(id) = name.strip_suffix(".json").and_then(|n| Uuid::try_parse(n).ok()) {
-                    entries.entry((kind, id)).or_default().desired =
-                        Some(serde_json::from_slice(&bytes).map_err(read)?);
-                } else if let Some(id) = name.strip_suffix(".gone").and_then(|n| Uuid::try_parse(n).ok()) {
-                    entries.entry((kind, id)).or_default().tombstone =
-                        Some(serde_json::from_slice(&bytes).map_err(read)?);
-                }
-            }
+    pub fn open(path: &Path, first_uid: u32) -> Result<Self> {
+        let mut state = State {
+            uids: Uids::new(first_uid),
+            ..State::default()
+        };
+        for line in Journal::read::<Line>(path)? {
+            state.apply(line);
         }
         Ok(Self {
-            dir: dir.to_path_buf(),
-            entries: Mutex::new(entries),
+            taking: Mutex::new(()),
+            journal: Mutex::new(Journal::create(path, state.lines().iter())?),
+            state: Mutex::new(state),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Kind, Uuid), Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
-    fn path(&self, kind: Kind, id: Uuid, what: &str) -> PathBuf {
-        self.dir.join(kind.as_str()).join(format!("{id}.{what}"))
+    /// Takes news: what is not newer than what is known changes nothing. Answers what is to be looked at, when all of
+    /// it is durable. Blocks for the disk. The desired object of a tombstone stays until that is carried out: it says
+    /// what there is to remove.
+    pub fn take(&self, news: Vec<News>) -> Result<Vec<(Kind, Uuid, Stored)>> {
+        let _one_at_a_time = lock(&self.taking);
+        let (mut lines, mut touched) = (Vec::new(), Vec::new());
+        let written = {
+            let mut journal = lock(&self.journal);
+            if journal.is_stale() {
+                let all = self.lock().lines();
+                journal.renew(all.iter())?;
+            }
+            let mut state = self.lock();
+            // What is newer within the news itself.
+            let mut newest: BTreeMap<(Kind, Uuid), (u64, u64)> = BTreeMap::new();
+            for n in news {
+                match n {
+                    News::Put(d) => {
+                        let key = (d.object.kind(), d.object.id());
+                        let known = newest
+                            .get(&key)
+                            .copied()
+                            .max(state.entries.get(&key).and_then(Entry::newest));
+                        if known.is_some_and(|n| n >= (d.epoch, d.generation)) {
+                            continue;
+                        }
+                        newest.insert(key, (d.epoch, d.generation));
+                        if key.0 == Kind::Guest
+                            && let Some(uid) = state.uids.give(key.1)
+                        {
+                            lines.push(Line::Uid(key.1, uid));
+                        }
+                        touched.push((key.0, key.1, Stored::Desired));
+                        lines.push(Line::Put(d));
+                    }
+                    News::Bury(t) => {
+                        let key = (t.kind, t.id);
+                        let entry = state.entries.get(&key);
+                        let desired = entry.and_then(|e| e.desired.as_ref()).map(|d| (d.epoch, d.generation));
+                        if newest
+                            .get(&key)
+                            .copied()
+                            .max(desired)
+                            .is_some_and(|d| d > (t.epoch, t.generation))
+                        {
+                            continue;
+                        }
+                        touched.push((key.0, key.1, Stored::Tombstone));
+                        if entry.and_then(|e| e.tombstone.as_ref()) != Some(&t) {
+                            newest.insert(key, (t.epoch, t.generation));
+                            lines.push(Line::Bury(t));
+                        }
+                    }
+                }
+            }
+            drop(state);
+            if lines.is_empty() {
+                return Ok(touched);
+            }
+            journal.append(lines.iter()).map(|()| journal.flush())
+        };
+        let durable = written.and_then(|flush| flush());
+        let mut state = self.lock();
+        for line in lines {
+            match (&durable, &line) {
+                (Ok(()), _) => state.apply(line),
+                (Err(_), Line::Uid(guest, _)) => state.uids.free(*guest),
+                (Err(_), _) => {}
+            }
+        }
+        durable.map(|()| touched)
     }
 
-    /// Takes a desired object; false when it is not newer than what is known.
-    pub fn put(&self, new: Desired) -> Result<bool> {
-        let key = (new.object.kind(), new.object.id());
-        let mut entries = self.lock();
-        let entry = entries.entry(key).or_default();
-        let newest = entry
-            .desired
-            .as_ref()
-            .map(|d| (d.epoch, d.generation))
-            .max(entry.tombstone.as_ref().map(|t| (t.epoch, t.generation)));
-        if newest.is_some_and(|n| n >= (new.epoch, new.generation)) {
-            return Ok(false);
-        }
-        write_durably(&self.path(key.0, key.1, "json"), &serde_json::to_vec(&new)?)?;
-        entry.desired = Some(new);
-        Ok(true)
-    }
-
-    /// Takes a tombstone; false when it is older than what is known. The desired object stays until the
-    /// tombstone is carried out: it says what there is to remove.
-    pub fn bury(&self, t: Tombstone) -> Result<bool> {
-        let mut entries = self.lock();
-        let entry = entries.entry((t.kind, t.id)).or_default();
-        if entry
-            .desired
-            .as_ref()
-            .is_some_and(|d| (d.epoch, d.generation) > (t.epoch, t.generation))
-        {
-            return Ok(false);
-        }
-        if entry.tombstone.as_ref().is_none_or(|old| old != &t) {
-            write_durably(&self.path(t.kind, t.id, "gone"), &serde_json::to_vec(&t)?)?;
-            entry.tombstone = Some(t);
-        }
-        Ok(true)
+    /// Notes what may be lost in a power cut, because it would only be done again.
+    fn note(&self, line: Line) -> Result<()> {
+        let mut journal = lock(&self.journal);
+        journal.append(std::iter::once(&line))?;
+        self.lock().apply(line);
+        Ok(())
     }
 
     /// The tombstone was carried out: forget it and the object it removed.
     pub fn buried(&self, t: &Tombstone) -> Result<()> {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&(t.kind, t.id)) else {
-            return Ok(());
-        };
-        if entry
-            .desired
-            .as_ref()
-            .is_some_and(|d| (d.epoch, d.generation) < (t.epoch, t.generation))
-        {
-            remove(&self.path(t.kind, t.id, "json"))?;
-            entry.desired = None;
+        self.note(Line::Buried(t.clone()))
+    }
+
+    /// The guest's user id, durable before anything runs under it. It came with the desired guest, unless that is
+    /// wanted again after it was removed.
+    pub fn uid(&self, guest: Uuid) -> Result<u32> {
+        if let Some(uid) = self.lock().uids.get(guest) {
+            return Ok(uid);
         }
-        if entry.tombstone.as_ref() == Some(t) {
-            remove(&self.path(t.kind, t.id, "gone"))?;
-            entry.tombstone = None;
+        let mut journal = lock(&self.journal);
+        let uid = self
+            .lock()
+            .uids
+            .give(guest)
+            .ok_or_else(|| Error::unavailable(format!("all {RANGE} user ids for guests are taken on this host")))?;
+        let durable = journal
+            .append(std::iter::once(&Line::Uid(guest, uid)))
+            .and_then(|()| journal.flush()());
+        if durable.is_err() {
+            self.lock().uids.free(guest);
         }
-        if entry.desired.is_none() && entry.tombstone.is_none() {
-            entries.remove(&(t.kind, t.id));
-        }
-        Ok(())
+        durable.map(|()| uid)
+    }
+
+    /// The guest is gone. Whoever gets its user id next is noted behind this, so no order can be wrong.
+    pub fn free_uid(&self, guest: Uuid) -> Result<()> {
+        self.note(Line::NoUid(guest))
     }
 
     pub fn get(&self, kind: Kind, id: Uuid) -> Entry {
-        self.lock().get(&(kind, id)).cloned().unwrap_or_default()
+        self.lock().entries.get(&(kind, id)).cloned().unwrap_or_default()
     }
 
     /// A guest and its order, when it is wanted and not buried.
@@ -159,6 +269,7 @@ impl Store {
     /// All ids of a kind, buried ones too.
     pub fn ids(&self, kind: Kind) -> Vec<Uuid> {
         self.lock()
+            .entries
             .keys()
             .filter(|(k, _)| *k == kind)
             .map(|(_, id)| *id)
@@ -167,8 +278,17 @@ impl Store {
 
     /// Tombstones of the network's kinds that may be carried out now: a port stays while its guest does.
     pub fn net_tombstones(&self) -> Vec<Tombstone> {
-        let entries = self.lock();
-        let held: Vec<Uuid> = entries
+        let state = self.lock();
+        let entries = &state.entries;
+        let mut all: Vec<Tombstone> = entries
+            .iter()
+            .filter(|((k, _), _)| *k != Kind::Guest)
+            .filter_map(|(_, e)| e.tombstone.clone())
+            .collect();
+        if all.is_empty() {
+            return all;
+        }
+        let held: HashSet<Uuid> = entries
             .iter()
             .filter(|((k, _), _)| *k == Kind::Guest)
             .filter_map(|(_, e)| match e.desired.as_ref().map(|d| &d.object) {
@@ -177,11 +297,7 @@ impl Store {
             })
             .flatten()
             .collect();
-        let mut all: Vec<Tombstone> = entries
-            .iter()
-            .filter(|((k, id), _)| *k != Kind::Guest && !(*k == Kind::Port && held.contains(id)))
-            .filter_map(|(_, e)| e.tombstone.clone())
-            .collect();
+        all.retain(|t| !(t.kind == Kind::Port && held.contains(&t.id)));
         // Ports before routers before groups before networks: what hangs on something goes first.
         all.sort_by_key(|t| std::cmp::Reverse(t.kind));
         all
@@ -191,7 +307,7 @@ impl Store {
     pub fn net_desired(&self) -> (NetDesired, Vec<(Kind, Uuid, u64, u64)>) {
         let mut all = NetDesired::default();
         let mut order = Vec::new();
-        for ((kind, id), e) in self.lock().iter() {
+        for ((kind, id), e) in self.lock().entries.iter() {
             let Some(d) = e.desired.as_ref().filter(|_| e.tombstone.is_none()) else {
                 continue;
             };
@@ -210,6 +326,7 @@ impl Store {
     /// The guest behind a port, for metadata.
     pub fn guest_of_port(&self, port: Uuid) -> Option<(Uuid, String, Metadata)> {
         self.lock()
+            .entries
             .iter()
             .find_map(|((_, id), e)| match e.desired.as_ref().map(|d| &d.object) {
                 Some(Object::Guest(g)) if g.nics.iter().any(|n| n.port_id == port) => {
@@ -234,5 +351,81 @@ impl Store {
                 Some((p, net))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn network(id: u128, generation: u64, mtu: u32) -> News {
+        News::Put(Box::new(Desired {
+            epoch: 1,
+            generation,
+            object: Object::Network(haneul_agent_api::Network {
+                id: Uuid::from_u128(id),
+                index: 1,
+                mtu,
+                subnets: vec![],
+                external: false,
+                admin_state_up: true,
+                dns_domain: String::new(),
+            }),
+        }))
+    }
+
+    fn grave(id: u128, generation: u64) -> Tombstone {
+        Tombstone {
+            kind: Kind::Network,
+            id: Uuid::from_u128(id),
+            epoch: 1,
+            generation,
+        }
+    }
+
+    fn look(s: &Store, id: u128) -> (Option<u64>, Option<u64>) {
+        let e = s.get(Kind::Network, Uuid::from_u128(id));
+        (e.desired.map(|d| d.generation), e.tombstone.map(|t| t.generation))
+    }
+
+    #[test]
+    fn newer_wins_within_news_and_over_restarts() {
+        let path = std::env::temp_dir().join(format!("haneul-store-{}", haneul_core::id::hex()));
+        let s = Store::open(&path, 100).unwrap();
+        let n = |touched: Vec<_>| touched.len();
+        assert_eq!(
+            n(s.take(vec![network(1, 5, 1), network(1, 4, 2), network(2, 6, 1)])
+                .unwrap()),
+            2
+        );
+        assert_eq!(n(s.take(vec![network(1, 5, 3)]).unwrap()), 0);
+        // An older tombstone removes nothing; a newer one waits until it is carried out.
+        assert_eq!(
+            n(s.take(vec![News::Bury(grave(1, 4)), News::Bury(grave(2, 7))]).unwrap()),
+            1
+        );
+        let check = |s: &Store| {
+            assert_eq!(look(s, 1), (Some(5), None));
+            assert_eq!(look(s, 2), (Some(6), Some(7)));
+        };
+        check(&s);
+        let s = Store::open(&path, 100).unwrap();
+        check(&s);
+        // Wanted again before the tombstone was carried out: that removes the old one only.
+        s.take(vec![network(2, 8, 1)]).unwrap();
+        s.buried(&grave(2, 7)).unwrap();
+        assert_eq!(look(&s, 2), (Some(8), None));
+        s.take(vec![News::Bury(grave(2, 9))]).unwrap();
+        s.buried(&grave(2, 9)).unwrap();
+        let s = Store::open(&path, 100).unwrap();
+        assert_eq!((look(&s, 1), look(&s, 2)), ((Some(5), None), (None, None)));
+        let guest = Uuid::from_u128(7);
+        assert_eq!(s.uid(guest).unwrap(), 100);
+        let s = Store::open(&path, 100).unwrap();
+        assert_eq!(s.uid(Uuid::from_u128(8)).unwrap(), 101);
+        s.free_uid(guest).unwrap();
+        assert_eq!(Store::open(&path, 100).unwrap().uid(Uuid::from_u128(9)).unwrap(), 100);
+        std::fs::remove_file(&path).unwrap();
     }
 }
