@@ -6,7 +6,8 @@ use std::process::Command;
 
 fn read(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output();
-    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// The load of the last minute: who reads the figures should know what else ran.
@@ -17,7 +18,10 @@ pub fn load() -> String {
 
 fn line_of(file: &str, key: &str) -> String {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    let found = text.lines().find_map(|l| l.strip_prefix(key).map(|v| v.trim_start_matches([' ', '\t', ':']).to_owned()));
+    let found = text.lines().find_map(|l| {
+        l.strip_prefix(key)
+            .map(|v| v.trim_start_matches([' ', '\t', ':']).to_owned())
+    });
     found.unwrap_or_default()
 }
 
@@ -42,9 +46,16 @@ fn flush() -> String {
 pub fn document(options: &Options, table: &Table, load: &str) -> String {
     let _ = options;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory: u64 = line_of("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
-    let missed: Vec<&str> =
-        table.0.iter().filter(|r| r.target.as_ref().is_some_and(|t| !t.1)).map(|r| r.item.as_str()).collect();
+    let memory: u64 = line_of("/proc/meminfo", "MemTotal")
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap_or(0);
+    let missed: Vec<&str> = table
+        .0
+        .iter()
+        .filter(|r| r.target.as_ref().is_some_and(|t| !t.1))
+        .map(|r| r.item.as_str())
+        .collect();
     let verdict = if missed.is_empty() {
         "Every target is met.".to_owned()
     } else {

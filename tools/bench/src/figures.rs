@@ -20,13 +20,22 @@ impl Samples {
         all.get(at).copied().unwrap_or_default()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn p50(&self) -> Duration {
         self.quantile(0.5)
     }
 
     /// `p50 1.2 ms, p95 3.4 ms (n = 100)`
     pub fn text(&self) -> String {
-        format!("p50 {}, p95 {} (n = {})", ms(self.p50()), ms(self.quantile(0.95)), self.0.len())
+        format!(
+            "p50 {}, p95 {} (n = {})",
+            ms(self.p50()),
+            ms(self.quantile(0.95)),
+            self.0.len()
+        )
     }
 }
 
@@ -57,7 +66,13 @@ pub struct Row {
 pub struct Table(pub Vec<Row>);
 
 impl Table {
-    pub fn add(&mut self, group: &'static str, item: impl Into<String>, figure: impl Into<String>, openstack: &'static str) {
+    pub fn add(
+        &mut self,
+        group: &'static str,
+        item: impl Into<String>,
+        figure: impl Into<String>,
+        openstack: &'static str,
+    ) {
         self.0.push(Row {
             group,
             item: item.into(),
@@ -121,7 +136,10 @@ mod tests {
         for i in 1..=100 {
             s.add(Duration::from_millis(i));
         }
-        assert_eq!((s.p50(), s.quantile(0.95)), (Duration::from_millis(50), Duration::from_millis(95)));
+        assert_eq!(
+            (s.p50(), s.quantile(0.95)),
+            (Duration::from_millis(50), Duration::from_millis(95))
+        );
         assert_eq!(Samples::default().p50(), Duration::ZERO);
     }
 }

@@ -32,7 +32,11 @@ impl Answer {
     /// The answer, when its status is this one.
     pub fn expect(self, status: u16) -> Result<Self> {
         if self.status != status {
-            bail!("{} instead of {status}: {}", self.status, String::from_utf8_lossy(&self.body));
+            bail!(
+                "{} instead of {status}: {}",
+                self.status,
+                String::from_utf8_lossy(&self.body)
+            );
         }
         Ok(self)
     }
@@ -52,7 +56,10 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
         text.push_str(&format!("{k}: {v}\r\n"));
     }
     if !body.is_empty() {
-        text.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
+        text.push_str(&format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n",
+            body.len()
+        ));
     } else if method != "GET" {
         text.push_str("content-length: 0\r\n");
     }
@@ -79,7 +86,11 @@ impl Conn {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 bail!("the connection was closed");
             }
-            if let Some(at) = self.buffer.get(from..).and_then(|b| b.windows(4).position(|w| w == b"\r\n\r\n")) {
+            if let Some(at) = self
+                .buffer
+                .get(from..)
+                .and_then(|b| b.windows(4).position(|w| w == b"\r\n\r\n"))
+            {
                 break from + at + 4;
             }
         };

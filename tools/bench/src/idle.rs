@@ -31,7 +31,11 @@ impl Run {
         let log = std::fs::File::create(self.cloud.dir.join("log/run.log"))?;
         let start = Instant::now();
         let mut command = self.cloud.command();
-        command.arg("run").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         self.child = Some(command.spawn()?);
         let get = request("GET", "/identity/v3", &[], b"");
         loop {
@@ -42,7 +46,10 @@ impl Run {
                 return Ok(start.elapsed());
             }
             if start.elapsed() > Duration::from_secs(20) {
-                bail!("no answer: {}", std::fs::read_to_string(self.cloud.dir.join("log/run.log"))?);
+                bail!(
+                    "no answer: {}",
+                    std::fs::read_to_string(self.cloud.dir.join("log/run.log"))?
+                );
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -50,7 +57,10 @@ impl Run {
 
     fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(child.id() as i32),
+                nix::sys::signal::Signal::SIGTERM,
+            );
             let _ = child.wait();
         }
     }
@@ -76,7 +86,9 @@ impl Drop for Run {
 
 /// Every process with its parent.
 fn processes() -> Vec<(u32, u32)> {
-    let Ok(dir) = std::fs::read_dir("/proc") else { return vec![] };
+    let Ok(dir) = std::fs::read_dir("/proc") else {
+        return vec![];
+    };
     dir.flatten()
         .filter_map(|e| {
             let pid: u32 = e.file_name().to_str()?.parse().ok()?;
@@ -96,9 +108,21 @@ pub async fn start(options: &Options, table: &mut Table) -> Result<()> {
         again.add(run.start().await?);
     }
     let met = first.p50() <= Duration::from_secs(1);
-    table.target("start", "first start of `haneul run` (keys and database made) to the first answer", first.text(), ("<= 1 s", met), "install to first server 36 min");
+    table.target(
+        "start",
+        "first start of `haneul run` (keys and database made) to the first answer",
+        first.text(),
+        ("<= 1 s", met),
+        "install to first server 36 min",
+    );
     let met = again.p50() <= Duration::from_secs(1);
-    table.target("start", "second start to the first answer", again.text(), ("<= 1 s", met), "");
+    table.target(
+        "start",
+        "second start to the first answer",
+        again.text(),
+        ("<= 1 s", met),
+        "",
+    );
     Ok(())
 }
 
@@ -109,7 +133,12 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     let admin = run.cloud.admin_client().await;
     // Some use first: memory that was never touched is no figure.
     let mut api = Api::new(&run.cloud.address, admin.token.as_deref().unwrap_or_default()).await?;
-    for path in ["/compute/v2.1/servers/detail", "/network/v2.0/ports", "/image/v2/images", "/identity/v3/users"] {
+    for path in [
+        "/compute/v2.1/servers/detail",
+        "/network/v2.0/ports",
+        "/image/v2/images",
+        "/identity/v3/users",
+    ] {
         for _ in 0..200 {
             api.get(path).await?.expect(200)?;
         }
@@ -133,7 +162,12 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     table.target(
         "idle",
         format!("resident memory of all {} processes, idle", pids.len()),
-        format!("{:.1} MiB ({}); PSS {:.1} MiB", rss as f64 / 1024.0, parts.join(" + "), pss as f64 / 1024.0),
+        format!(
+            "{:.1} MiB ({}); PSS {:.1} MiB",
+            rss as f64 / 1024.0,
+            parts.join(" + "),
+            pss as f64 / 1024.0
+        ),
         ("<= 100 MiB", rss <= 100 * 1024),
         "3.3 to 3.8 GiB (PSS), 49 processes",
     );
@@ -151,7 +185,9 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
 fn cpu(pids: &[u32]) -> Duration {
     let mut total = 0;
     for pid in pids {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
         for t in tasks.flatten() {
             total += first_number(&t.path().join("schedstat"));
         }
@@ -169,7 +205,8 @@ fn memory(pid: u32) -> (u64, u64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let of = |key: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(key));
-        line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
+        line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok())
+            .unwrap_or(0)
     };
     (of("Rss:"), of("Pss:"))
 }

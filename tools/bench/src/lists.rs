@@ -22,18 +22,32 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     }
     let met = detail.p50() <= Duration::from_millis(50);
     let size = format!("{}, {} KiB", detail.text(), bytes >> 10);
-    table.target(GROUP, "GET /servers/detail, 1,000 servers", size, ("p50 <= 50 ms", met), "p50 11.8 s");
+    table.target(
+        GROUP,
+        "GET /servers/detail, 1,000 servers",
+        size,
+        ("p50 <= 50 ms", met),
+        "p50 11.8 s",
+    );
     let mut ports = Samples::default();
     for _ in 0..options.n(40).max(5) {
         let start = Instant::now();
         api.get("/network/v2.0/ports?limit=1000").await?.expect(200)?;
         ports.add(start.elapsed());
     }
-    table.add(GROUP, "GET /ports, 1,000 ports", ports.text(), "p50 4.3 s (1,002 ports)");
+    table.add(
+        GROUP,
+        "GET /ports, 1,000 ports",
+        ports.text(),
+        "p50 4.3 s (1,002 ports)",
+    );
 
     let n = options.n(20_000);
     ready.fill(n - 1000).await?;
-    for (what, path) in [("detail", "/compute/v2.1/servers/detail"), ("ids and names", "/compute/v2.1/servers")] {
+    for (what, path) in [
+        ("detail", "/compute/v2.1/servers/detail"),
+        ("ids and names", "/compute/v2.1/servers"),
+    ] {
         let mut all = Samples::default();
         for _ in 0..3 {
             let start = Instant::now();
@@ -69,7 +83,11 @@ async fn page_of(api: &mut Api, path: &str) -> Result<(usize, Option<String>)> {
     let next = text.rfind("\"servers_links\"").and_then(|at| {
         let rest = text.get(at..)?;
         let href = rest.split_once("\"href\":\"")?.1.split('"').next()?;
-        Some(href.find("/compute").map_or(href, |i| href.get(i..).unwrap_or(href)).to_owned())
+        Some(
+            href.find("/compute")
+                .map_or(href, |i| href.get(i..).unwrap_or(href))
+                .to_owned(),
+        )
     });
     Ok((servers, next))
 }

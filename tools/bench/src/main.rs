@@ -12,9 +12,10 @@ mod http;
 mod idle;
 mod lists;
 mod network;
-mod real;
 mod ready;
+mod real;
 mod servers;
+mod sniff;
 mod tokens;
 
 use anyhow::{Result, bail};
@@ -79,7 +80,13 @@ fn main() -> Result<()> {
         if let Err(e) = done {
             // A group that failed is a row of the table, not a reason to forget the others.
             table.0.truncate(before);
-            table.target(group_name(group), group, format!("failed: {e:#}"), ("all of it", false), "");
+            table.target(
+                group_name(group),
+                group,
+                format!("failed: {e:#}"),
+                ("all of it", false),
+                "",
+            );
         }
     }
     let text = facts::document(&options, &table, &load);

@@ -12,7 +12,12 @@ const GROUP: &str = "network";
 pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     let ready = Ready::new(options, &[]).await?;
     let mut api = ready.api().await?;
-    let mut times = [Samples::default(), Samples::default(), Samples::default(), Samples::default()];
+    let mut times = [
+        Samples::default(),
+        Samples::default(),
+        Samples::default(),
+        Samples::default(),
+    ];
     for i in 0..options.n(100) {
         let net = json!({"network": {"name": format!("n{i}")}});
         let start = Instant::now();
@@ -20,7 +25,10 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
         times[0].add(start.elapsed());
         let net = text(&made.json(), "/network/id")?;
         let bodies = [
-            ("subnets", json!({"subnet": {"network_id": net, "ip_version": 4, "cidr": "10.0.0.0/24"}})),
+            (
+                "subnets",
+                json!({"subnet": {"network_id": net, "ip_version": 4, "cidr": "10.0.0.0/24"}}),
+            ),
             ("ports", json!({"port": {"network_id": net, "name": format!("p{i}")}})),
             ("security-groups", json!({"security_group": {"name": format!("g{i}")}})),
         ];
@@ -30,7 +38,12 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
             times[k + 1].add(start.elapsed());
         }
     }
-    let names = [("network", "285 ms"), ("subnet", "211 ms"), ("port", "628 ms"), ("security group", "350 ms")];
+    let names = [
+        ("network", "285 ms"),
+        ("subnet", "211 ms"),
+        ("port", "628 ms"),
+        ("security group", "350 ms"),
+    ];
     for ((name, openstack), samples) in names.into_iter().zip(&times) {
         table.add(GROUP, format!("create a {name}"), samples.text(), openstack);
     }

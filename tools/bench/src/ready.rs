@@ -47,17 +47,31 @@ impl Ready {
         let image = json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"});
         let image = text(&api.post("/image/v2/images", &image).await?.expect(201)?.json(), "/id")?;
         let head = [("x-auth-token", api.token.as_str()), ("x-bench", "1")];
-        let mut put = request("PUT", &format!("/image/v2/images/{image}/file"), &head, &[0x42; 1 << 20]);
+        let mut put = request(
+            "PUT",
+            &format!("/image/v2/images/{image}/file"),
+            &head,
+            &[0x42; 1 << 20],
+        );
         // The helper says JSON; an image is octets.
-        let at = put.windows(16).position(|w| w == b"application/json").context("the type")?;
+        let at = put
+            .windows(16)
+            .position(|w| w == b"application/json")
+            .context("the type")?;
         put.splice(at..at + 16, *b"application/octet-stream");
         Conn::open(&cloud.address).await?.send(&put).await?.expect(204)?;
         let flavor = json!({"flavor": {"name": "tiny", "id": "tiny", "vcpus": 1, "ram": 128, "disk": 1}});
         api.post("/compute/v2.1/flavors", &flavor).await?.expect(200)?;
-        let net = api.post("/network/v2.0/networks", &json!({"network": {"name": "net"}})).await?.expect(201)?.json();
+        let net = api
+            .post("/network/v2.0/networks", &json!({"network": {"name": "net"}}))
+            .await?
+            .expect(201)?
+            .json();
         let (network, project) = (text(&net, "/network/id")?, text(&net, "/network/project_id")?);
         let quota = json!({"quota": {"port": -1, "network": -1, "subnet": -1, "security_group": -1, "security_group_rule": -1}});
-        api.call("PUT", &format!("/network/v2.0/quotas/{project}"), Some(&quota)).await?.expect(200)?;
+        api.call("PUT", &format!("/network/v2.0/quotas/{project}"), Some(&quota))
+            .await?
+            .expect(200)?;
         let subnet = json!({"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.64.0.0/14"}});
         api.post("/network/v2.0/subnets", &subnet).await?.expect(201)?;
         Ok(Ready {
@@ -113,7 +127,10 @@ impl Ready {
         }
         let start = Instant::now();
         loop {
-            let building = api.get("/compute/v2.1/servers?status=BUILD&limit=1").await?.expect(200)?;
+            let building = api
+                .get("/compute/v2.1/servers?status=BUILD&limit=1")
+                .await?
+                .expect(200)?;
             if building.json()["servers"].as_array().is_some_and(Vec::is_empty) {
                 return Ok(());
             }

@@ -16,13 +16,26 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     ready.create(&mut api, "first", Duration::from_millis(5)).await?;
     let (mut answered, mut active) = (Samples::default(), Samples::default());
     for i in 0..options.n(200) {
-        let (a, b) = ready.create(&mut api, &format!("one-{i}"), Duration::from_millis(1)).await?;
+        let (a, b) = ready
+            .create(&mut api, &format!("one-{i}"), Duration::from_millis(1))
+            .await?;
         answered.add(a);
         active.add(b);
     }
     let met = active.p50() <= Duration::from_millis(25);
-    table.target(GROUP, "POST /servers to ACTIVE, one at a time", active.text(), ("p50 <= 25 ms", met), "p50 5.6 s, p95 8.7 s");
-    table.add(GROUP, "POST /servers to its answer (committed to disk)", answered.text(), "");
+    table.target(
+        GROUP,
+        "POST /servers to ACTIVE, one at a time",
+        active.text(),
+        ("p50 <= 25 ms", met),
+        "p50 5.6 s, p95 8.7 s",
+    );
+    table.add(
+        GROUP,
+        "POST /servers to its answer (committed to disk)",
+        answered.text(),
+        "",
+    );
 
     let (n, next) = (options.n(2000), Cell::new(0));
     let each = RefCell::new(Samples::default());
@@ -31,7 +44,9 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
         let mut api = ready.api().await?;
         while next.get() < n {
             next.set(next.get() + 1);
-            let (_, b) = ready.create(&mut api, &format!("ten-{}", next.get()), Duration::from_millis(20)).await?;
+            let (_, b) = ready
+                .create(&mut api, &format!("ten-{}", next.get()), Duration::from_millis(20))
+                .await?;
             each.borrow_mut().add(b);
         }
         anyhow::Ok(())
@@ -43,7 +58,11 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     table.target(
         GROUP,
         format!("{n} servers to ACTIVE, ten at a time"),
-        format!("{rate:.0}/s; each p50 {}, p95 {}", ms(each.borrow().p50()), ms(each.borrow().quantile(0.95))),
+        format!(
+            "{rate:.0}/s; each p50 {}, p95 {}",
+            ms(each.borrow().p50()),
+            ms(each.borrow().quantile(0.95))
+        ),
         (">= 100/s", rate >= 100.0),
         "0.18/s (100 servers)",
     );
@@ -77,7 +96,11 @@ pub async fn join<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
                 }
             }
         }
-        if waiting { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        if waiting {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
     })
     .await;
     all.into_iter().filter_map(|(_, out)| out).collect()

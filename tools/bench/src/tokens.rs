@@ -24,7 +24,12 @@ fn by_token(token: &str, project: &str) -> Vec<u8> {
 }
 
 fn validation(admin: &str, subject: &str) -> Vec<u8> {
-    request("GET", &format!("{AUTH}?nocatalog"), &[("x-auth-token", admin), ("x-subject-token", subject)], b"")
+    request(
+        "GET",
+        &format!("{AUTH}?nocatalog"),
+        &[("x-auth-token", admin), ("x-subject-token", subject)],
+        b"",
+    )
 }
 
 pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
@@ -42,7 +47,12 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
         conn.send(&login).await?.expect(201)?;
         made.add(start.elapsed());
     }
-    table.add(GROUP, "token by password (bcrypt, 12 rounds), one client", made.text(), "p50 329 ms");
+    table.add(
+        GROUP,
+        "token by password (bcrypt, 12 rounds), one client",
+        made.text(),
+        "p50 329 ms",
+    );
     let admin = token_of(&conn.send(&login).await?.expect(201)?)?;
     let ask = by_token(&admin, &ready.project);
     let mut made = Samples::default();
@@ -52,7 +62,12 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
         made.add(start.elapsed());
     }
     let rate = 1.0 / made.p50().as_secs_f64();
-    table.add(GROUP, "token by token, one client", format!("{rate:.0}/s; {}", made.text()), "36.5/s, p50 28 ms");
+    table.add(
+        GROUP,
+        "token by token, one client",
+        format!("{rate:.0}/s; {}", made.text()),
+        "36.5/s, p50 28 ms",
+    );
 
     // Many tokens, so that it is not one cache line that is measured.
     let mut tokens = Vec::new();
@@ -66,7 +81,12 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
         conn.send(&bytes).await?.expect(200)?;
         one.add(start.elapsed());
     }
-    table.add(GROUP, "validate a token over HTTP, one client", one.text(), "109/s, p50 8.1 ms");
+    table.add(
+        GROUP,
+        "validate a token over HTTP, one client",
+        one.text(),
+        "109/s, p50 8.1 ms",
+    );
     let seconds = if options.quick { 1 } else { 5 };
     let mut rates = Vec::new();
     for _ in 0..3 {
@@ -131,9 +151,19 @@ async fn revocation(options: &Options, table: &mut Table, address: &str, admin: 
         for answer in join(conns.iter_mut().map(|c| c.send(&good)).collect()).await {
             answer?.expect(200)?;
         }
-        let revoke = request("DELETE", AUTH, &[("x-auth-token", admin), ("x-subject-token", &token)], b"");
+        let revoke = request(
+            "DELETE",
+            AUTH,
+            &[("x-auth-token", admin), ("x-subject-token", &token)],
+            b"",
+        );
         let start = Instant::now();
-        conns.first_mut().context("a connection")?.send(&revoke).await?.expect(204)?;
+        conns
+            .first_mut()
+            .context("a connection")?
+            .send(&revoke)
+            .await?
+            .expect(204)?;
         took.add(start.elapsed());
         for answer in join(conns.iter_mut().map(|c| c.send(&good)).collect()).await {
             late += usize::from(answer?.status == 200);
@@ -141,8 +171,14 @@ async fn revocation(options: &Options, table: &mut Table, address: &str, admin: 
     }
     table.target(
         GROUP,
-        format!("revocation seen at once: {rounds} tokens, asked on {CONNECTIONS} connections after the answer to DELETE"),
-        format!("{late} of {} answers were late; DELETE {}", rounds * CONNECTIONS, took.text()),
+        format!(
+            "revocation seen at once: {rounds} tokens, asked on {CONNECTIONS} connections after the answer to DELETE"
+        ),
+        format!(
+            "{late} of {} answers were late; DELETE {}",
+            rounds * CONNECTIONS,
+            took.text()
+        ),
         ("none late", late == 0),
         "",
     );

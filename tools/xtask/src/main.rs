@@ -86,10 +86,15 @@ fn run(command: Command) -> Result<()> {
             }
             binary("guest-image", &args)
         }
-        Command::Bench(pass) => Cmd::new("cargo")
-            .args(["run", "--release", "-p", "haneul-testkit", "--bin", "bench", "--"])
-            .args(&pass.args)
-            .run(),
+        Command::Bench(pass) => {
+            // The profile that everything else uses (docs/adr/0002), so that it costs no further build.
+            Cmd::new("cargo")
+                .args(["build", "-p", "haneul", "-p", "haneul-bench"])
+                .run()?;
+            let built = shell::target_dir().join("debug");
+            let bench = shell::as_root(&built.join("bench"));
+            bench.arg("--binary").arg(built.join("haneul")).args(&pass.args).exec()
+        }
         Command::Dist => dist::dist(),
     }
 }
