@@ -17,17 +17,21 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 type Pulls = Arc<Mutex<HashMap<Uuid, watch::Receiver<State>>>>;
+/// Who works on a guest's files holds the guest's lock, in the thread that works.
+type Turns = Arc<Mutex<HashMap<Uuid, Arc<Mutex<()>>>>>;
 
 /// See the module.
 pub struct File {
     images: PathBuf,
     disks: PathBuf,
     pulls: Pulls,
+    turns: Turns,
 }
 
 /// What we know about a root disk, beside it.
@@ -69,6 +73,39 @@ impl File {
             images,
             disks,
             pulls: Pulls::default(),
+            turns: Turns::default(),
+        })
+    }
+
+    /// Runs `f` on a thread for blocking work, one at a time for each guest. A caller that goes away does not stop
+    /// what has begun: whoever comes next waits for it. What has not begun then never does.
+    fn in_turn<T: Send + 'static>(
+        &self,
+        guest: Uuid,
+        f: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Failure>> {
+        let turns = Arc::clone(&self.turns);
+        let turn = Arc::clone(hold(&turns).entry(guest).or_default());
+        let given_up = GivenUp::default();
+        let seen = Arc::clone(&given_up.0);
+        let work = blocking(move || {
+            let mine = hold(&turn);
+            let out = if seen.load(Ordering::SeqCst) {
+                Err(internal("nobody waits for it any more"))
+            } else {
+                f()
+            };
+            drop(mine);
+            let mut turns = hold(&turns);
+            // The table's and ours: nobody waits, and under this lock nobody comes.
+            if Arc::strong_count(&turn) == 2 {
+                turns.remove(&guest);
+            }
+            out
+        });
+        Box::pin(async move {
+            let _given_up = given_up;
+            work.await
         })
     }
 
@@ -103,6 +140,20 @@ impl File {
         });
         Some(receive)
     }
+}
+
+/// Dropped with the future that asked for some work.
+#[derive(Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn internal(e: impl std::fmt::Display) -> Failure {
@@ -322,22 +373,22 @@ impl BlockDriver for File {
         root: &'a RootDisk,
     ) -> BoxFuture<'a, Result<Disk, Failure>> {
         let (images, disks, root) = (self.images.clone(), self.disks.clone(), root.clone());
-        Box::pin(blocking(move || make_root(&images, &disks, guest, rebuilds, &root)))
+        self.in_turn(guest, move || make_root(&images, &disks, guest, rebuilds, &root))
     }
 
     fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>> {
         let disks = self.disks.clone();
-        Box::pin(blocking(move || {
+        self.in_turn(guest, move || {
             remove_files(&disks, guest, |name| rebuilds_of(name).is_some_and(|n| n != rebuilds))
                 .map_err(|e| io_failure("remove an old root disk", 0, 0, &e))
-        }))
+        })
     }
 
     fn delete(&self, guest: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
         let disks = self.disks.clone();
-        Box::pin(blocking(move || {
+        self.in_turn(guest, move || {
             remove_files(&disks, guest, |_| true).map_err(|e| io_failure("remove the disks", 0, 0, &e))
-        }))
+        })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<DiskInfo>, Failure>> {

@@ -248,3 +248,28 @@ async fn full_disk() {
     std::fs::remove_file(dir.0.join("ballast")).unwrap();
     driver.root(guest, 0, &root).await.unwrap();
 }
+
+/// Who asked goes away and something else is wanted of the same guest at once: the newer wins, whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_work_gives_way() {
+    let dir = Dir::new();
+    let driver = File::open(&dir.0).unwrap();
+    let bytes = vec![7_u8; 1 << 20];
+    let image = image(&bytes, "raw", bytes.len() as u64);
+    ensure(&driver, &image, &bytes).await.unwrap();
+    let root = RootDisk { image, size_gib: 1 };
+    for round in 0..60_u32 {
+        let guest = Uuid::new_v4();
+        let pause = std::time::Duration::from_micros(u64::from(round) * 50);
+        let dropped = tokio::time::timeout(pause, driver.root(guest, 0, &root)).await;
+        if round % 2 == 0 {
+            driver.root(guest, 0, &root).await.unwrap_or_else(|e| panic!("round {round} after {dropped:?}: {e:?}"));
+        }
+        driver.delete(guest).await.unwrap_or_else(|e| panic!("round {round}: {e:?}"));
+    }
+    // What was given up does nothing afterwards either: the last in line comes after all of it.
+    let last = Uuid::new_v4();
+    driver.root(last, 0, &root).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert_eq!(files(&dir.0.join("disks")), [last.to_string()]);
+}

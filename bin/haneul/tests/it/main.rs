@@ -7,4 +7,5 @@ mod fake_create;
 mod fake_refusals;
 mod fake_routes;
 mod real;
+mod real_crash;
 mod setup;

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 /// Why the real lane cannot run here, if it cannot.
-fn cannot() -> Option<String> {
+pub fn cannot() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("guests and networks need root".into());
     }
@@ -514,7 +514,7 @@ async fn real_guests_survive_us_and_the_host_reboot() {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&cmdline);
-        if text.contains("qemu-system") && text.contains(r.cloud.dir.to_str().unwrap()) {
+        if text.contains("qemu-system") && text.contains(&server) {
             let pid: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
         }
