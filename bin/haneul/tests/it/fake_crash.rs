@@ -710,7 +710,7 @@ async fn fake_crash_empty_database_kills_no_guest() {
     for forgotten in [false, true] {
         if forgotten {
             lab.r.cloud.kill_agent();
-            std::fs::remove_dir_all(dir.join("agent/desired")).unwrap();
+            std::fs::remove_file(dir.join("agent/desired.journal")).unwrap();
             lab.r.cloud.start_agent();
             lab.r.cloud.ready().await;
         }
