@@ -152,12 +152,15 @@ section!(
         fake_disk_gib: u64 = 4096,
     }
 );
-section!(Log {
-    /// As in `RUST_LOG`.
-    filter: String = "info".into(),
-    /// `text` or `json`.
-    format: String = "text".into(),
-});
+section!(
+    /// What the processes write about themselves.
+    Log {
+        /// As in `RUST_LOG`.
+        filter: String = "info".into(),
+        /// `text` or `json`.
+        format: String = "text".into(),
+    }
+);
 
 impl Config {
     /// Reads the file (missing is fine when `required` is false), then the environment, then `sets`.
