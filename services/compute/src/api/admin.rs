@@ -30,6 +30,10 @@ impl Node {
     fn id(&self, v: Ver) -> Value {
         if v >= Ver(2, 53) { self.service.host_id.as_str().into() } else { self.service.number.into() }
     }
+    /// The id as text, for markers.
+    fn key(&self, v: Ver) -> String {
+        if v >= Ver(2, 53) { self.service.host_id.clone() } else { self.service.number.to_string() }
+    }
     fn basic(&self, v: Ver) -> Value {
         json!({
             "id": self.id(v),
@@ -145,16 +149,13 @@ async fn hypervisors(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply>
         if let Some(m) = &page.marker {
             let at = all
                 .iter()
-                .position(|n| n.id(v) == json!(m) || n.id(v).to_string() == *m)
+                .position(|n| n.key(v) == *m)
                 .ok_or_else(|| Error::field("marker", format!("marker [{m}] not found")))?;
             all.drain(..=at);
         }
         let more = page.cut(&mut all);
         let path = if detail { "/v2.1/os-hypervisors/detail" } else { "/v2.1/os-hypervisors" };
-        links = all.last().filter(|_| more).map(|n| {
-            let id = n.id(v).as_str().map_or_else(|| n.id(v).to_string(), str::to_owned);
-            Page::next_link(&req, path, &id)
-        });
+        links = all.last().filter(|_| more).map(|n| Page::next_link(&req, path, &n.key(v)));
     }
     let list: Vec<Value> = all
         .iter()

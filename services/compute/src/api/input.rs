@@ -129,7 +129,7 @@ pub(crate) static SERVER_CREATE: Body = Body {
         f("adminPass", K::Str { min: 0, max: 65535 }),
         f("metadata", META),
         f("networks", NICS).until(2, 36),
-        f("networks", K::Any(&[NICS, K::OneOf(&["none", "auto"])])).req().since(2, 37),
+        f("networks", K::Any(&[K::OneOf(&["none", "auto"]), NICS])).req().since(2, 37),
         f("OS-DCF:diskConfig", DISK_CONFIG),
         f("accessIPv4", IP4),
         f("accessIPv6", IP6),

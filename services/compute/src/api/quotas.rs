@@ -18,7 +18,7 @@ const RESOURCES: &[(&str, u16, bool)] = &[
     ("instances", 999, true),
     ("cores", 999, true),
     ("ram", 999, true),
-    ("metadata_items", 999, true),
+    ("metadata_items", 999, false),
     ("key_pairs", 999, true),
     ("server_groups", 999, true),
     ("server_group_members", 999, true),

@@ -5,7 +5,7 @@ use super::view::{Links, Look, ServerList, ServerView};
 use crate::Compute;
 use crate::logic::create_server::CreateRequest;
 use crate::logic::deps::NicRequest;
-use crate::model::Server;
+use crate::model::{Server, ServerGroup};
 use crate::policy::acts;
 use haneul_auth::fetch;
 use haneul_core::{Error, Result, id};
@@ -79,10 +79,16 @@ pub(crate) async fn detail(app: Arc<Compute>, req: Req) -> Result<Reply> {
 /// `GET /servers/{id}`
 pub(crate) async fn show(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let mut tx = app.db.read().await?;
-    let s = fetch(&mut tx, req.ctx()?, acts::Show, req.param("id")).await?;
-    let stored: &Stored<Server> = &s;
-    let look = look(&app, &mut tx, &req, std::slice::from_ref(stored), true).await?;
-    Ok(Reply::ok(&wrapped(ServerView { s: stored, look: &look, admin_pass: None, short: false })))
+    let found = fetch(&mut tx, req.ctx()?, acts::Show, req.param("id")).await?;
+    let mut s = Stored::clone(&found);
+    // A group that was deleted is no group of the server any more.
+    if let Some(g) = &s.server_group
+        && tx.find::<ServerGroup>(g).await?.is_none()
+    {
+        s.value.server_group = None;
+    }
+    let look = look(&app, &mut tx, &req, std::slice::from_ref(&s), true).await?;
+    Ok(Reply::ok(&wrapped(ServerView { s: &s, look: &look, admin_pass: None, short: false })))
 }
 
 /// `DELETE /servers/{id}`

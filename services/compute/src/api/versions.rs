@@ -33,7 +33,7 @@ pub(crate) enum Served {
 
 /// Minor version, what it changed, how it is served.
 pub(crate) const TABLE: &[(u16, &str, Served)] = &[
-    (1, "the base", Served::Yes),
+    (1, "the base; of it the proxies to image and network (until 2.35) and os-hosts (until 2.42) are answered with 404", Served::Yes),
     (2, "keypairs: type; 201 on create, 204 on delete", Served::Yes),
     (3, "servers: hostname, kernel_id, launch_index, ramdisk_id, reservation_id, root_device_name, user_data; volumes: delete_on_termination", Served::Yes),
     (4, "os-fixed-ips: reserved", Served::Refused),

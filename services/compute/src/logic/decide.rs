@@ -262,7 +262,8 @@ fn loss(asked: &[i64; 3], to: &[i64; 3]) -> f64 {
 
 /// Whether leaving out one wish makes the request fit.
 fn without(snapshot: &Snapshot, r: &Request) -> Change {
-    let tries: [(&'static str, fn(&mut Request)); 5] = [
+    type Wish = (&'static str, fn(&mut Request));
+    let tries: [Wish; 5] = [
         ("availability_zone", |r| r.zone = None),
         ("host", |r| r.host = None),
         ("same_host", |r| r.only = None),

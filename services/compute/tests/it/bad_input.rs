@@ -19,6 +19,7 @@ struct Row {
     doc: &'static str,
 }
 
+#[allow(clippy::too_many_arguments)]
 fn row(who: &'static str, version: &'static str, method: Method, path: &'static str, body: Value, status: u16, says: &'static str, doc: &'static str) -> Row {
     Row { who, version, method, path, body, status, says, doc }
 }

@@ -90,10 +90,10 @@ proptest! {
                 }
                 for f in &refusal.filters {
                     prop_assert!(f.refused > 0 && f.refused <= snapshot.hosts.len());
-                    if let (Some(n), Some(l)) = (f.needed, f.largest) {
-                        if refusal.change != Change::Fewer(r.count) && f.refused == snapshot.hosts.len() {
-                            prop_assert!(l < n, "{f:?}");
-                        }
+                    if let (Some(n), Some(l)) = (f.needed, f.largest)
+                        && f.refused == snapshot.hosts.len()
+                    {
+                        prop_assert!(l < n, "{f:?}");
                     }
                 }
                 let text = refusal.message(&r);

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use haneul_agent_api::{
-    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Kind, Object, ObservedGuest, Power, Report, ToAgent, path,
+    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Object, ObservedGuest, Power, Report, ToAgent, path,
 };
 use haneul_auth::context::CtxInner;
 use haneul_auth::{Authenticator, BoxFuture, Policy, RoleRef, ScopeKind};
@@ -81,7 +81,6 @@ pub const READER: &str = "reader:demo:carol";
 pub struct Lab {
     pub db: Db,
     pub compute: Arc<Compute>,
-    pub jobs: Jobs,
     pub router: axum::Router,
     pub socket: PathBuf,
     pub image: String,
@@ -161,7 +160,7 @@ impl Lab {
         tokio::spawn(haneul_fleet::serve(fleet, listener, uid, std::future::pending()));
         let running = jobs.clone();
         tokio::spawn(async move { running.run().await });
-        let mut lab = Lab { db, compute, jobs, router, socket, image: String::new(), network: String::new(), dir };
+        let mut lab = Lab { db, compute, router, socket, image: String::new(), network: String::new(), dir };
         lab.furnish().await;
         lab
     }
@@ -207,6 +206,18 @@ impl Lab {
         let a = self.call(token, version, Method::GET, path, None).await;
         assert_eq!(a.status, 200, "GET {path}: {}", a.body);
         a.body
+    }
+
+    /// The length of an answer, without parsing it.
+    pub async fn bytes(&self, token: &str, path: &str) -> usize {
+        let request = Request::builder()
+            .uri(format!("/compute{path}"))
+            .header("x-auth-token", token)
+            .header("openstack-api-version", "compute 2.96")
+            .body(Body::empty())
+            .unwrap();
+        let reply = self.router.clone().oneshot(request).await.unwrap();
+        reply.into_body().collect().await.unwrap().to_bytes().len()
     }
 
     pub async fn post(&self, token: &str, version: &str, path: &str, body: Value, status: u16) -> Value {
@@ -506,9 +517,5 @@ impl FakeHost {
             Object::Guest(g) => Some(*g),
             _ => None,
         }
-    }
-
-    pub fn kind_of(d: &Desired) -> Kind {
-        d.object.kind()
     }
 }

@@ -125,7 +125,7 @@ async fn resize_confirm_and_revert() {
     assert!(small["badRequest"]["message"].as_str().unwrap().contains("only grows"));
     lab.call(ADMIN, "2.96", Method::PUT, "/v2.1/os-quota-sets/demo", Some(json!({"quota_set": {"cores": -1, "ram": -1}}))).await;
     let large = lab.act(&id, json!({"resize": {"flavorRef": "9"}}), 400).await;
-    assert!(large["badRequest"]["message"].as_str().unwrap().contains("VCPU (needed 62 more, free 30)"), "{large}");
+    assert!(large["badRequest"]["message"].as_str().unwrap().contains("VCPU (needed 62 more, free 6)"), "{large}");
     // A resize that fails on the host gives everything back.
     host.behave(|g| Some(if g.disk() > 2 { (GuestState::Failed, Some(broken())) } else { (GuestState::Running, None) })).await;
     lab.post(ADMIN, "2.96", "/v2.1/flavors", json!({"flavor": {"name": "f3", "id": "3", "vcpus": 3, "ram": 1024, "disk": 3}}), 200).await;
@@ -293,5 +293,19 @@ async fn quotas() {
         b[4] = lab.rows().await[4];
         b[..7].to_vec()
     }[..]);
+    lab.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_host_is_given_up_at_the_deadline() {
+    let lab = Lab::with(|c| c.compute.build_timeout_s = 1).await;
+    let host = FakeHost::join(&lab, 8, 8192, 100).await;
+    host.behave(|_| None).await;
+    let id = lab.create("a", "1").await;
+    let s = lab.wait(&id, "ERROR").await;
+    assert!(s["fault"]["message"].as_str().unwrap().contains("deadline"), "{s}");
+    lab.audit().await;
+    lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None).await;
+    lab.wait_gone(&id).await;
     lab.audit().await;
 }

@@ -41,9 +41,20 @@ async fn creates_and_lists() {
         t.await.unwrap();
     }
     let rate = 300.0 / start.elapsed().as_secs_f64();
-    let list = Instant::now();
     let n = lab.get(DEMO, "2.96", "/v2.1/servers/detail").await["servers"].as_array().unwrap().len();
-    let listed = list.elapsed();
-    eprintln!("POST to ACTIVE p50 {p50:?}; {rate:.0} creates/s at 10 at a time; detail of {n}: {listed:?}");
+    let (list, used) = (Instant::now(), cpu());
+    for _ in 0..10 {
+        lab.bytes(DEMO, "/v2.1/servers/detail").await;
+    }
+    let (listed, used) = (list.elapsed() / 10, (cpu() - used) / 10);
+    eprintln!("POST to ACTIVE p50 {p50:?}; {rate:.0} creates/s at 10 at a time; detail of {n}: {listed:?}, of processor {used:?}");
     assert!(p50 < Duration::from_millis(250) && rate > 10.0 && listed < Duration::from_secs(1));
+}
+
+/// Processor time of this process.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
 }

@@ -65,14 +65,16 @@ impl Compute {
         for (m, (_, h)) in more.iter_mut().zip(held) {
             m.1 = (m.1 - h).max(0);
         }
-        if self.placement.allocate(tx, &s.id, &s.project_id, &s.user_id, host, &more).await? {
+        let have = self.placement.inventories(tx, host).await?;
+        // One server never gets more than the host has, whatever is overcommitted.
+        let too_large = s.amounts().iter().any(|(class, n)| have.get(*class).is_some_and(|(i, _)| *n > i.max_unit));
+        if !too_large && self.placement.allocate(tx, &s.id, &s.project_id, &s.user_id, host, &more).await? {
             return Ok(());
         }
-        let have = self.placement.inventories(tx, host).await?;
         let lacks: Vec<String> = CLASSES
             .iter()
-            .zip(more)
-            .filter_map(|(class, (_, n))| {
+            .zip(more.iter().zip(s.amounts()))
+            .filter_map(|(class, ((_, n), (_, whole)))| {
                 let (i, used) = have.get(*class)?;
                 let stock = Stock {
                     total: i.total,
@@ -81,7 +83,8 @@ impl Compute {
                     used: *used,
                     max_unit: i.max_unit,
                 };
-                (n > stock.free()).then(|| format!("{class} (needed {n} more, free {})", stock.free()))
+                let free = stock.free().min(i.max_unit - (whole - n));
+                (*n > free).then(|| format!("{class} (needed {n} more, free {free})"))
             })
             .collect();
         Err(Error::field(
