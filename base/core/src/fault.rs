@@ -43,7 +43,10 @@ pub fn hit(name: &str) -> bool {
 
 #[cold]
 fn slow(name: &str, file: &PathBuf) -> bool {
-    if let Ok(mut trace) = std::fs::OpenOptions::new().append(true).open(file.with_file_name("fault-trace")) {
+    if let Ok(mut trace) = std::fs::OpenOptions::new()
+        .append(true)
+        .open(file.with_file_name("fault-trace"))
+    {
         // One write, so that lines of two processes do not mix.
         let _ = trace.write_all(format!("{} {name}\n", std::process::id()).as_bytes());
     }

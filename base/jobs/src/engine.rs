@@ -159,7 +159,9 @@ impl Jobs {
         for _ in 0..MAX_STEPS {
             let before = (j.step.clone(), j.state.clone(), j.progress.clone());
             if fault::hit(&point(&j.kind, &j.step)) {
-                return self.fail(tx, j, &Error::unavailable("The lab made this step fail.")).await;
+                return self
+                    .fail(tx, j, &Error::unavailable("The lab made this step fail."))
+                    .await;
             }
             match saga.act(tx, j).await? {
                 Next::Go(step) => {

@@ -43,9 +43,7 @@ pub(crate) fn text<'a>(v: &'a Value, key: &str) -> &'a str {
 }
 
 pub(crate) fn list<'a>(v: &'a Value, key: &str) -> &'a [Value] {
-    v.get(key)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    v.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 fn cell(v: Option<&Value>) -> String {
@@ -79,14 +77,8 @@ pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
         })
         .collect();
     let cloud = ready(config);
-    let is_ready = cloud
-        .as_ref()
-        .is_ok_and(|c| c.get("ready") == Some(&Value::Bool(true)));
-    let code = if is_ready {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    };
+    let is_ready = cloud.as_ref().is_ok_and(|c| c.get("ready") == Some(&Value::Bool(true)));
+    let code = if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if as_json {
         ui::json(&json!({
             "ready": is_ready,
@@ -151,11 +143,7 @@ pub fn audit(config: &Config, as_json: bool) -> Result<ExitCode> {
         ui::line("Nothing disagrees.");
     } else {
         for f in findings {
-            ui::line(format_args!(
-                "- {}\n  repair: {}",
-                text(f, "what"),
-                text(f, "repair")
-            ));
+            ui::line(format_args!("- {}\n  repair: {}", text(f, "what"), text(f, "repair")));
         }
     }
     Ok(if findings.is_empty() {
@@ -167,11 +155,7 @@ pub fn audit(config: &Config, as_json: bool) -> Result<ExitCode> {
 
 /// `haneul jobs ...`
 pub fn jobs(config: &Config, options: &JobsOptions) -> Result<()> {
-    match options
-        .command
-        .as_ref()
-        .unwrap_or(&JobsCommand::List { all: false })
-    {
+    match options.command.as_ref().unwrap_or(&JobsCommand::List { all: false }) {
         JobsCommand::List { all } => {
             let answer = get(config, "/admin/v1/jobs")?;
             // What is done or was cancelled needs nobody's attention.
@@ -190,9 +174,7 @@ pub fn jobs(config: &Config, options: &JobsOptions) -> Result<()> {
                     let s = j.get("subject").cloned().unwrap_or_default();
                     format!("{} {}", text(&s, "kind"), text(&s, "id"))
                 };
-                let keys = [
-                    "id", "kind", "status", "step", "progress", "deadline", "error",
-                ];
+                let keys = ["id", "kind", "status", "step", "progress", "deadline", "error"];
                 let mut table = rows(&items, &keys);
                 for (row, job) in table.iter_mut().zip(&items) {
                     row.insert(2, subject(job));
@@ -225,19 +207,13 @@ pub fn jobs(config: &Config, options: &JobsOptions) -> Result<()> {
             }
         }
         JobsCommand::Retry { id } => {
-            ask(config)?.post(
-                &format!("/admin/v1/jobs/{}/retry", escape(id)),
-                &Value::Null,
-            )?;
+            ask(config)?.post(&format!("/admin/v1/jobs/{}/retry", escape(id)), &Value::Null)?;
             ui::line(format_args!(
                 "Job {id} runs again. `haneul jobs explain {id}` shows how it goes."
             ));
         }
         JobsCommand::Cancel { id } => {
-            ask(config)?.post(
-                &format!("/admin/v1/jobs/{}/cancel", escape(id)),
-                &Value::Null,
-            )?;
+            ask(config)?.post(&format!("/admin/v1/jobs/{}/cancel", escape(id)), &Value::Null)?;
             ui::line(format_args!(
                 "Job {id} undoes what it did. `haneul jobs explain {id}` shows how it goes."
             ));
@@ -250,24 +226,13 @@ pub fn jobs(config: &Config, options: &JobsOptions) -> Result<()> {
 pub fn changes(config: &Config, options: &ChangesOptions) -> Result<()> {
     let answer = get(
         config,
-        &format!(
-            "/admin/v1/changes?since={}&limit={}",
-            options.since, options.limit
-        ),
+        &format!("/admin/v1/changes?since={}&limit={}", options.since, options.limit),
     )?;
     if options.json {
         ui::json(&answer);
         return Ok(());
     }
-    let keys = [
-        "sequence",
-        "time",
-        "kind",
-        "id",
-        "operation",
-        "actor",
-        "request_id",
-    ];
+    let keys = ["sequence", "time", "kind", "id", "operation", "actor", "request_id"];
     ui::table(
         &["SEQ", "TIME", "KIND", "ID", "OPERATION", "ACTOR", "REQUEST"],
         &rows(list(&answer, "changes"), &keys),
@@ -286,11 +251,7 @@ pub fn routes(config: &Config) -> Result<()> {
                 r.get("until").and_then(Value::as_str),
             ) {
                 (None, None) => "-".to_owned(),
-                (since, until) => format!(
-                    "{}..{}",
-                    since.unwrap_or_default(),
-                    until.unwrap_or_default()
-                ),
+                (since, until) => format!("{}..{}", since.unwrap_or_default(), until.unwrap_or_default()),
             };
             format!(
                 "{} {} {} {} {versions} {}:{}",

@@ -10,12 +10,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/haneul/haneul.toml";
 
 /// A private cloud in one binary.
 #[derive(Debug, Parser)]
-#[command(
-    name = "haneul",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
+#[command(name = "haneul", version, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
@@ -260,15 +255,7 @@ mod tests {
 
     #[test]
     fn options_survive_the_way_to_a_child() {
-        let cli = Cli::try_parse_from([
-            "haneul",
-            "run",
-            "--state-dir",
-            "/x y",
-            "--set",
-            "api.region=Seoul",
-        ])
-        .unwrap();
+        let cli = Cli::try_parse_from(["haneul", "run", "--state-dir", "/x y", "--set", "api.region=Seoul"]).unwrap();
         let mut argv = vec!["haneul".to_owned(), "serve".to_owned()];
         argv.extend(cli.globals.to_args());
         let child = Cli::try_parse_from(argv).unwrap();

@@ -55,35 +55,17 @@ impl Client {
             body.to_string(),
         )?;
         if answer.status.as_u16() == 401 {
-            return Err(failed(format!(
-                "the cloud does not accept the password of user {user}"
-            )));
+            return Err(failed(format!("the cloud does not accept the password of user {user}")));
         }
         self.expect(&answer, "POST /identity/v3/auth/tokens")?;
-        let token = answer
-            .headers
-            .get("x-subject-token")
-            .and_then(|v| v.to_str().ok());
-        self.token = Some(
-            token
-                .ok_or_else(|| failed("the cloud gave no token"))?
-                .to_owned(),
-        );
+        let token = answer.headers.get("x-subject-token").and_then(|v| v.to_str().ok());
+        self.token = Some(token.ok_or_else(|| failed("the cloud gave no token"))?.to_owned());
         Ok(())
     }
 
     /// One request; the answer whatever its status.
-    pub fn send(
-        &self,
-        method: Method,
-        path: &str,
-        content_type: &str,
-        body: impl Into<Bytes>,
-    ) -> Result<Answer> {
-        let mut headers = vec![
-            ("content-type", content_type),
-            ("accept", "application/json"),
-        ];
+    pub fn send(&self, method: Method, path: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Answer> {
+        let mut headers = vec![("content-type", content_type), ("accept", "application/json")];
         if let Some(token) = &self.token {
             headers.push(("x-auth-token", token));
         }
@@ -91,12 +73,7 @@ impl Client {
         self.runtime.block_on(async {
             tokio::time::timeout(self.limit, send(&self.peer, method, path, &headers, body))
                 .await
-                .map_err(|_| {
-                    Error::unavailable(format!(
-                        "{path}: no answer within {} s",
-                        self.limit.as_secs()
-                    ))
-                })?
+                .map_err(|_| Error::unavailable(format!("{path}: no answer within {} s", self.limit.as_secs())))?
         })
     }
 

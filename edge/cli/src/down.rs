@@ -82,9 +82,7 @@ fn stop_processes(config: &Config) -> Result<()> {
 fn check_is_ours(config: &Config) -> Result<()> {
     let dir = &config.state_dir.0;
     let looks_right = !dir.exists()
-        || ["control", "agent", "run"]
-            .iter()
-            .any(|d| dir.join(d).is_dir())
+        || ["control", "agent", "run"].iter().any(|d| dir.join(d).is_dir())
         || dir.join("up.json").is_file();
     if dir.components().count() < 3 || !looks_right {
         return Err(failed(format!(

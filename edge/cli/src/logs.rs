@@ -91,10 +91,7 @@ pub fn tail(file: &Path, lines: usize) -> String {
     };
     let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
     let all: Vec<&str> = text.lines().collect();
-    let mut out = all
-        .get(all.len().saturating_sub(lines)..)
-        .unwrap_or(&[])
-        .join("\n");
+    let mut out = all.get(all.len().saturating_sub(lines)..).unwrap_or(&[]).join("\n");
     if !out.is_empty() {
         out.push('\n');
     }

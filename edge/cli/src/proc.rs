@@ -31,10 +31,7 @@ impl Ident {
     pub fn of(pid: i32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold blanks and parentheses itself.
-        let rest: Vec<&str> = stat
-            .get(stat.rfind(')')? + 1..)?
-            .split_whitespace()
-            .collect();
+        let rest: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
         if matches!(rest.first(), Some(&"Z" | &"X")) {
             return None;
         }
@@ -211,10 +208,7 @@ mod tests {
             ..me.clone()
         };
         assert!(!stranger.alive());
-        assert!(
-            !stranger.signal(Signal::TERM),
-            "a recycled pid must not be signalled"
-        );
+        assert!(!stranger.signal(Signal::TERM), "a recycled pid must not be signalled");
         let before_reboot = Ident {
             boot: "other".into(),
             ..me

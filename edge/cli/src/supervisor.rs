@@ -103,11 +103,7 @@ pub fn prepare(config: &Config) -> Result<Option<(Uid, Gid)>> {
         log_dir(config),
     ];
     for (dir, mode) in dirs.iter().zip([0o711, 0o700, 0o700, 0o700, 0o750]) {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(dir)
-            .at(dir)?;
+        DirBuilder::new().recursive(true).mode(mode).create(dir).at(dir)?;
     }
     if !Uid::effective().is_root() {
         return Ok(None);
@@ -194,12 +190,7 @@ fn listen_to_signals() -> Result<UnixStream> {
         SaFlags::SA_RESTART | SaFlags::SA_NOCLDSTOP,
         SigSet::empty(),
     );
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGCHLD,
-    ] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         // SAFETY: the handler calls nothing but async-signal-safe functions (atomics, write).
         #[allow(unsafe_code)]
         unsafe { sigaction(signal, &action) }.when("signal handler")?;
@@ -226,22 +217,14 @@ pub fn supervise(plan: &Plan) -> Result<()> {
         .ok_or_else(|| failed("/proc is not there"))?;
     let my_file = PidFile::new(&plan.run_dir, "run");
     my_file.write(&me)?;
-    let mut wards: Vec<Ward> = plan
-        .children
-        .iter()
-        .map(|spec| Ward::new(spec, plan))
-        .collect();
+    let mut wards: Vec<Ward> = plan.children.iter().map(|spec| Ward::new(spec, plan)).collect();
     replace_orphans(plan, &wards);
     while !STOP.load(Ordering::SeqCst) {
         let now = monotonic();
         for ward in &mut wards {
             ward.tend(plan, now);
         }
-        let next = wards
-            .iter()
-            .filter(|w| w.child.is_none())
-            .map(|w| w.next_start)
-            .min();
+        let next = wards.iter().filter(|w| w.child.is_none()).map(|w| w.next_start).min();
         // Ten seconds is how often log files are measured when nothing happens.
         let wait = next.map_or(Duration::from_secs(10), |t| t.saturating_sub(monotonic()));
         signals
@@ -272,10 +255,7 @@ fn replace_orphans(plan: &Plan, wards: &[Ward]) {
     let end = monotonic() + plan.patience;
     for (name, orphan) in &orphans {
         if !orphan.wait_gone(end.saturating_sub(monotonic())) {
-            say(format!(
-                "{name} (pid {}) does not end, killing it",
-                orphan.pid
-            ));
+            say(format!("{name} (pid {}) does not end, killing it", orphan.pid));
             orphan.terminate(Duration::ZERO);
         }
     }
@@ -324,11 +304,7 @@ impl Ward {
     }
 
     fn tend(&mut self, plan: &Plan, now: Duration) {
-        if let Some(status) = self
-            .child
-            .as_mut()
-            .and_then(|c| c.try_wait().ok().flatten())
-        {
+        if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten()) {
             self.child = None;
             self.pid_file.remove();
             self.ended(&describe(status), plan, now);
@@ -411,8 +387,7 @@ fn trim(log: &Path, limit: u64) {
         return;
     }
     let old = log.with_extension("log.1");
-    let cut =
-        std::fs::copy(log, &old).and_then(|_| OpenOptions::new().write(true).open(log)?.set_len(0));
+    let cut = std::fs::copy(log, &old).and_then(|_| OpenOptions::new().write(true).open(log)?.set_len(0));
     if let Err(e) = cut {
         say(format!("cannot bound {}: {e}", log.display()));
     }

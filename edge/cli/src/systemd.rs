@@ -37,10 +37,7 @@ fn unit_path(name: &str) -> PathBuf {
 }
 
 fn systemctl(args: &[&str]) -> Result<()> {
-    let output = Command::new("systemctl")
-        .args(args)
-        .output()
-        .when("systemctl")?;
+    let output = Command::new("systemctl").args(args).output().when("systemctl")?;
     if !output.status.success() {
         return Err(failed(format!(
             "systemctl {}: {}",
@@ -53,11 +50,7 @@ fn systemctl(args: &[&str]) -> Result<()> {
 
 /// A unit with the real program and the options of this `up`.
 fn fill_in(unit: &str, program: &Path, globals: &Globals) -> String {
-    let options: String = globals
-        .to_args()
-        .iter()
-        .map(|a| format!(" {}", quote(a)))
-        .collect();
+    let options: String = globals.to_args().iter().map(|a| format!(" {}", quote(a))).collect();
     unit.lines()
         .map(|line| match line.split_once(INSTALLED_BINARY) {
             Some((key, verb)) if key.starts_with("ExecStart") => {
@@ -163,10 +156,7 @@ pub fn main_process(config: &Config, name: &str) -> Option<Ident> {
 /// Whether a process runs exactly this file, not an older one that had its name.
 pub(crate) fn runs_file(pid: i32, file: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    match (
-        std::fs::metadata(format!("/proc/{pid}/exe")),
-        std::fs::metadata(file),
-    ) {
+    match (std::fs::metadata(format!("/proc/{pid}/exe")), std::fs::metadata(file)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,
     }
@@ -202,15 +192,10 @@ mod tests {
         };
         let text = fill_in(UNITS[0].1, Path::new("/opt/h/haneul"), &globals);
         assert!(
-            text.contains(
-                "ExecStart=/opt/h/haneul serve \"--set\" \"api.region=50%% \\\"off\\\"\"\n"
-            ),
+            text.contains("ExecStart=/opt/h/haneul serve \"--set\" \"api.region=50%% \\\"off\\\"\"\n"),
             "{text}"
         );
-        assert!(
-            text.contains("ExecStartPre=+/opt/h/haneul prepare"),
-            "{text}"
-        );
+        assert!(text.contains("ExecStartPre=+/opt/h/haneul prepare"), "{text}");
         assert!(!text.contains(INSTALLED_BINARY));
         assert!(text.ends_with("WantedBy=multi-user.target\n"));
     }

@@ -41,10 +41,7 @@ pub fn ask(question: &str) -> Option<bool> {
     let _ = err.flush();
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).ok()?;
-    Some(matches!(
-        answer.trim().to_lowercase().as_str(),
-        "" | "y" | "yes"
-    ))
+    Some(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
 
 /// One step of a longer command.
@@ -80,10 +77,7 @@ impl Step {
     /// What the step is doing just now; shown on a terminal only.
     pub fn doing(&self, what: impl Display) {
         if self.live {
-            let what: String = format!("     {}: {what}", self.name)
-                .chars()
-                .take(110)
-                .collect();
+            let what: String = format!("     {}: {what}", self.name).chars().take(110).collect();
             let _ = raw(format!("\r\x1b[2K{what}").as_bytes());
         }
     }
@@ -109,10 +103,7 @@ impl Step {
             let _ = raw(b"\r\x1b[2K");
         }
         let took = (monotonic() - self.begun).as_secs_f64();
-        line(format_args!(
-            "[{mark}] {}: {outcome} ({took:.1} s)",
-            self.name
-        ));
+        line(format_args!("[{mark}] {}: {outcome} ({took:.1} s)", self.name));
     }
 }
 

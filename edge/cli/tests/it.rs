@@ -57,10 +57,7 @@ fn helper_supervisor() {
     let child = |name: &'static str| Spec {
         name,
         program: "/bin/sh".into(),
-        args: vec![
-            "-c".into(),
-            fs::read_to_string(dir.join(format!("{name}.sh"))).unwrap(),
-        ],
+        args: vec!["-c".into(), fs::read_to_string(dir.join(format!("{name}.sh"))).unwrap()],
         account: None,
     };
     let plan = Plan {
@@ -114,8 +111,7 @@ fn term(child: &Child) {
         .signal(Signal::TERM);
 }
 
-const GOOD: &str =
-    "trap 'echo bye >>said; exit 0' TERM\necho up >>said\nwhile :; do sleep 0.02; done";
+const GOOD: &str = "trap 'echo bye >>said; exit 0' TERM\necho up >>said\nwhile :; do sleep 0.02; done";
 
 #[test]
 fn stops_gracefully() {
@@ -123,18 +119,13 @@ fn stops_gracefully() {
     script(&dir, "serve", GOOD);
     script(&dir, "agent", GOOD);
     let mut run = supervisor(&dir);
-    until("both are up", || {
-        dir.read("said").matches("up").count() == 2
-    });
+    until("both are up", || dir.read("said").matches("up").count() == 2);
     assert!(pid_of(&dir, "run").is_some());
     term(&run);
     assert!(run.wait().unwrap().success());
     assert_eq!(dir.read("said").matches("bye").count(), 2);
     for name in ["run", "serve", "agent"] {
-        assert!(
-            !dir.0.join(format!("{name}.pid")).exists(),
-            "{name}.pid is left"
-        );
+        assert!(!dir.0.join(format!("{name}.pid")).exists(), "{name}.pid is left");
     }
 }
 
@@ -153,10 +144,7 @@ fn kills_what_does_not_stop() {
     term(&run);
     assert!(run.wait().unwrap().success());
     assert!(!serve.alive());
-    assert!(
-        begun.elapsed() >= Duration::from_millis(700),
-        "it had its time"
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(700), "it had its time");
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
@@ -166,33 +154,19 @@ fn restarts_with_growing_waits_and_hangup_is_nothing() {
     script(&dir, "serve", "date +%s%N >>times; exit 3");
     let mut run = supervisor(&dir);
     until("the first start", || !dir.read("times").is_empty());
-    Ident::of(i32::try_from(run.id()).unwrap())
-        .unwrap()
-        .signal(Signal::HUP);
+    Ident::of(i32::try_from(run.id()).unwrap()).unwrap().signal(Signal::HUP);
     until("six starts", || dir.read("times").lines().count() >= 6);
     assert!(run.try_wait().unwrap().is_none(), "hangup ended it");
-    let times: Vec<u64> = dir
-        .read("times")
-        .lines()
-        .map(|l| l.parse().unwrap())
-        .collect();
+    let times: Vec<u64> = dir.read("times").lines().map(|l| l.parse().unwrap()).collect();
     let gap = |i: usize| Duration::from_nanos(times[i + 1] - times[i]);
     assert!(gap(0) >= Duration::from_millis(45), "{:?}", gap(0));
-    assert!(
-        gap(3) >= Duration::from_millis(380),
-        "{:?}: 50, 100, 200, 400",
-        gap(3)
-    );
+    assert!(gap(3) >= Duration::from_millis(380), "{:?}: 50, 100, 200, 400", gap(3));
     assert!(
         gap(4) < Duration::from_millis(1500),
         "{:?}: no longer than the longest wait",
         gap(4)
     );
-    assert!(
-        dir.read("run.err").contains("exit code 3"),
-        "{}",
-        dir.read("run.err")
-    );
+    assert!(dir.read("run.err").contains("exit code 3"), "{}", dir.read("run.err"));
     term(&run);
     assert!(run.wait().unwrap().success());
 }
@@ -211,9 +185,7 @@ fn killed_run_leaves_children_and_the_next_one_replaces_them() {
     std::thread::sleep(Duration::from_millis(200));
     assert!(old.alive(), "serve must outlive a killed run");
     let mut run = supervisor(&dir);
-    until("a new serve", || {
-        pid_of(&dir, "serve").is_some_and(|i| i != old)
-    });
+    until("a new serve", || pid_of(&dir, "serve").is_some_and(|i| i != old));
     assert!(!old.alive());
     until("the new one is up", || dir.read("said") == "up\nbye\nup\n");
     term(&run);
@@ -267,9 +239,7 @@ fn logs_are_bounded() {
     );
     let mut run = supervisor(&dir);
     until("the log was cut", || dir.0.join("serve.log.1").exists());
-    until("some more lives", || {
-        dir.read("run.err").matches("started").count() > 8
-    });
+    until("some more lives", || dir.read("run.err").matches("started").count() > 8);
     for name in ["serve.log", "serve.log.1"] {
         let size = fs::metadata(dir.0.join(name)).unwrap().len();
         assert!(size < 40_000, "{name} has {size}");
@@ -301,8 +271,7 @@ fn configuration_errors_name_the_key() {
         assert!(e.public().contains(words), "{set}: {e}");
         assert_eq!(e.kind(), haneul_core::Kind::BadRequest, "exit code 2");
     }
-    let missing =
-        Cli::try_parse_from(["haneul", "--config", "/nonexistent/h.toml", "status"]).unwrap();
+    let missing = Cli::try_parse_from(["haneul", "--config", "/nonexistent/h.toml", "status"]).unwrap();
     assert!(
         missing
             .globals
@@ -331,10 +300,7 @@ fn clouds_yaml_is_written_once_and_never_over_anothers() {
         (first.path.clone(), first.beside, first.changed),
         (usual.clone(), false, true)
     );
-    assert_eq!(
-        fs::metadata(&usual).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&usual).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&usual).unwrap();
     assert!(
         text.contains("  haneul:\n") && text.contains("password: \"pass\""),
@@ -397,12 +363,7 @@ fn doctor_says_what_to_do() {
     let listen = format!("api.listen={}", taken.local_addr().unwrap());
     let config = config(
         &dir.0,
-        &[
-            "lab=true",
-            "agent.hypervisor=fake",
-            "agent.network=fake",
-            &listen,
-        ],
+        &["lab=true", "agent.hypervisor=fake", "agent.network=fake", &listen],
     )
     .unwrap();
     let checks = doctor::checks(&config, &NoHost);
@@ -424,10 +385,7 @@ fn doctor_says_what_to_do() {
         doctor::Outcome::Fail,
         "another program listens there"
     );
-    assert!(
-        find("mode").found.contains("fake hypervisor"),
-        "a lab shows"
-    );
+    assert!(find("mode").found.contains("fake hypervisor"), "a lab shows");
     for name in [
         "root", "account", "qemu", "kernel", "cgroups", "disk", "memory", "metrics",
     ] {

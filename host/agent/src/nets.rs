@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// What control has been told, by object.
+/// Epoch, generation and failure, by object.
+type Said = HashMap<(Kind, Uuid), (u64, u64, Option<Failure>)>;
+
+/// What control has been told.
 #[derive(Default)]
-pub(crate) struct Told(Mutex<HashMap<(Kind, Uuid), (u64, u64, Option<Failure>)>>);
+pub(crate) struct Told(Mutex<Said>);
 
 impl Told {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Kind, Uuid), (u64, u64, Option<Failure>)>> {
+    fn lock(&self) -> MutexGuard<'_, Said> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,9 +1,7 @@
 //! Disks for the fake hypervisor: sparse empty files of the right size and no images. Same names on
 //! disk, same answers, so that audits and kill points are the same.
 
-use crate::{
-    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, io_failure, wanted_size,
-};
+use crate::{BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, io_failure, wanted_size};
 use haneul_agent_api::{Failure, ImageRef, RootDisk};
 use haneul_core::fault_point;
 use std::collections::BTreeMap;
@@ -106,12 +104,7 @@ impl BlockDriver for Fake {
         })
     }
 
-    fn root<'a>(
-        &'a self,
-        guest: Uuid,
-        rebuilds: u64,
-        root: &'a RootDisk,
-    ) -> BoxFuture<'a, Result<Disk, Failure>> {
+    fn root<'a>(&'a self, guest: Uuid, rebuilds: u64, root: &'a RootDisk) -> BoxFuture<'a, Result<Disk, Failure>> {
         let made = self
             .make(guest, rebuilds, root)
             .map_err(|e| io_failure("make the root disk", 0, 0, &e));

@@ -6,8 +6,7 @@
 
 use crate::pull::{self, State, free_space, sync_dir};
 use crate::{
-    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, failure, io_failure, qcow2,
-    wanted_size,
+    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, failure, io_failure, qcow2, wanted_size,
 };
 use haneul_agent_api::{Failure, FailureCode, ImageRef, RootDisk};
 use haneul_core::fault_point;
@@ -110,8 +109,7 @@ impl File {
     }
 
     fn cached(&self, image: &ImageRef) -> bool {
-        fs::metadata(self.images.join(image.id.to_string()))
-            .is_ok_and(|m| m.is_file() && m.len() == image.size)
+        fs::metadata(self.images.join(image.id.to_string())).is_ok_and(|m| m.is_file() && m.len() == image.size)
     }
 
     /// Joins the pull of an image or starts one, in a task of its own: the guest that asked first may be
@@ -160,9 +158,7 @@ fn internal(e: impl std::fmt::Display) -> Failure {
     failure(FailureCode::Internal, "the host's disk driver failed", e)
 }
 
-async fn blocking<T: Send + 'static>(
-    f: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(f).await.map_err(internal)?
 }
 
@@ -184,13 +180,7 @@ fn put(dir: &Path, name: &str, write: impl FnOnce(&mut fs::File) -> io::Result<(
     done
 }
 
-fn make_root(
-    images: &Path,
-    disks: &Path,
-    guest: Uuid,
-    rebuilds: u64,
-    root: &RootDisk,
-) -> Result<Disk, Failure> {
+fn make_root(images: &Path, disks: &Path, guest: Uuid, rebuilds: u64, root: &RootDisk) -> Result<Disk, Failure> {
     let dir = disks.join(guest.to_string());
     let (name, note_name) = (format!("root-{rebuilds}.qcow2"), format!("root-{rebuilds}.json"));
     let path = dir.join(&name);
@@ -216,7 +206,10 @@ fn make_root(
     if !matches!(root.image.format.as_str(), "raw" | "qcow2") {
         return Err(failure(
             FailureCode::Unsupported,
-            format!("images of format {} cannot be booted here; raw and qcow2 can", root.image.format),
+            format!(
+                "images of format {} cannot be booted here; raw and qcow2 can",
+                root.image.format
+            ),
             root.image.id,
         ));
     }
@@ -366,12 +359,7 @@ impl BlockDriver for File {
         })
     }
 
-    fn root<'a>(
-        &'a self,
-        guest: Uuid,
-        rebuilds: u64,
-        root: &'a RootDisk,
-    ) -> BoxFuture<'a, Result<Disk, Failure>> {
+    fn root<'a>(&'a self, guest: Uuid, rebuilds: u64, root: &'a RootDisk) -> BoxFuture<'a, Result<Disk, Failure>> {
         let (images, disks, root) = (self.images.clone(), self.disks.clone(), root.clone());
         self.in_turn(guest, move || make_root(&images, &disks, guest, rebuilds, &root))
     }

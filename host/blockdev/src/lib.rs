@@ -88,12 +88,7 @@ pub trait BlockDriver: Send + Sync {
     /// The root disk of `guest` for this value of its rebuild counter, made when missing: a layer over
     /// the cached image, of `max(size_gib, virtual size)`. One that exists is returned as it is; the
     /// hypervisor driver grows it (it alone knows whether a process has it open).
-    fn root<'a>(
-        &'a self,
-        guest: Uuid,
-        rebuilds: u64,
-        root: &'a RootDisk,
-    ) -> BoxFuture<'a, Result<Disk, Failure>>;
+    fn root<'a>(&'a self, guest: Uuid, rebuilds: u64, root: &'a RootDisk) -> BoxFuture<'a, Result<Disk, Failure>>;
 
     /// Removes root disks of rebuild counters other than `rebuilds`, once nothing has them open.
     fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>>;
@@ -135,11 +130,7 @@ fn io_failure(what: &str, needed: u64, free: u64, e: &std::io::Error) -> Failure
         Some(libc_errno) if libc_errno == nix::libc::ENOSPC || libc_errno == nix::libc::EDQUOT => {
             disk_full(what, needed, free, e)
         }
-        _ => failure(
-            FailureCode::DiskError,
-            format!("the host could not {what}"),
-            e,
-        ),
+        _ => failure(FailureCode::DiskError, format!("the host could not {what}"), e),
     }
 }
 

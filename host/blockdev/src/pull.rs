@@ -51,7 +51,12 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let free = free_space(&dir);
     if free < image.size {
-        return Err(disk_full("store the image", image.size, free, "checked before the pull"));
+        return Err(disk_full(
+            "store the image",
+            image.size,
+            free,
+            "checked before the pull",
+        ));
     }
     let stream = tokio::time::timeout(STALL, open())
         .await
@@ -128,9 +133,7 @@ fn write(
     state: &watch::Sender<State>,
 ) -> Result<(), Stopped> {
     let path = dir.join(format!(".{}.part", image.id));
-    let io = |e: std::io::Error| {
-        Stopped::Failed(io_failure("store the image", image.size, free_space(dir), &e))
-    };
+    let io = |e: std::io::Error| Stopped::Failed(io_failure("store the image", image.size, free_space(dir), &e));
     let corrupt = |why: String| {
         Stopped::Failed(failure(
             FailureCode::ImageCorrupt,
@@ -197,7 +200,11 @@ fn write(
     file.sync_all().map_err(io)?;
     fault_point!(
         "blockdev.image.before-rename",
-        Stopped::Failed(failure(FailureCode::DiskError, "the host could not store the image", "fault point"))
+        Stopped::Failed(failure(
+            FailureCode::DiskError,
+            "the host could not store the image",
+            "fault point"
+        ))
     );
     std::fs::rename(&path, dir.join(image.id.to_string())).map_err(io)?;
     temporary.0 = None;

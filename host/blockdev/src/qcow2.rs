@@ -22,7 +22,10 @@ const MAX_NAME: usize = 1023;
 pub fn write_overlay(out: &mut impl Write, backing: &Path, format: &str, size: u64) -> io::Result<()> {
     let name = backing.as_os_str().as_encoded_bytes();
     if name.len() > MAX_NAME || format.len() > 16 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "backing file's name is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "backing file's name is too long",
+        ));
     }
     let size = size.next_multiple_of(512);
     // An L1 entry covers one L2 table (8,192 entries) of clusters: 512 MiB.
@@ -104,8 +107,16 @@ pub fn check_image(input: &mut impl Read) -> Result<Header, String> {
             Err(e) => return Err(e.to_string()),
         }
     }
-    let u32be = |at: usize| h.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
-    let u64be = |at: usize| h.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let u32be = |at: usize| {
+        h.get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_be_bytes)
+    };
+    let u64be = |at: usize| {
+        h.get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_be_bytes)
+    };
     if have < 72 || u32be(0) != MAGIC {
         return Err("it is not qcow2".into());
     }

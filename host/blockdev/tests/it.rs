@@ -52,7 +52,8 @@ fn source(bytes: &[u8], opened: &Arc<AtomicUsize>) -> OpenImage {
 }
 
 async fn ensure(d: &File, i: &ImageRef, bytes: &[u8]) -> Result<(), Failure> {
-    d.ensure_image(i, source(bytes, &Arc::default()), Arc::new(|_| {})).await
+    d.ensure_image(i, source(bytes, &Arc::default()), Arc::new(|_| {}))
+        .await
 }
 
 fn qemu_img(args: &[&str]) -> Option<std::process::Output> {
@@ -102,7 +103,10 @@ async fn one_pull_for_all_who_wait() {
     assert_eq!(files(&dir.0.join("images")), [image.id.to_string()]);
     // In the cache now, and after a restart.
     let driver = File::open(&dir.0).unwrap();
-    driver.ensure_image(&image, source(&bytes, &opened), Arc::new(|_| {})).await.unwrap();
+    driver
+        .ensure_image(&image, source(&bytes, &opened), Arc::new(|_| {}))
+        .await
+        .unwrap();
     assert_eq!(opened.load(Ordering::SeqCst), 1);
 }
 
@@ -122,22 +126,53 @@ async fn wrong_bytes_are_never_kept() {
     assert_eq!(e.code, FailureCode::ImageUnavailable, "{e:?}");
     assert!(e.message.contains("40000 of 100000"), "{e:?}");
 
-    let e = ensure(&driver, &good, &[bytes.clone(), vec![0]].concat()).await.unwrap_err();
+    let e = ensure(&driver, &good, &[bytes.clone(), vec![0]].concat())
+        .await
+        .unwrap_err();
     assert_eq!(e.code, FailureCode::ImageCorrupt, "{e:?}");
 
-    let e = ensure(&driver, &ImageRef { format: "vmdk".into(), ..good.clone() }, &bytes).await.unwrap_err();
+    let e = ensure(
+        &driver,
+        &ImageRef {
+            format: "vmdk".into(),
+            ..good.clone()
+        },
+        &bytes,
+    )
+    .await
+    .unwrap_err();
     assert_eq!(e.code, FailureCode::Unsupported, "{e:?}");
 
-    let e = ensure(&driver, &ImageRef { format: "qcow2".into(), ..good.clone() }, &bytes).await.unwrap_err();
+    let e = ensure(
+        &driver,
+        &ImageRef {
+            format: "qcow2".into(),
+            ..good.clone()
+        },
+        &bytes,
+    )
+    .await
+    .unwrap_err();
     assert_eq!(e.code, FailureCode::ImageCorrupt, "{e:?}");
 
     // A layer over a host's file, uploaded as an image.
     let mut evil = Vec::new();
     haneul_blockdev::qcow2::write_overlay(&mut evil, Path::new("/etc/shadow"), "raw", 1 << 20).unwrap();
-    let e = ensure(&driver, &image(&evil, "qcow2", 1 << 20), &evil).await.unwrap_err();
+    let e = ensure(&driver, &image(&evil, "qcow2", 1 << 20), &evil)
+        .await
+        .unwrap_err();
     assert!(e.message.contains("backing file"), "{e:?}");
 
-    let e = ensure(&driver, &ImageRef { size: 1 << 60, ..good.clone() }, &bytes).await.unwrap_err();
+    let e = ensure(
+        &driver,
+        &ImageRef {
+            size: 1 << 60,
+            ..good.clone()
+        },
+        &bytes,
+    )
+    .await
+    .unwrap_err();
     assert_eq!(e.code, FailureCode::DiskFull, "{e:?}");
     assert!(e.message.contains("MiB needed"), "{e:?}");
 
@@ -153,7 +188,10 @@ async fn root_disks() {
     let bytes = vec![0x55_u8; 1 << 20];
     let image = image(&bytes, "raw", 1 << 20);
     let guest = Uuid::new_v4();
-    let mut root = RootDisk { image: image.clone(), size_gib: 0 };
+    let mut root = RootDisk {
+        image: image.clone(),
+        size_gib: 0,
+    };
 
     let e = driver.root(guest, 0, &root).await.unwrap_err();
     assert_eq!(e.code, FailureCode::ImageUnavailable);
@@ -170,7 +208,9 @@ async fn root_disks() {
     let big = driver.root(guest, 1, &root).await.unwrap();
     for (disk, size) in [(&disk, 1_u64 << 20), (&big, 6000 << 30)] {
         let path = disk.path.to_str().unwrap();
-        let Some(check) = qemu_img(&["check", path]) else { continue };
+        let Some(check) = qemu_img(&["check", path]) else {
+            continue;
+        };
         assert!(check.status.success(), "{check:?}");
         let info = qemu_img(&["info", "--output=json", "--backing-chain", path]).unwrap();
         let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
@@ -178,8 +218,16 @@ async fn root_disks() {
         assert_eq!(info[0]["backing-filename-format"], "raw");
         // What is read through the layer is the image.
         if size == 1 << 20 {
-            let same = qemu_img(&["compare", "-f", "qcow2", "-F", "raw", path,
-                disk.backing.as_ref().unwrap().0.to_str().unwrap()]).unwrap();
+            let same = qemu_img(&[
+                "compare",
+                "-f",
+                "qcow2",
+                "-F",
+                "raw",
+                path,
+                disk.backing.as_ref().unwrap().0.to_str().unwrap(),
+            ])
+            .unwrap();
             assert!(same.status.success(), "{same:?}");
         }
     }
@@ -241,7 +289,10 @@ async fn full_disk() {
     ensure(&driver, &image, &bytes).await.unwrap();
     std::fs::write(dir.0.join("ballast"), vec![0_u8; 950 << 10]).unwrap();
     let guest = Uuid::new_v4();
-    let root = RootDisk { image: image.clone(), size_gib: 1 };
+    let root = RootDisk {
+        image: image.clone(),
+        size_gib: 1,
+    };
     let e = driver.root(guest, 0, &root).await.unwrap_err();
     assert_eq!(e.code, FailureCode::DiskFull, "{e:?}");
     assert!(driver.list().await.unwrap().is_empty());
@@ -263,9 +314,15 @@ async fn dropped_work_gives_way() {
         let pause = std::time::Duration::from_micros(u64::from(round) * 50);
         let dropped = tokio::time::timeout(pause, driver.root(guest, 0, &root)).await;
         if round % 2 == 0 {
-            driver.root(guest, 0, &root).await.unwrap_or_else(|e| panic!("round {round} after {dropped:?}: {e:?}"));
+            driver
+                .root(guest, 0, &root)
+                .await
+                .unwrap_or_else(|e| panic!("round {round} after {dropped:?}: {e:?}"));
         }
-        driver.delete(guest).await.unwrap_or_else(|e| panic!("round {round}: {e:?}"));
+        driver
+            .delete(guest)
+            .await
+            .unwrap_or_else(|e| panic!("round {round}: {e:?}"));
     }
     // What was given up does nothing afterwards either: the last in line comes after all of it.
     let last = Uuid::new_v4();

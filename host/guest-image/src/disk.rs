@@ -48,7 +48,12 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<PathBuf> {
             active,
         })
     };
-    let table = partition(BOOT_START, boot_bytes, Holds::Fat16, true).zip(partition(root_start, ROOT_BYTES, Holds::Linux, false));
+    let table = partition(BOOT_START, boot_bytes, Holds::Fat16, true).zip(partition(
+        root_start,
+        ROOT_BYTES,
+        Holds::Linux,
+        false,
+    ));
     let sector = table
         .and_then(|(b, r)| mbr::sector(&code, SIGNATURE, &[b, r]))
         .ok_or_else(|| unexpected("syslinux's boot code is larger than a boot sector"))?;
@@ -67,7 +72,9 @@ fn length(path: &Path) -> Result<u64> {
 }
 
 fn blank(path: &Path, bytes: u64) -> Result<()> {
-    File::create(path).and_then(|f| f.set_len(bytes)).map_err(at("create", path))
+    File::create(path)
+        .and_then(|f| f.set_len(bytes))
+        .map_err(at("create", path))
 }
 
 /// FAT16 with kernel, initramfs and syslinux, made with the packages' own tools: they need no mount.
@@ -115,7 +122,11 @@ fn boot_partition(parts: &Parts<'_>) -> Result<PathBuf> {
             .run()?;
     }
     // syslinux calls mtools by name.
-    let mut path_variable = mcopy.parent().map(Path::to_path_buf).unwrap_or_default().into_os_string();
+    let mut path_variable = mcopy
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
+        .into_os_string();
     path_variable.push(":/usr/bin:/bin");
     command(tool("syslinux")?)
         .env("PATH", path_variable)

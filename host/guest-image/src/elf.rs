@@ -55,7 +55,8 @@ pub(crate) fn needed(bytes: &[u8]) -> Option<Vec<String>> {
                 strings = segments.iter().find_map(|p| {
                     let (offset, base, length) = (elf.u64(p + 8)?, elf.u64(p + 16)?, elf.u64(p + 32)?);
                     let inside = address.checked_sub(base)?;
-                    (elf.u32(*p)? == PT_LOAD && inside < length).then(|| usize::try_from(offset.checked_add(inside)?).ok())?
+                    (elf.u32(*p)? == PT_LOAD && inside < length)
+                        .then(|| usize::try_from(offset.checked_add(inside)?).ok())?
                 });
             }
             _ => {}

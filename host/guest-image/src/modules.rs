@@ -99,7 +99,11 @@ impl Kernel {
                 return Err(unexpected(format_args!("kernel {release} has no module {name}")));
             }
         }
-        Ok(Self { release, image, modules })
+        Ok(Self {
+            release,
+            image,
+            modules,
+        })
     }
 
     /// All modules, for the root file system.
@@ -135,7 +139,9 @@ impl Kernel {
         let (mut dep, mut alias) = (String::new(), String::new());
         let mut files = Files::new();
         for name in names {
-            let Some(module) = self.modules.get(*name) else { continue };
+            let Some(module) = self.modules.get(*name) else {
+                continue;
+            };
             let mut order = Vec::new();
             self.order(name, &mut order);
             // modprobe loads from the right: what must come first stands last.
@@ -162,7 +168,11 @@ fn find_modules(dir: &Path, index: &mut BTreeMap<String, PathBuf>) -> Result<()>
         let path = entry.path();
         if entry.file_type().map_err(at("read", &path))?.is_dir() {
             find_modules(&path, index)?;
-        } else if let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".ko")) {
+        } else if let Some(stem) = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_suffix(".ko"))
+        {
             index.insert(stem.replace('-', "_"), path);
         }
     }
@@ -184,7 +194,10 @@ fn load(name: &str, index: &BTreeMap<String, PathBuf>, modules: &mut BTreeMap<St
         .filter(|d| !d.is_empty())
         .collect();
     let module = Module {
-        file: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        file: path
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         // Checking a signature costs the emulated guest more than loading the module, and this kernel does not ask for it.
         data: elf::without_signature(&data).to_vec(),
         depends: depends.clone(),
@@ -221,7 +234,10 @@ mod tests {
             modules,
         };
         let files = kernel.files(&["blk"]);
-        assert_eq!(files[1], ("modules.dep".into(), b"blk.ko: virtio.ko ring.ko\n".to_vec()));
+        assert_eq!(
+            files[1],
+            ("modules.dep".into(), b"blk.ko: virtio.ko ring.ko\n".to_vec())
+        );
         assert_eq!(files[2].1, b"alias virtio:d2v* blk\n");
     }
 }

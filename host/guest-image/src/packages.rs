@@ -155,7 +155,11 @@ pub(crate) fn download(debs: &[Deb], cache: &Path, progress: &mut dyn FnMut(&str
         return Ok(());
     }
     let bytes: u64 = missing.iter().map(|d| d.bytes).sum();
-    progress(&format!("downloading {} packages, {} MB", missing.len(), bytes.div_ceil(1_000_000)));
+    progress(&format!(
+        "downloading {} packages, {} MB",
+        missing.len(),
+        bytes.div_ceil(1_000_000)
+    ));
     command("apt-get")
         // As root there is no use in apt's own user, which may not write here.
         .args(["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=30", "download"])
@@ -241,8 +245,13 @@ mod tests {
 
     #[test]
     fn uri_lines() {
-        let d = parse_uri("'http://x/pool/b/busybox_1.35.0-4_amd64.deb' busybox_1%3a1.35.0-4_amd64.deb 452120 SHA256:ab12").unwrap();
-        assert_eq!((d.name.as_str(), d.version.as_str(), d.bytes), ("busybox", "1:1.35.0-4", 452_120));
+        let d =
+            parse_uri("'http://x/pool/b/busybox_1.35.0-4_amd64.deb' busybox_1%3a1.35.0-4_amd64.deb 452120 SHA256:ab12")
+                .unwrap();
+        assert_eq!(
+            (d.name.as_str(), d.version.as_str(), d.bytes),
+            ("busybox", "1:1.35.0-4", 452_120)
+        );
         assert_eq!(d.sha256.as_deref(), Some("ab12"));
         assert!(parse_uri("Reading package lists...").is_none());
         assert!(parse_uri("'http://x/' ../../etc/x_1_amd64.deb 1 SHA256:00").is_none());

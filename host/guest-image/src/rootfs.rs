@@ -115,7 +115,11 @@ pub(crate) fn populate(root: &Path, unpacked: &Unpacked, kernel: &Kernel) -> Res
         symlink(target, &path).map_err(at("create", &path))?;
     }
     for (from, to) in PROGRAMS {
-        install(&source(unpacked, from)?, &root.join(to), if *to == SETUID { 0o4755 } else { 0o755 })?;
+        install(
+            &source(unpacked, from)?,
+            &root.join(to),
+            if *to == SETUID { 0o4755 } else { 0o755 },
+        )?;
     }
     for (from, to) in DATA {
         install(&source(unpacked, from)?, &root.join(to), 0o644)?;
@@ -145,7 +149,9 @@ pub(crate) fn populate(root: &Path, unpacked: &Unpacked, kernel: &Kernel) -> Res
 
 /// A file of the packages, whether they have merged / and /usr or not.
 fn source(unpacked: &Unpacked, path: &str) -> Result<PathBuf> {
-    let other = path.strip_prefix("usr/").map_or_else(|| format!("usr/{path}"), str::to_owned);
+    let other = path
+        .strip_prefix("usr/")
+        .map_or_else(|| format!("usr/{path}"), str::to_owned);
     unpacked
         .first(&[path.to_owned(), other])
         .ok_or_else(|| unexpected(format_args!("/{path} is in none of them")))
@@ -178,7 +184,11 @@ fn libraries(root: &Path, unpacked: &Unpacked) -> Result<()> {
             continue;
         }
         // The loader has a place of its own, named in every program.
-        let dir = if name.starts_with("ld-linux") { "usr/lib64" } else { LIBRARIES };
+        let dir = if name.starts_with("ld-linux") {
+            "usr/lib64"
+        } else {
+            LIBRARIES
+        };
         let to = root.join(dir).join(&name);
         let from = source(unpacked, &format!("lib/x86_64-linux-gnu/{name}"))?;
         install(&from, &to, 0o755)?;

@@ -39,7 +39,9 @@ pub(crate) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> E
 pub(crate) fn unexpected(what: impl std::fmt::Display) -> Error {
     Error::new(
         Kind::Internal,
-        format!("The guest image cannot be built from these Debian packages: {what}. It is made for Debian 12 (bookworm)."),
+        format!(
+            "The guest image cannot be built from these Debian packages: {what}. It is made for Debian 12 (bookworm)."
+        ),
     )
 }
 

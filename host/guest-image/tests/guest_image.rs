@@ -53,8 +53,17 @@ fn every_overlay_file_is_compiled_in() {
 fn overlay_scripts_parse() {
     let mut seen = 0;
     for f in overlay::FILES.iter().filter(|f| f.data.starts_with(b"#!/bin/sh")) {
-        let out = Command::new("sh").arg("-n").arg(overlay_dir().join(f.path)).output().unwrap();
-        assert!(out.status.success(), "{}: {}", f.path, String::from_utf8_lossy(&out.stderr));
+        let out = Command::new("sh")
+            .arg("-n")
+            .arg(overlay_dir().join(f.path))
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}: {}",
+            f.path,
+            String::from_utf8_lossy(&out.stderr)
+        );
         assert_eq!(f.mode, 0o755, "{} must be executable", f.path);
         seen += 1;
     }
@@ -86,9 +95,17 @@ fn cpio_as_the_kernel_reads_it() {
     let mut seen = Vec::new();
     loop {
         assert_eq!(&bytes[at..at + 6], b"070701");
-        let field = |n: usize| usize::from_str_radix(std::str::from_utf8(&bytes[at + 6 + n * 8..at + 14 + n * 8]).unwrap(), 16).unwrap();
+        let field = |n: usize| {
+            usize::from_str_radix(
+                std::str::from_utf8(&bytes[at + 6 + n * 8..at + 14 + n * 8]).unwrap(),
+                16,
+            )
+            .unwrap()
+        };
         let (mode, size, name_size) = (field(1), field(6), field(11));
-        let name = std::str::from_utf8(&bytes[at + 110..at + 110 + name_size - 1]).unwrap().to_owned();
+        let name = std::str::from_utf8(&bytes[at + 110..at + 110 + name_size - 1])
+            .unwrap()
+            .to_owned();
         let data = (at + 110 + name_size).next_multiple_of(4);
         if name == "TRAILER!!!" {
             break;
@@ -127,7 +144,9 @@ fn mbr_layout() {
     assert_eq!(&s[440..446], b"HNGI\0\0");
     assert_eq!(
         s[446..462],
-        [0x80, 0xfe, 0xff, 0xff, 0x0e, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0xa0, 0, 0]
+        [
+            0x80, 0xfe, 0xff, 0xff, 0x0e, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0xa0, 0, 0
+        ]
     );
     assert_eq!(s[462], 0);
     assert_eq!(s[466], 0x83);
@@ -193,7 +212,11 @@ fn cloud_config_becomes_a_script() {
     };
     assert!(ok);
     let out = Command::new("sh").arg("-c").arg(&script).output().unwrap();
-    assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{script}\n{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let said = String::from_utf8(out.stdout).unwrap();
     assert_eq!(said, "cloud-config: package_update is not supported here; skipped\n");
     let read = |n: &str| fs::read_to_string(dir.join(n)).unwrap_or_else(|_| panic!("{n}: {script}"));

@@ -3,9 +3,7 @@
 //! and kill points are the same.
 
 use crate::{BoxFuture, Hypervisor, Resources};
-use haneul_agent_api::{
-    Failure, FailureCode, Guest, GuestState, HypervisorInfo, ObservedGuest, Power,
-};
+use haneul_agent_api::{Failure, FailureCode, Guest, GuestState, HypervisorInfo, ObservedGuest, Power};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -153,9 +151,7 @@ impl Hypervisor for Fake {
                     Power::Paused => GuestState::Paused,
                     Power::Stopped => GuestState::Stopped,
                 },
-                started_at: std::time::UNIX_EPOCH
-                    .elapsed()
-                    .map_or(0, |d| d.as_micros() as i64),
+                started_at: std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_micros() as i64),
             };
             self.save(&record)?;
             let now = observed(&record);

@@ -25,7 +25,10 @@ pub fn config_drive(files: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let mut contents: BTreeMap<&str, &[u8]> = BTreeMap::new();
     for (path, bytes) in files {
         let parts: Vec<&str> = path.split('/').collect();
-        if parts.iter().any(|p| p.is_empty() || p.chars().count() > 64 || *p == "." || *p == "..") {
+        if parts
+            .iter()
+            .any(|p| p.is_empty() || p.chars().count() > 64 || *p == "." || *p == "..")
+        {
             return bad(format!("{path:?} cannot stand on a config drive"));
         }
         for depth in 1..parts.len() {
@@ -54,7 +57,13 @@ pub fn config_drive(files: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
                     (take(size), size as u32)
                 })
                 .collect();
-            Tree { joliet, little, big, table: table as u32, extents }
+            Tree {
+                joliet,
+                little,
+                big,
+                table: table as u32,
+                extents,
+            }
         })
         .collect();
     let places: BTreeMap<&str, (u32, u32)> = contents
@@ -204,7 +213,11 @@ fn directory(
     }
     children.sort();
     let mut records = vec![entry(&[0], place(dir), true), entry(&[1], place(parent(dir)), true)];
-    records.extend(children.iter().map(|(name, path, is_dir)| entry(name, place(path), *is_dir)));
+    records.extend(
+        children
+            .iter()
+            .map(|(name, path, is_dir)| entry(name, place(path), *is_dir)),
+    );
     let mut out = Vec::new();
     for record in records {
         if out.len() % SECTOR + record.len() > SECTOR {
@@ -220,7 +233,11 @@ fn directory(
 fn path_table(dirs: &[String], sector: &dyn Fn(&str) -> u32, joliet: bool, big: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for dir in dirs {
-        let name = if dir.is_empty() { vec![0] } else { encode(base(dir), joliet, false) };
+        let name = if dir.is_empty() {
+            vec![0]
+        } else {
+            encode(base(dir), joliet, false)
+        };
         let up = dirs.iter().position(|d| d == parent(dir)).unwrap_or(0) as u16 + 1;
         out.push(name.len() as u8);
         out.push(0);
@@ -330,7 +347,12 @@ mod tests {
     #[test]
     fn reads_back() {
         let mut files: Vec<(String, Vec<u8>)> = (0..80)
-            .map(|n| (format!("openstack/content/a_rather_long_name_of_a_file_{n:04}.json"), vec![n as u8; n * 50]))
+            .map(|n| {
+                (
+                    format!("openstack/content/a_rather_long_name_of_a_file_{n:04}.json"),
+                    vec![n as u8; n * 50],
+                )
+            })
             .collect();
         files.push(("openstack/latest/meta_data.json".into(), b"{}".to_vec()));
         files.push(("ec2/latest/meta-data.json".into(), b"[1]".to_vec()));

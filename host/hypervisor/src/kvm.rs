@@ -42,11 +42,9 @@ pub fn probe_accelerator() -> Accelerator {
     let (send, receive) = mpsc::channel();
     // A thread that may be left behind: a vCPU that never returns cannot be called back without a
     // signal, and ends with our process.
-    let started = std::thread::Builder::new()
-        .name("kvm-probe".into())
-        .spawn(move || {
-            let _ = send.send(step_ns());
-        });
+    let started = std::thread::Builder::new().name("kvm-probe".into()).spawn(move || {
+        let _ = send.send(step_ns());
+    });
     if let Err(e) = started {
         return Accelerator::tcg(format!("KVM was not probed: {e}"));
     }
@@ -95,7 +93,11 @@ struct Map(*mut libc::c_void, usize);
 
 impl Map {
     fn new(size: usize, fd: Option<i32>) -> io::Result<Self> {
-        let flags = if fd.is_some() { libc::MAP_SHARED } else { libc::MAP_SHARED | libc::MAP_ANONYMOUS };
+        let flags = if fd.is_some() {
+            libc::MAP_SHARED
+        } else {
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS
+        };
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let p = unsafe {
             libc::mmap(
@@ -174,9 +176,15 @@ fn step_ns() -> io::Result<u128> {
         call(cpu.as_raw_fd(), KVM_RUN, 0)?;
         let took = start.elapsed().as_nanos();
         // exit_reason stands at offset 8 of the shared page.
-        let reason = run.bytes().get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
+        let reason = run
+            .bytes()
+            .get(8..12)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_ne_bytes);
         if reason != Some(KVM_EXIT_HLT) {
-            return Err(io::Error::other(format!("the probe left the guest for reason {reason:?}")));
+            return Err(io::Error::other(format!(
+                "the probe left the guest for reason {reason:?}"
+            )));
         }
         best = best.min(took / u128::from(STEPS));
     }

@@ -60,10 +60,7 @@ impl NetDriver for Fake {
     fn set_metadata(&self, _source: Arc<dyn MetadataSource>) {}
 
     fn purge(&self) -> BoxFuture<'_, Result<(), Failure>> {
-        self.have
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.have.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Box::pin(async { Ok(()) })
     }
 }

@@ -184,7 +184,11 @@ const ALL: [RuleDefault; N] = {
     let mut all = [RuleDefault { name: "", check: "" }; N];
     let mut i = 0;
     while i < N {
-        all[i] = if i < acts::RULES.len() { acts::RULES[i] } else { OTHER[i - acts::RULES.len()] };
+        all[i] = if i < acts::RULES.len() {
+            acts::RULES[i]
+        } else {
+            OTHER[i - acts::RULES.len()]
+        };
         i += 1;
     }
     all

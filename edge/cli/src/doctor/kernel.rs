@@ -77,9 +77,7 @@ table bridge haneul-probe {
 pub fn version() -> Check {
     let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = text.trim();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|n| n.parse::<u32>().ok());
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if (major, minor) >= (5, 10) {
         Check::ok("kernel", format!("Linux {release}"))
@@ -94,8 +92,7 @@ pub fn version() -> Check {
 
 /// Runs `ip` or `nft` in a namespace that goes away with it. `unshare` is of util-linux, which every Debian has.
 fn in_namespace(script: &str, input: &str) -> Result<(), String> {
-    let unshare =
-        find_program("unshare").ok_or("the program unshare (package util-linux) is missing")?;
+    let unshare = find_program("unshare").ok_or("the program unshare (package util-linux) is missing")?;
     let mut child = Command::new(unshare)
         .args(["--net", "--mount", "sh", "-c", script])
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
@@ -132,7 +129,11 @@ pub fn network(root: bool) -> Vec<Check> {
         return out;
     }
     if let Err(e) = in_namespace("true", "") {
-        out.push(Check::fail("namespaces", e, "the kernel needs network namespaces (CONFIG_NET_NS), and this process the right to make them"));
+        out.push(Check::fail(
+            "namespaces",
+            e,
+            "the kernel needs network namespaces (CONFIG_NET_NS), and this process the right to make them",
+        ));
         return out;
     }
     out.push(Check::ok("namespaces", "network namespaces can be made"));
@@ -158,7 +159,11 @@ pub fn network(root: bool) -> Vec<Check> {
     let sysctl = "ip link add hb0 type bridge && test -e /proc/sys/net/bridge/bridge-nf-call-iptables && echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables";
     out.push(match in_namespace(sysctl, "") {
         Ok(()) => Check::ok("br_netfilter", "security groups see bridged packets"),
-        Err(_) => Check::fail("br_netfilter", "bridge-nf-call-iptables is not there: security groups would not see packets inside a network", "modprobe br_netfilter; and to keep it: echo br_netfilter > /etc/modules-load.d/haneul.conf"),
+        Err(_) => Check::fail(
+            "br_netfilter",
+            "bridge-nf-call-iptables is not there: security groups would not see packets inside a network",
+            "modprobe br_netfilter; and to keep it: echo br_netfilter > /etc/modules-load.d/haneul.conf",
+        ),
     });
     out
 }
@@ -182,8 +187,7 @@ fn tun() -> Check {
 
 /// Which version of control groups limits the guests.
 pub fn cgroups() -> Check {
-    let controllers =
-        std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     if controllers.split_whitespace().any(|c| c == "memory") {
         return Check::ok("cgroups", format!("version 2: {}", controllers.trim()));
     }
@@ -196,14 +200,7 @@ pub fn cgroups() -> Check {
     } else {
         Check::warn(
             "cgroups",
-            format!(
-                "only {}",
-                if v1.is_empty() {
-                    "none".into()
-                } else {
-                    v1.join(", ")
-                }
-            ),
+            format!("only {}", if v1.is_empty() { "none".into() } else { v1.join(", ") }),
             "mount cgroup2 at /sys/fs/cgroup: without it guests run without limits on memory, processor and processes",
         )
     }

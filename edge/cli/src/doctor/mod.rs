@@ -62,12 +62,7 @@ impl Check {
         }
     }
     /// Essential or not, by `essential`.
-    pub(crate) fn bad(
-        essential: bool,
-        name: &str,
-        found: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn bad(essential: bool, name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         if essential {
             Self::fail(name, found, remedy)
         } else {
@@ -100,11 +95,7 @@ pub fn doctor(config: &Config, host: &dyn Host, as_json: bool) -> Result<ExitCod
             "This host cannot run the cloud yet."
         });
     }
-    Ok(if healthy {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// All checks.
@@ -147,12 +138,7 @@ pub fn checks(config: &Config, host: &dyn Host) -> Vec<Check> {
     out.push(kernel::cgroups());
     out.extend(room(config));
     out.push(port(config, "api", "api.listen", config.api.listen));
-    out.push(port(
-        config,
-        "metrics",
-        "api.metrics_listen",
-        config.api.metrics_listen,
-    ));
+    out.push(port(config, "metrics", "api.metrics_listen", config.api.metrics_listen));
     if !fake_network {
         out.extend(uplink::checks(config));
     }
@@ -169,10 +155,7 @@ fn lab(config: &Config) -> Check {
     .map(|(k, _)| format!("fake {k}"))
     .collect();
     match (config.lab, fakes.is_empty()) {
-        (false, _) => Check::ok(
-            "mode",
-            "a real cloud: real drivers, fault points cannot be armed",
-        ),
+        (false, _) => Check::ok("mode", "a real cloud: real drivers, fault points cannot be armed"),
         (true, true) => Check::warn(
             "mode",
             "lab = true: fault points can be armed",
@@ -180,10 +163,7 @@ fn lab(config: &Config) -> Check {
         ),
         (true, false) => Check::warn(
             "mode",
-            format!(
-                "lab = true with {}: guests are not real",
-                fakes.join(" and ")
-            ),
+            format!("lab = true with {}: guests are not real", fakes.join(" and ")),
             "for real guests take lab, agent.hypervisor and agent.network out of the configuration",
         ),
     }
@@ -210,9 +190,7 @@ fn account(config: &Config) -> Check {
 fn version_of(program: &str) -> String {
     let flag = if program == "ip" { "-V" } else { "--version" };
     let output = find_program(program).and_then(|p| Command::new(p).arg(flag).output().ok());
-    let output = output
-        .map(|o| [o.stdout, o.stderr].concat())
-        .unwrap_or_default();
+    let output = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
     String::from_utf8_lossy(&output)
         .lines()
         .next()
@@ -225,9 +203,7 @@ fn programs(fake: bool) -> Vec<Check> {
     let mut out = Vec::new();
     let get = "`haneul up` installs it";
     out.push(match qemu_version() {
-        Some((major, v)) if major >= QEMU_MIN => {
-            Check::ok("qemu", format!("qemu-system-x86_64 {v}"))
-        }
+        Some((major, v)) if major >= QEMU_MIN => Check::ok("qemu", format!("qemu-system-x86_64 {v}")),
         Some((_, v)) => Check::bad(
             !fake,
             "qemu",
@@ -244,9 +220,7 @@ fn programs(fake: bool) -> Vec<Check> {
     let qemu_img = ("qemu-img", "qemu-utils");
     for (program, package) in std::iter::once(qemu_img).chain(PROGRAMS) {
         out.push(match find_program(program) {
-            Some(_) if ["ssh-keygen", "mkfs.ext4"].contains(&program) => {
-                Check::ok(program, "there")
-            }
+            Some(_) if ["ssh-keygen", "mkfs.ext4"].contains(&program) => Check::ok(program, "there"),
             Some(_) => Check::ok(program, version_of(program)),
             None => Check::bad(
                 !fake && program != "ssh-keygen",
@@ -294,24 +268,18 @@ fn room(config: &Config) -> Vec<Check> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |key: &str| {
         text.lines()
-            .find_map(|l| {
-                l.strip_prefix(key)?
-                    .split_whitespace()
-                    .next()?
-                    .parse::<u64>()
-                    .ok()
-            })
+            .find_map(|l| l.strip_prefix(key)?.split_whitespace().next()?.parse::<u64>().ok())
             .unwrap_or(0)
     };
     let (total, free) = (kib("MemTotal:"), kib("MemAvailable:"));
-    let found = format!(
-        "{} of {} available",
-        ui::size(free << 10),
-        ui::size(total << 10)
-    );
+    let found = format!("{} of {} available", ui::size(free << 10), ui::size(total << 10));
     let least_mib = config.compute.reserved_memory_mib + 128;
     out.push(if free >> 10 < least_mib {
-        Check::warn("memory", found, format!("{least_mib} MiB are the least for the host (compute.reserved_memory_mib) and one small guest"))
+        Check::warn(
+            "memory",
+            found,
+            format!("{least_mib} MiB are the least for the host (compute.reserved_memory_mib) and one small guest"),
+        )
     } else {
         Check::ok("memory", found)
     });
@@ -327,10 +295,7 @@ fn port(config: &Config, name: &str, key: &str, address: SocketAddr) -> Check {
         .live()
         .or_else(|| systemd::main_process(config, "serve"));
     match ours {
-        Some(i) => Check::ok(
-            name,
-            format!("{address} is held by our serve (pid {})", i.pid),
-        ),
+        Some(i) => Check::ok(name, format!("{address} is held by our serve (pid {})", i.pid)),
         None => Check::fail(
             name,
             format!("another program listens on {address}"),

@@ -7,10 +7,7 @@ use serde_json::Value;
 use std::process::Command;
 
 fn run(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(find_program(program)?)
-        .args(args)
-        .output()
-        .ok()?;
+    let output = Command::new(find_program(program)?).args(args).output().ok()?;
     output
         .status
         .success()
@@ -34,7 +31,11 @@ pub fn checks(config: &Config) -> Vec<Check> {
             out.push(if std::path::Path::new("/sys/class/net").join(interface).is_dir() {
                 Check::ok("uplink", format!("bridge to {interface}"))
             } else {
-                Check::fail("uplink", format!("there is no interface {interface}"), "correct network.uplink in the configuration; `ip -br link` lists the interfaces")
+                Check::fail(
+                    "uplink",
+                    format!("there is no interface {interface}"),
+                    "correct network.uplink in the configuration; `ip -br link` lists the interfaces",
+                )
             });
         }
     }
@@ -42,8 +43,7 @@ pub fn checks(config: &Config) -> Vec<Check> {
 }
 
 fn default_route() -> Check {
-    let routes = run("ip", &["-j", "route", "show", "default"])
-        .and_then(|t| serde_json::from_str::<Value>(&t).ok());
+    let routes = run("ip", &["-j", "route", "show", "default"]).and_then(|t| serde_json::from_str::<Value>(&t).ok());
     let route = routes.as_ref().and_then(|r| r.as_array()?.first());
     match route.and_then(|r| r.get("dev")?.as_str()) {
         Some(dev) => Check::ok("uplink", format!("nat through {dev}")),
@@ -69,10 +69,7 @@ fn foreign_drop() -> Option<Check> {
     };
     let drops = dropping_chains(&rules);
     if drops.is_empty() {
-        return Some(Check::ok(
-            "forwarding",
-            "no other program drops forwarded packets",
-        ));
+        return Some(Check::ok("forwarding", "no other program drops forwarded packets"));
     }
     let docker = run("iptables", &["-S", "DOCKER-USER"]).is_some();
     let named: Vec<String> = drops
@@ -88,9 +85,9 @@ fn foreign_drop() -> Option<Check> {
         .iter()
         .flat_map(|interface| {
             ["i", "o"].map(|way| match (docker, drops.first()) {
-                (false, Some((family, table, chain))) => format!(
-                    "nft insert rule {family} {table} {chain} {way}ifname {interface} accept"
-                ),
+                (false, Some((family, table, chain))) => {
+                    format!("nft insert rule {family} {table} {chain} {way}ifname {interface} accept")
+                }
                 _ => format!("iptables -I DOCKER-USER -{way} {interface} -j ACCEPT"),
             })
         })
@@ -111,10 +108,7 @@ fn our_interfaces() -> Vec<String> {
             tag.len() == 6 && tag.bytes().all(|b| b.is_ascii_hexdigit()) && n.parse::<u32>().is_ok()
         })
     };
-    let names = std::fs::read_dir("/sys/class/net")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let names = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let found: Vec<String> = names
         .filter_map(|e| e.file_name().into_string().ok())
         .filter(ours)
@@ -135,17 +129,11 @@ fn dropping_chains(rules: &Value) -> Vec<(String, String, String)> {
         .into_iter()
         .flatten()
         .filter_map(|o| o.get("chain"));
-    let text = |c: &Value, k: &str| {
-        c.get(k)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |c: &Value, k: &str| c.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
     chains
         .filter(|c| text(c, "hook") == "forward" && text(c, "policy") == "drop")
         .filter(|c| {
-            ["ip", "ip6", "inet"].contains(&text(c, "family").as_str())
-                && !text(c, "table").starts_with("haneul")
+            ["ip", "ip6", "inet"].contains(&text(c, "family").as_str()) && !text(c, "table").starts_with("haneul")
         })
         .map(|c| (text(c, "family"), text(c, "table"), text(c, "name")))
         .collect()

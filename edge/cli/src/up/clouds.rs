@@ -42,11 +42,7 @@ pub fn write(config: &Config, person: &Person, password: &str) -> Result<Written
     person.make_dir(&dir)?;
     let usual = dir.join("clouds.yaml");
     let beside = !ours(&usual, config);
-    let path = if beside {
-        free_name(&dir, config)
-    } else {
-        usual
-    };
+    let path = if beside { free_name(&dir, config) } else { usual };
     let text = text(config, password);
     let private = std::fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o077 == 0);
     let changed = !private || std::fs::read_to_string(&path).ok().as_deref() != Some(&text);
@@ -57,11 +53,7 @@ pub fn write(config: &Config, person: &Person, password: &str) -> Result<Written
     Deeds::note(config, |d| {
         d.files.insert(path.clone());
     })?;
-    Ok(Written {
-        path,
-        beside,
-        changed,
-    })
+    Ok(Written { path, beside, changed })
 }
 
 /// Whether we may write the file: it is not there, or it is ours for this state directory.
@@ -73,8 +65,7 @@ fn ours(path: &Path, config: &Config) -> bool {
 }
 
 fn free_name(dir: &Path, config: &Config) -> PathBuf {
-    let mut names =
-        std::iter::once("haneul.yaml".to_owned()).chain((2..).map(|n| format!("haneul-{n}.yaml")));
+    let mut names = std::iter::once("haneul.yaml".to_owned()).chain((2..).map(|n| format!("haneul-{n}.yaml")));
     names
         .find_map(|n| Some(dir.join(n)).filter(|p| ours(p, config)))
         .unwrap_or_else(|| dir.join("haneul.yaml"))

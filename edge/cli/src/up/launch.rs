@@ -80,10 +80,7 @@ pub fn wait_ready(config: &Config) -> Result<()> {
         match admin::ready(config) {
             Ok(status) if status.get("ready") == Some(&Value::Bool(true)) => {
                 let hosts = admin::list(&status, "hosts");
-                if let Some(host) = hosts
-                    .iter()
-                    .find(|h| h.get("up") == Some(&Value::Bool(true)))
-                {
+                if let Some(host) = hosts.iter().find(|h| h.get("up") == Some(&Value::Bool(true))) {
                     step.done(format!(
                         "{}, host {} is up",
                         config.public_url(),
@@ -97,8 +94,7 @@ pub fn wait_ready(config: &Config) -> Result<()> {
             Err(e) => why = e.public().to_owned(),
         }
         step.doing(&why);
-        let gone =
-            !systemd::manages(config) && PidFile::new(&config.run_dir(), "run").live().is_none();
+        let gone = !systemd::manages(config) && PidFile::new(&config.run_dir(), "run").live().is_none();
         if gone {
             why = "`haneul run` has ended".to_owned();
         }
@@ -129,12 +125,8 @@ fn last_words(config: &Config) -> String {
 /// The admin's password, which serve made and wrote down at its first start.
 pub fn admin_password(config: &Config) -> Result<String> {
     let path = config.control_dir().join("admin-password");
-    let text = std::fs::read_to_string(&path).map_err(|e| {
-        failed(format!(
-            "cannot read the admin's password: {}: {e}",
-            path.display()
-        ))
-    })?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| failed(format!("cannot read the admin's password: {}: {e}", path.display())))?;
     Ok(text.trim().to_owned())
 }
 

@@ -26,12 +26,8 @@ pub struct Person {
 
 impl Person {
     pub fn find() -> Result<Self> {
-        let uid = std::env::var("SUDO_UID")
-            .ok()
-            .filter(|_| Uid::effective().is_root());
-        let uid = uid
-            .and_then(|u| u.parse().ok())
-            .map_or(Uid::current(), Uid::from_raw);
+        let uid = std::env::var("SUDO_UID").ok().filter(|_| Uid::effective().is_root());
+        let uid = uid.and_then(|u| u.parse().ok()).map_or(Uid::current(), Uid::from_raw);
         let user = User::from_uid(uid).ok().flatten();
         let home = if uid == Uid::current() {
             std::env::var_os("HOME").map(PathBuf::from)
@@ -138,10 +134,7 @@ fn account(config: &Config) -> Result<()> {
         "/usr/sbin/nologin",
         ACCOUNT,
     ];
-    let output = Command::new("/usr/sbin/useradd")
-        .args(args)
-        .output()
-        .when("useradd")?;
+    let output = Command::new("/usr/sbin/useradd").args(args).output().when("useradd")?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         step.fail("failed");
@@ -156,16 +149,9 @@ fn farewell(config: &Config, clouds: &clouds::Written, first: Option<&seed::Firs
     let releases = [admin::ready(config)
         .ok()
         .and_then(|s| s.get("release")?.as_str().map(str::to_owned))];
-    let release = releases
-        .iter()
-        .flatten()
-        .next()
-        .map_or(crate::RELEASE, String::as_str);
+    let release = releases.iter().flatten().next().map_or(crate::RELEASE, String::as_str);
     ui::line("");
-    ui::line(format_args!(
-        "Haneul {release} runs: {}",
-        config.public_url()
-    ));
+    ui::line(format_args!("Haneul {release} runs: {}", config.public_url()));
     if let Some(first) = first {
         if first.address.is_empty() {
             ui::line(format_args!(

@@ -39,12 +39,7 @@ pub fn qemu_version() -> Option<(u32, String)> {
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let version = text
-        .split("version ")
-        .nth(1)?
-        .split_whitespace()
-        .next()?
-        .to_owned();
+    let version = text.split("version ").nth(1)?.split_whitespace().next()?.to_owned();
     Some((version.split('.').next()?.parse().ok()?, version))
 }
 
@@ -56,8 +51,7 @@ pub fn install(config: &Config, options: &UpOptions) -> Result<()> {
         .filter(|(p, _)| find_program(p).is_none())
         .map(|(_, package)| *package)
         .collect();
-    let old_qemu = qemu_version().is_none_or(|(major, _)| major < QEMU_MIN)
-        || find_program("qemu-img").is_none();
+    let old_qemu = qemu_version().is_none_or(|(major, _)| major < QEMU_MIN) || find_program("qemu-img").is_none();
     if find_program("dpkg-query").is_some() {
         let guest = haneul_guest_image::REQUIRED_PACKAGES
             .iter()
@@ -108,19 +102,10 @@ pub fn install(config: &Config, options: &UpOptions) -> Result<()> {
     }
     if old_qemu {
         step.doing("apt-get install qemu-system-x86 ...");
-        let suite: &[&str] = if backports {
-            &["-t", "bookworm-backports"]
-        } else {
-            &[]
-        };
+        let suite: &[&str] = if backports { &["-t", "bookworm-backports"] } else { &[] };
         apt(
             &log,
-            &[
-                &["install", "-y", "--no-install-recommends"][..],
-                suite,
-                &QEMU,
-            ]
-            .concat(),
+            &[&["install", "-y", "--no-install-recommends"][..], suite, &QEMU].concat(),
         )?;
     }
     let new: Vec<String> = all_installed().difference(&before).cloned().collect();
@@ -150,9 +135,7 @@ impl Release {
     fn read() -> Self {
         let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let get = |key: &str| {
-            let line = text
-                .lines()
-                .find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
+            let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
             line.unwrap_or_default().trim_matches('"').to_owned()
         };
         Self {
@@ -187,13 +170,7 @@ fn all_installed() -> BTreeSet<String> {
 fn apt(log: &Path, args: &[&str]) -> Result<()> {
     let file = open_log(log)?;
     let status = Command::new("apt-get")
-        .args([
-            "-q",
-            "-o",
-            "DPkg::Lock::Timeout=300",
-            "-o",
-            "Acquire::Retries=3",
-        ])
+        .args(["-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"])
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
@@ -221,9 +198,7 @@ fn add_backports(config: &Config, options: &UpOptions, step: &Step) -> Result<bo
     {
         return Ok(true);
     }
-    let main = sources
-        .iter()
-        .find(|s| s.suites.iter().any(|s| s == "bookworm"));
+    let main = sources.iter().find(|s| s.suites.iter().any(|s| s == "bookworm"));
     let text = backports_source(main);
     step.doing("waiting for an answer");
     let asked = if options.yes {
@@ -282,11 +257,7 @@ fn read_sources(etc_apt: &Path) -> Vec<Source> {
 fn parse_list(text: &str) -> Vec<Source> {
     let mut out = Vec::new();
     for line in text.lines().filter_map(|l| l.trim().strip_prefix("deb ")) {
-        let (options, rest) = match line
-            .trim()
-            .strip_prefix('[')
-            .and_then(|l| l.split_once(']'))
-        {
+        let (options, rest) = match line.trim().strip_prefix('[').and_then(|l| l.split_once(']')) {
             Some((o, r)) => (o, r),
             None => ("", line),
         };
@@ -310,23 +281,16 @@ fn parse_deb822(text: &str) -> Vec<Source> {
     let mut out = Vec::new();
     for stanza in text.split("\n\n") {
         let get = |key: &str| {
-            stanza
-                .lines()
-                .filter(|l| !l.starts_with('#'))
-                .find_map(|l| {
-                    let (k, v) = l.split_once(':')?;
-                    k.eq_ignore_ascii_case(key).then(|| v.trim().to_owned())
-                })
+            stanza.lines().filter(|l| !l.starts_with('#')).find_map(|l| {
+                let (k, v) = l.split_once(':')?;
+                k.eq_ignore_ascii_case(key).then(|| v.trim().to_owned())
+            })
         };
         let off = get("Enabled").is_some_and(|e| e == "no");
         let deb = get("Types").is_some_and(|t| t.split_whitespace().any(|t| t == "deb"));
         if let (Some(uris), Some(suites), true, false) = (get("URIs"), get("Suites"), deb, off) {
             out.push(Source {
-                uri: uris
-                    .split_whitespace()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned(),
+                uri: uris.split_whitespace().next().unwrap_or_default().to_owned(),
                 suites: suites.split_whitespace().map(str::to_owned).collect(),
                 // A key may also stand in the file itself, over many lines; then the archive's own is right.
                 signed_by: get("Signed-By").filter(|k| k.starts_with('/')),

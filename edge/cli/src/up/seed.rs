@@ -125,17 +125,8 @@ fn network(config: &Config, client: &Client) -> Result<String> {
             json!({"name": "private-v6", "network_id": net, "ip_version": 6, "cidr": unique_local(),
                 "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"})
         };
-        made.push(if version == 4 {
-            "IPv4 subnet"
-        } else {
-            "IPv6 subnet"
-        });
-        legs.push(id(&create(
-            client,
-            "/network/v2.0/subnets",
-            "subnet",
-            body,
-        )?));
+        made.push(if version == 4 { "IPv4 subnet" } else { "IPv6 subnet" });
+        legs.push(id(&create(client, "/network/v2.0/subnets", "subnet", body)?));
     }
     let outside = if config.network.external_name.is_empty() {
         None
@@ -155,17 +146,12 @@ fn network(config: &Config, client: &Client) -> Result<String> {
             made.push("router");
             let mut body = json!({"name": ROUTER});
             if let (Some(outside), Some(map)) = (&outside, body.as_object_mut()) {
-                map.insert(
-                    "external_gateway_info".into(),
-                    json!({"network_id": id(outside)}),
-                );
+                map.insert("external_gateway_info".into(), json!({"network_id": id(outside)}));
             }
             id(&create(client, "/network/v2.0/routers", "router", body)?)
         }
     };
-    let ports = client.get(&format!(
-        "/network/v2.0/ports?device_id={router}&network_id={net}"
-    ))?;
+    let ports = client.get(&format!("/network/v2.0/ports?device_id={router}&network_id={net}"))?;
     let attached: Vec<&str> = admin::list(&ports, "ports")
         .iter()
         .flat_map(|p| admin::list(p, "fixed_ips"))
@@ -297,29 +283,17 @@ fn keypair(config: &Config, client: &Client, person: &Person) -> Result<PathBuf>
         )?;
         made = true;
     }
-    step.done(format!(
-        "{} {}",
-        if made { "made" } else { "is there:" },
-        key.display()
-    ));
+    step.done(format!("{} {}", if made { "made" } else { "is there:" }, key.display()));
     Ok(key)
 }
 
 /// The first server with everything that it needs; waits until somebody can log in to it.
-pub fn first_server(
-    config: &Config,
-    client: &Client,
-    person: &Person,
-    fake: bool,
-) -> Result<First> {
+pub fn first_server(config: &Config, client: &Client, person: &Person, fake: bool) -> Result<First> {
     let net = network(config, client)?;
     rules(client)?;
     let key = keypair(config, client, person)?;
     let step = Step::begin("server");
-    let found = client.get(&format!(
-        "/compute/v2.1/servers/detail?name={}",
-        escape(SERVER)
-    ))?;
+    let found = client.get(&format!("/compute/v2.1/servers/detail?name={}", escape(SERVER)))?;
     let there = admin::list(&found, "servers")
         .iter()
         .find(|s| admin::text(s, "name") == SERVER);
@@ -394,9 +368,7 @@ fn wait_active(client: &Client, server: &str, step: &Step) -> Result<bool> {
         match (admin::text(&s, "status"), task) {
             ("ACTIVE", None) => return Ok(true),
             ("ERROR", None) => {
-                let why = s
-                    .get("fault")
-                    .map_or("no cause given", |f| admin::text(f, "message"));
+                let why = s.get("fault").map_or("no cause given", |f| admin::text(f, "message"));
                 return Err(failed(format!(
                     "server {SERVER} is in ERROR: {why}. `haneul jobs` and `haneul logs` say more; delete it with `openstack server delete {SERVER}` and run `haneul up` again"
                 )));
@@ -454,7 +426,10 @@ fn wait_ssh(client: &Client, server: &str, address: &str) -> Result<()> {
     while monotonic() < end {
         match banner(&target) {
             Ok(text) if text.starts_with("SSH-") => {
-                step.done(format!("the guest answers: {}", text.lines().next().unwrap_or_default().trim_end()));
+                step.done(format!(
+                    "the guest answers: {}",
+                    text.lines().next().unwrap_or_default().trim_end()
+                ));
                 return Ok(());
             }
             Ok(_) => why = "something answers, but not as sshd does".into(),

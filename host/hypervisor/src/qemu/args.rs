@@ -89,7 +89,11 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
     };
 
     // The mark finds stray processes; thread names help `top`.
-    opt(&mut a, "-name", format!("guest=haneul:{}:{},debug-threads=on", s.tag, s.id));
+    opt(
+        &mut a,
+        "-name",
+        format!("guest=haneul:{}:{},debug-threads=on", s.tag, s.id),
+    );
     opt(&mut a, "-uuid", s.id.to_string());
     opt(
         &mut a,
@@ -148,12 +152,19 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
     opt(
         &mut a,
         "-chardev",
-        format!("socket,id=serial0,fd={},server=on,wait=off,logfile={log},logappend=on", s.serial),
+        format!(
+            "socket,id=serial0,fd={},server=on,wait=off,logfile={log},logappend=on",
+            s.serial
+        ),
     );
     opt(&mut a, "-device", "isa-serial,chardev=serial0,id=ttyS0".into());
 
     opt(&mut a, "-object", "rng-builtin,id=rng0".into());
-    opt(&mut a, "-device", format!("virtio-rng-pci,rng=rng0,id=rng,addr={SLOT_RNG:#x}"));
+    opt(
+        &mut a,
+        "-device",
+        format!("virtio-rng-pci,rng=rng0,id=rng,addr={SLOT_RNG:#x}"),
+    );
     devices.push(device("rng", "rng", SLOT_RNG));
     // Pages that the guest has freed go back to the host.
     opt(
@@ -271,7 +282,12 @@ mod tests {
             qmp: 10,
             serial: 11,
             console_log: 12,
-            root: DiskFd { fd: 13, direct: true, format: "qcow2", backing: Some((14, "raw")) },
+            root: DiskFd {
+                fd: 13,
+                direct: true,
+                format: "qcow2",
+                backing: Some((14, "raw")),
+            },
             config_drive: Some(15),
             nics: &nics,
         };
@@ -281,7 +297,10 @@ mod tests {
             assert!(!paths.contains('/'), "{a}");
         }
         // A comma in a value stays in the value.
-        assert!(args.iter().any(|a| a.contains(r#""mac":"fa:16:3e:00:00:01,romfile=/etc/shadow""#)));
+        assert!(
+            args.iter()
+                .any(|a| a.contains(r#""mac":"fa:16:3e:00:00:01,romfile=/etc/shadow""#))
+        );
         let slots: std::collections::BTreeSet<u8> = devices.iter().map(|d| d.slot).collect();
         assert_eq!(slots.len(), devices.len());
         assert_eq!(devices.last().unwrap().port, Some(Uuid::from_u128(2)));

@@ -82,7 +82,11 @@ fn open_log(dir: &Path, request_id: &str) -> io::Result<(File, String)> {
         .take(64)
         .collect();
     let name = format!("qemu-{safe}.log");
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join(&name))?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(dir.join(&name))?;
     Ok((file, name))
 }
 
@@ -91,7 +95,9 @@ pub(crate) fn log_tail(entry: &Entry) -> String {
     let name = entry.record().map_or_else(String::new, |r| r.log);
     let text = fs::read(entry.dir.join(name)).unwrap_or_default();
     let from = text.len().saturating_sub(2000);
-    String::from_utf8_lossy(text.get(from..).unwrap_or_default()).trim().to_owned()
+    String::from_utf8_lossy(text.get(from..).unwrap_or_default())
+        .trim()
+        .to_owned()
 }
 
 /// Makes the guest's directory durable before anything is put there.

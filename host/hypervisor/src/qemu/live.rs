@@ -240,7 +240,11 @@ impl Watcher {
             "SHUTDOWN" => {
                 // With `shutdown=pause` only the guest's own end leaves the process waiting.
                 let reason = e.data.get("reason").and_then(Value::as_str).unwrap_or("");
-                if reason.starts_with("guest") { Run::Shutdown } else { now }
+                if reason.starts_with("guest") {
+                    Run::Shutdown
+                } else {
+                    now
+                }
             }
             "STOP" if now == Run::Running => Run::Paused,
             "RESUME" => Run::Running,

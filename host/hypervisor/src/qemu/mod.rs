@@ -136,7 +136,11 @@ fn hung(detail: impl std::fmt::Display) -> Failure {
 fn disk_error(what: &str, e: &io::Error) -> Failure {
     let full = matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
     Failure {
-        code: if full { FailureCode::DiskFull } else { FailureCode::DiskError },
+        code: if full {
+            FailureCode::DiskFull
+        } else {
+            FailureCode::DiskError
+        },
         message: if full {
             format!("the host's disk is too full to {what}")
         } else {
@@ -179,14 +183,26 @@ impl Qemu {
             let lost = || Err(io::Error::other("asking QEMU failed"));
             (
                 version.join().unwrap_or_else(|_| lost()),
-                machines.join().unwrap_or_else(|_| Err(io::Error::other("asking QEMU failed"))),
+                machines
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("asking QEMU failed"))),
                 accelerator,
             )
         });
         let (version, machines) = (version?, machines?);
-        tracing::info!(version, accelerator = accelerator.kind, reason = accelerator.reason, "QEMU is there");
+        tracing::info!(
+            version,
+            accelerator = accelerator.kind,
+            reason = accelerator.reason,
+            "QEMU is there"
+        );
         let cpu = config.cpu_model.unwrap_or_else(|| {
-            if accelerator.kind == "kvm" { args::KVM_CPU } else { args::TCG_CPU }.to_owned()
+            if accelerator.kind == "kvm" {
+                args::KVM_CPU
+            } else {
+                args::TCG_CPU
+            }
+            .to_owned()
         });
         let cgroups = cgroup::Cgroups::open(&tag);
         let guests = load(&dir.join("guests"))?;
@@ -221,7 +237,10 @@ impl Qemu {
         let i = &self.inner;
         vec![
             ("QEMU".into(), i.version.clone()),
-            ("accelerator".into(), format!("{}: {}", i.accelerator.kind, i.accelerator.reason)),
+            (
+                "accelerator".into(),
+                format!("{}: {}", i.accelerator.kind, i.accelerator.reason),
+            ),
             ("CPU model".into(), i.cpu.clone()),
             ("machine".into(), i.machine(None)),
             ("cgroups".into(), i.cgroups.describe()),
@@ -400,7 +419,11 @@ impl Inner {
         match recorded {
             Some(m) if has(m) => m.to_owned(),
             _ if has(args::MACHINE) => args::MACHINE.to_owned(),
-            _ => self.machines.first().cloned().unwrap_or_else(|| args::MACHINE.to_owned()),
+            _ => self
+                .machines
+                .first()
+                .cloned()
+                .unwrap_or_else(|| args::MACHINE.to_owned()),
         }
     }
 
@@ -409,7 +432,11 @@ impl Inner {
         let host = |m: &str| matches!(m, "host" | "host-passthrough" | "host-model");
         match wish {
             Some(m) if args::cpu_name_ok(m) && !(host(m) && self.accelerator.kind != "kvm") => {
-                if host(m) { "host".into() } else { m.to_owned() }
+                if host(m) {
+                    "host".into()
+                } else {
+                    m.to_owned()
+                }
             }
             _ => self.cpu.clone(),
         }

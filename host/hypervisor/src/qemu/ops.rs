@@ -5,9 +5,7 @@
 use super::live::{Live, Run};
 use super::qmp::QmpError;
 use super::record::{Phase, Record, VERSION};
-use super::{
-    Entry, Inner, args, disk_error, hung, hypervisor_error, internal, launch, observed, process,
-};
+use super::{Entry, Inner, args, disk_error, hung, hypervisor_error, internal, launch, observed, process};
 use crate::Resources;
 use haneul_agent_api::{Failure, FailureCode, Guest, ObservedGuest, Power};
 use haneul_core::{clock, fault_point};
@@ -116,10 +114,16 @@ impl Inner {
             })
         };
         if desired.nics.len() > args::MAX_NICS {
-            return refuse(format!("a server can have {} network cards at the most", args::MAX_NICS));
+            return refuse(format!(
+                "a server can have {} network cards at the most",
+                args::MAX_NICS
+            ));
         }
         if !matches!(resources.root_format.as_str(), "raw" | "qcow2") {
-            return refuse(format!("root disks of format {} are not supported", resources.root_format));
+            return refuse(format!(
+                "root disks of format {} are not supported",
+                resources.root_format
+            ));
         }
         if resources.uid == 0 && nix::unistd::geteuid().is_root() {
             return Err(internal("a guest shall never run as root"));
@@ -128,9 +132,8 @@ impl Inner {
     }
 
     fn answer(&self, entry: &Entry) -> ObservedGuest {
-        let mut o = observed(entry).unwrap_or_else(|| {
-            super::blank(entry.id, haneul_agent_api::GuestState::Stopped, internal("no record"))
-        });
+        let mut o = observed(entry)
+            .unwrap_or_else(|| super::blank(entry.id, haneul_agent_api::GuestState::Stopped, internal("no record")));
         o.settled = o.failure.is_none();
         o
     }
@@ -242,7 +245,10 @@ impl Inner {
         Err(if gone {
             hypervisor_error("the hypervisor refused to start the server", tail)
         } else {
-            hung(format!("no answer within {} s of the start; {tail}", START_DEADLINE.as_secs()))
+            hung(format!(
+                "no answer within {} s of the start; {tail}",
+                START_DEADLINE.as_secs()
+            ))
         })
     }
 
@@ -258,7 +264,10 @@ impl Inner {
         let record = entry.record();
         if live.run() == Run::Unknown {
             // It may be the start of an apply that was dropped.
-            let started = record.as_ref().and_then(|r| r.process.as_ref()).map_or(0, |p| p.started_at);
+            let started = record
+                .as_ref()
+                .and_then(|r| r.process.as_ref())
+                .map_or(0, |p| p.started_at);
             if clock::now() - started < START_DEADLINE.as_micros() as i64 {
                 self.await_start(entry, live).await?;
             } else if !live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Unknown).await {
@@ -277,7 +286,10 @@ impl Inner {
         match (live.run(), desired.power) {
             (Run::Running, Power::Running) | (Run::Paused, Power::Paused) => {}
             (Run::Broken, _) => {
-                return Err(hypervisor_error("the server's kernel panicked or its CPU failed; reboot it hard", ""));
+                return Err(hypervisor_error(
+                    "the server's kernel panicked or its CPU failed; reboot it hard",
+                    "",
+                ));
             }
             (_, Power::Running) => self.go(live).await?,
             (_, _) => {
@@ -338,9 +350,13 @@ impl Inner {
             .and_then(Value::as_u64)
             .ok_or_else(|| internal("the root disk has no node"))?;
         if size < wanted {
-            live.execute("block_resize", json!({"node-name": "root", "size": wanted}), Duration::from_secs(30))
-                .await
-                .map_err(|e| qmp_failure("enlarge the root disk", &e))?;
+            live.execute(
+                "block_resize",
+                json!({"node-name": "root", "size": wanted}),
+                Duration::from_secs(30),
+            )
+            .await
+            .map_err(|e| qmp_failure("enlarge the root disk", &e))?;
             fault_point!("hypervisor.qemu.resized", internal("fault point"));
         }
         self.save(entry, |r| r.disk_gib = desired.root.size_gib).await?;
@@ -370,7 +386,10 @@ impl Inner {
                 }
             }
             let left = end.saturating_duration_since(Instant::now());
-            if live.until(left.min(PRESS_AGAIN), |s| s.gone || s.run == Run::Shutdown).await {
+            if live
+                .until(left.min(PRESS_AGAIN), |s| s.gone || s.run == Run::Shutdown)
+                .await
+            {
                 return Ok(!live.is_gone());
             }
             if Instant::now() >= end {
@@ -518,7 +537,10 @@ impl Inner {
         self.cgroups.remove(entry.id);
         // Nothing goes while a process lives, whatever we believe.
         if entry.dir.is_dir() && process::take_lock(&entry.dir)?.is_none() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a process of this guest lives"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "a process of this guest lives",
+            ));
         }
         fault_point!("hypervisor.qemu.before-remove", io::Error::other("fault point"));
         // The record goes first: from then on the directory is litter that the next start takes away.

@@ -169,7 +169,15 @@ pub(crate) struct Launch {
 /// Starts the process: a session of its own, its cgroups, uid and gid without groups, no new
 /// privileges, no core files, and no open file but those it shall have.
 pub(crate) fn spawn(launch: Launch) -> io::Result<(Process, OwnedFd)> {
-    let Launch { program, args, keep, lock, cgroups, log, uid } = launch;
+    let Launch {
+        program,
+        args,
+        keep,
+        lock,
+        cgroups,
+        log,
+        uid,
+    } = launch;
     let boot_id = boot_id()?;
     // Only root can give up rights; a developer's own agent runs guests as itself.
     let drop_rights = nix::unistd::geteuid().is_root();
@@ -196,7 +204,10 @@ pub(crate) fn spawn(launch: Launch) -> io::Result<(Process, OwnedFd)> {
                 // warned when cgroups are not to be had.
                 let _ = libc::write(*fd, b"0".as_ptr().cast(), 1);
             }
-            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            let none = libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
             check(libc::setrlimit(libc::RLIMIT_CORE, &none))?;
             libc::umask(0o077);
             if drop_rights {

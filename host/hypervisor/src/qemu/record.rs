@@ -134,7 +134,10 @@ impl Record {
         if record.version > VERSION {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                format!("the record has version {}, this release reads up to {VERSION}", record.version),
+                format!(
+                    "the record has version {}, this release reads up to {VERSION}",
+                    record.version
+                ),
             ));
         }
         Ok(Some(record))

@@ -66,7 +66,13 @@ async fn commands_events_and_refusals() {
     assert_eq!((a.unwrap(), b.unwrap()), (json!({"n": 1}), json!({"n": 2})));
     assert_eq!(events.recv().await.unwrap().name, "STOP");
     let e = qmp.execute("refuse", Value::Null, SECOND).await.unwrap_err();
-    assert_eq!(e, QmpError::Refused { class: "GenericError".into(), desc: "no".into() });
+    assert_eq!(
+        e,
+        QmpError::Refused {
+            class: "GenericError".into(),
+            desc: "no".into()
+        }
+    );
 }
 
 #[tokio::test]
@@ -74,7 +80,10 @@ async fn hangs_end_at_the_deadline() {
     let server = serve(HELLO);
     let (qmp, _events) = Qmp::connect(&server.0, SECOND).await.unwrap();
     let start = Instant::now();
-    let e = qmp.execute("hang", Value::Null, Duration::from_millis(50)).await.unwrap_err();
+    let e = qmp
+        .execute("hang", Value::Null, Duration::from_millis(50))
+        .await
+        .unwrap_err();
     assert_eq!(e, QmpError::Timeout);
     assert!(start.elapsed() < SECOND);
     // The connection still works for what comes after.

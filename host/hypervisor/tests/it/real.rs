@@ -44,7 +44,10 @@ async fn life_of_a_guest() {
     let start = Instant::now();
     let seen = q.apply(1, 1, &g, host.resources()).await.unwrap();
     println!("apply until running: {:?}", start.elapsed());
-    assert_eq!((seen.state, seen.settled, seen.generation), (GuestState::Running, true, 1));
+    assert_eq!(
+        (seen.state, seen.settled, seen.generation),
+        (GuestState::Running, true, 1)
+    );
     assert!(!q.needs_start(&g).await);
 
     // Without rights, in a session and cgroups of its own, with nothing open that it shall not have.
@@ -62,7 +65,14 @@ async fn life_of_a_guest() {
     assert_eq!(field("NoNewPrivs:"), ["1"]);
     assert_eq!(field("Seccomp:"), ["2"]);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().to_owned();
+    let session = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(3)
+        .unwrap()
+        .to_owned();
     assert_eq!(session, pid.to_string());
     if host.cgroups().is_empty() {
         println!("SKIPPED the part about cgroups: none to be had");
@@ -79,22 +89,34 @@ async fn life_of_a_guest() {
     // An older order changes nothing.
     let mut old = g.clone();
     old.power = Power::Stopped;
-    assert_eq!(q.apply(1, 0, &old, host.resources()).await.unwrap().state, GuestState::Running);
+    assert_eq!(
+        q.apply(1, 0, &old, host.resources()).await.unwrap().state,
+        GuestState::Running
+    );
 
     // Another agent takes over.
     drop(q);
     let q = host.open();
     let all = q.observe_all().await.unwrap();
     assert_eq!(all.len(), 1);
-    assert_eq!((all[0].state, all[0].settled, all[0].failure.clone()), (GuestState::Running, true, None));
+    assert_eq!(
+        (all[0].state, all[0].settled, all[0].failure.clone()),
+        (GuestState::Running, true, None)
+    );
     assert_eq!(host.pid(), pid);
     assert_eq!(q.processes(), [g.id]);
     let mut events = q.events().unwrap();
 
     g.power = Power::Paused;
-    assert_eq!(q.apply(1, 2, &g, host.resources()).await.unwrap().state, GuestState::Paused);
+    assert_eq!(
+        q.apply(1, 2, &g, host.resources()).await.unwrap().state,
+        GuestState::Paused
+    );
     g.power = Power::Running;
-    assert_eq!(q.apply(1, 3, &g, host.resources()).await.unwrap().state, GuestState::Running);
+    assert_eq!(
+        q.apply(1, 3, &g, host.resources()).await.unwrap().state,
+        GuestState::Running
+    );
     assert_eq!(host.pid(), pid);
 
     // The disk grows while it runs, and the size is kept.
@@ -126,19 +148,27 @@ async fn life_of_a_guest() {
 
     // A process that dies is told, and started again by the next apply.
     signal(host.pid(), nix::sys::signal::Signal::SIGKILL);
-    let told = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(5), events.recv())
+        .await
+        .unwrap();
     assert_eq!(told, Some(g.id));
     let seen = q.observe(g.id).await.unwrap();
     assert_eq!((seen.state, seen.settled), (GuestState::Stopped, false));
     assert!(q.needs_start(&g).await);
-    assert_eq!(q.apply(1, 6, &g, host.resources()).await.unwrap().state, GuestState::Running);
+    assert_eq!(
+        q.apply(1, 6, &g, host.resources()).await.unwrap().state,
+        GuestState::Running
+    );
 
     // Stop keeps the record, remove leaves nothing.
     let start = Instant::now();
     q.stop(g.id, true).await.unwrap();
     println!("hard stop: {:?}", start.elapsed());
     assert!(host.processes().is_empty());
-    assert_eq!(q.apply(1, 6, &g, host.resources()).await.unwrap().state, GuestState::Running);
+    assert_eq!(
+        q.apply(1, 6, &g, host.resources()).await.unwrap().state,
+        GuestState::Running
+    );
     q.remove(g.id).await.unwrap();
     q.remove(g.id).await.unwrap();
     assert!(q.observe(g.id).await.is_none());
@@ -223,10 +253,16 @@ async fn countermanded_stop() {
     let mut events = q.events().unwrap();
     let seen = q.observe_all().await.unwrap();
     if seen[0].state == GuestState::Running {
-        tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), events.recv())
+            .await
+            .unwrap();
     }
     let seen = q.observe(g.id).await.unwrap();
-    assert_eq!((seen.state, seen.settled), (GuestState::Stopped, false), "our button, not its own wish");
+    assert_eq!(
+        (seen.state, seen.settled),
+        (GuestState::Stopped, false),
+        "our button, not its own wish"
+    );
     let pid = host.pid();
     let seen = q.apply(1, 3, &g, host.resources()).await.unwrap();
     assert_eq!(seen.state, GuestState::Running);
@@ -246,7 +282,10 @@ impl Monitor {
         Self(qmp, events)
     }
     async fn execute(&mut self, command: &str) {
-        self.0.execute(command, serde_json::Value::Null, Duration::from_secs(5)).await.unwrap();
+        self.0
+            .execute(command, serde_json::Value::Null, Duration::from_secs(5))
+            .await
+            .unwrap();
     }
     async fn give_back(self, host: &Host) -> Qemu {
         drop(self);
@@ -262,18 +301,29 @@ async fn guest_switches_itself_off() {
     let mut events = q.events().unwrap();
     let g = host.guest.clone();
     q.apply(1, 1, &g, host.resources()).await.unwrap();
-    let told = tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(20), events.recv())
+        .await
+        .unwrap();
     assert_eq!(told, Some(g.id));
     let seen = q.observe(g.id).await.unwrap();
     assert_eq!((seen.state, seen.settled), (GuestState::Stopped, true));
     assert!(host.processes().is_empty());
     // The same desired state does not bring it back, not even in another agent; a newer one does.
-    assert_eq!(q.apply(1, 1, &g, host.resources()).await.unwrap().state, GuestState::Stopped);
+    assert_eq!(
+        q.apply(1, 1, &g, host.resources()).await.unwrap().state,
+        GuestState::Stopped
+    );
     drop(q);
     let q = host.open();
     assert_eq!(q.observe_all().await.unwrap()[0].state, GuestState::Stopped);
-    assert_eq!(q.apply(1, 1, &g, host.resources()).await.unwrap().state, GuestState::Stopped);
-    assert_eq!(q.apply(1, 2, &g, host.resources()).await.unwrap().state, GuestState::Running);
+    assert_eq!(
+        q.apply(1, 1, &g, host.resources()).await.unwrap().state,
+        GuestState::Stopped
+    );
+    assert_eq!(
+        q.apply(1, 2, &g, host.resources()).await.unwrap().state,
+        GuestState::Running
+    );
 
     // It switches off while no agent lives: the next one sees that it did.
     drop(q);
@@ -282,7 +332,9 @@ async fn guest_switches_itself_off() {
     let q = host.open();
     let mut events = q.events().unwrap();
     q.observe_all().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), events.recv())
+        .await
+        .unwrap();
     let seen = q.observe(g.id).await.unwrap();
     assert_eq!((seen.state, seen.settled), (GuestState::Stopped, true));
     assert!(host.processes().is_empty());
@@ -308,7 +360,10 @@ async fn hung_monitor() {
     drop(q);
     let q = host.open();
     let seen = q.observe_all().await.unwrap();
-    assert_eq!(seen[0].failure.as_ref().map(|f| f.code), Some(FailureCode::HypervisorHung));
+    assert_eq!(
+        seen[0].failure.as_ref().map(|f| f.code),
+        Some(FailureCode::HypervisorHung)
+    );
     assert_eq!(host.processes(), [pid]);
 
     // A reboot is.
@@ -341,7 +396,10 @@ async fn refused_starts() {
     let mut r = host.resources();
     r.uid = 0;
     assert!(q.apply(1, 2, &g, r).await.is_err());
-    assert_eq!(q.apply(1, 2, &g, host.resources()).await.unwrap().state, GuestState::Running);
+    assert_eq!(
+        q.apply(1, 2, &g, host.resources()).await.unwrap().state,
+        GuestState::Running
+    );
     // The host reboots: pids of another boot mean nothing, and the guest is started again.
     let pid = host.pid();
     drop(q);
@@ -353,11 +411,20 @@ async fn refused_starts() {
     let q = host.open();
     let seen = q.observe_all().await.unwrap();
     assert_eq!((seen[0].state, seen[0].settled), (GuestState::Stopped, false));
-    assert_eq!(q.apply(1, 2, &g, host.resources()).await.unwrap().state, GuestState::Running);
+    assert_eq!(
+        q.apply(1, 2, &g, host.resources()).await.unwrap().state,
+        GuestState::Running
+    );
     // A second driver on the directory is refused.
     let second = tokio::task::spawn_blocking({
         let dir = host.dir.join("hv");
-        move || Qemu::open(Config { dir, ..Config::default() }).map(|_| ())
+        move || {
+            Qemu::open(Config {
+                dir,
+                ..Config::default()
+            })
+            .map(|_| ())
+        }
     });
     assert!(second.await.unwrap().is_err());
     q.remove(g.id).await.unwrap();
@@ -393,13 +460,18 @@ async fn kvm_starts() {
 /// Runs in a child process that is killed at a fault point; does nothing when run as a test.
 #[test]
 fn child() {
-    let (Ok(dir), Ok(guest), Ok(faults)) =
-        (std::env::var("HNH_DIR"), std::env::var("HNH_GUEST"), std::env::var("HNH_FAULTS"))
-    else {
+    let (Ok(dir), Ok(guest), Ok(faults)) = (
+        std::env::var("HNH_DIR"),
+        std::env::var("HNH_GUEST"),
+        std::env::var("HNH_FAULTS"),
+    ) else {
         return;
     };
     let generation: u64 = std::env::var("HNH_GENERATION").unwrap().parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let dir = std::path::PathBuf::from(dir);
         let q = Qemu::open(Config {
@@ -461,7 +533,11 @@ async fn killed_anywhere() {
         "hypervisor.qemu.before-exec=kill",
         "hypervisor.qemu.after-exec=kill",
     ];
-    let remove = ["hypervisor.qemu.ended=kill", "hypervisor.qemu.before-remove=kill", "hypervisor.qemu.record-removed=kill"];
+    let remove = [
+        "hypervisor.qemu.ended=kill",
+        "hypervisor.qemu.before-remove=kill",
+        "hypervisor.qemu.record-removed=kill",
+    ];
     for fault in create {
         killed_at(&host, &g, generation, fault, false);
         let q = host.open();
@@ -485,7 +561,11 @@ async fn killed_anywhere() {
         let q = host.open();
         q.observe_all().await.unwrap();
         let seen = q.apply(1, generation, &g, host.resources()).await.unwrap();
-        assert_eq!((seen.state, seen.hard_reboots), (GuestState::Running, g.hard_reboots), "{fault}");
+        assert_eq!(
+            (seen.state, seen.hard_reboots),
+            (GuestState::Running, g.hard_reboots),
+            "{fault}"
+        );
         assert_eq!(host.processes(), [host.pid()], "{fault}");
         assert_ne!(host.pid(), before, "{fault}: it was rebooted");
     }

@@ -25,9 +25,8 @@ pub fn cannot() -> Option<String> {
 /// Prints `B` on the serial port, then waits for the power button and switches off (ACPI of PIIX4:
 /// status 0x600, enable 0x602, control 0x604).
 pub const OBEYS: &[u8] = &[
-    0xfa, 0xba, 0x02, 0x06, 0xb8, 0x00, 0x01, 0xef, 0xba, 0xf8, 0x03, 0xb0, b'B', 0xee, 0xba, 0x00, 0x06,
-    0xed, 0xf6, 0xc4, 0x01, 0x74, 0xfa, 0xb8, 0x00, 0x01, 0xef, 0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef,
-    0xeb, 0xfe,
+    0xfa, 0xba, 0x02, 0x06, 0xb8, 0x00, 0x01, 0xef, 0xba, 0xf8, 0x03, 0xb0, b'B', 0xee, 0xba, 0x00, 0x06, 0xed, 0xf6,
+    0xc4, 0x01, 0x74, 0xfa, 0xb8, 0x00, 0x01, 0xef, 0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xeb, 0xfe,
 ];
 /// Prints `B` and switches off.
 pub const SWITCHES_OFF: &[u8] = &[
@@ -54,7 +53,12 @@ impl Host {
         sector.extend([0x55, 0xaa]);
         let image = dir.join("image.raw");
         fs::write(&image, sector).unwrap();
-        fs::File::options().write(true).open(&image).unwrap().set_len(1 << 20).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&image)
+            .unwrap()
+            .set_len(1 << 20)
+            .unwrap();
         let mut root = fs::File::create(dir.join("root.qcow2")).unwrap();
         haneul_blockdev::qcow2::write_overlay(&mut root, &image, "raw", 16 << 20).unwrap();
         root.flush().unwrap();
@@ -75,7 +79,11 @@ impl Host {
                 },
                 size_gib: 0,
             },
-            nics: vec![Nic { port_id: Uuid::new_v4(), mac: "fa:16:3e:00:00:01".into(), mtu: 1450 }],
+            nics: vec![Nic {
+                port_id: Uuid::new_v4(),
+                mac: "fa:16:3e:00:00:01".into(),
+                mtu: 1450,
+            }],
             power: Power::Running,
             stop_timeout_s: 20,
             soft_reboots: 0,

@@ -133,11 +133,7 @@ pub fn cut(ns: &Ns, doomed: impl Fn(&Entry) -> bool) -> io::Result<usize> {
 
 /// Cuts what the security groups of local ports do not allow.
 pub fn cut_disallowed(ns: &Ns, known: &Known) -> io::Result<usize> {
-    let zones: HashMap<u16, Uuid> = Numbers::of(known)
-        .zones
-        .into_iter()
-        .map(|(id, z)| (z, id))
-        .collect();
+    let zones: HashMap<u16, Uuid> = Numbers::of(known).zones.into_iter().map(|(id, z)| (z, id)).collect();
     let mut exact: HashMap<(Uuid, IpAddr), &Port> = HashMap::new();
     let mut wide = vec![];
     for p in known.ports.values() {
@@ -164,10 +160,8 @@ pub fn cut_disallowed(ns: &Ns, known: &Known) -> io::Result<usize> {
         let Some(net) = zones.get(&e.zone) else {
             return false;
         };
-        let out = holder(*net, e.orig.src)
-            .is_none_or(|p| allows(known, p, &e.orig, Direction::Egress));
-        let into = holder(*net, e.orig.dst)
-            .is_none_or(|p| allows(known, p, &e.orig, Direction::Ingress));
+        let out = holder(*net, e.orig.src).is_none_or(|p| allows(known, p, &e.orig, Direction::Egress));
+        let into = holder(*net, e.orig.dst).is_none_or(|p| allows(known, p, &e.orig, Direction::Ingress));
         !(out && into)
     })
 }
@@ -183,11 +177,7 @@ pub fn cut_addresses(ns: &Ns, gone: &[(u16, IpAddr)]) -> io::Result<usize> {
 /// Cuts what a router's translations do not carry any more: floating addresses that went or moved, a
 /// gateway address that changed, subnets without interface.
 pub fn cut_router(ns: &Ns, router: &Router, gone: &[ipnet::IpNet]) -> io::Result<usize> {
-    let fips: HashMap<IpAddr, IpAddr> = router
-        .floating_ips
-        .iter()
-        .map(|f| (f.floating, f.fixed))
-        .collect();
+    let fips: HashMap<IpAddr, IpAddr> = router.floating_ips.iter().map(|f| (f.floating, f.fixed)).collect();
     let own: Vec<IpAddr> = router
         .gateway
         .iter()
@@ -204,7 +194,6 @@ pub fn cut_router(ns: &Ns, router: &Router, gone: &[ipnet::IpNet]) -> io::Result
                 return true;
             }
         }
-        gone.iter()
-            .any(|n| n.contains(&e.orig.src) || n.contains(&e.reply.src))
+        gone.iter().any(|n| n.contains(&e.orig.src) || n.contains(&e.reply.src))
     })
 }

@@ -20,11 +20,6 @@ pub trait Context<T> {
 impl<T, E: std::fmt::Display> Context<T> for Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
         // The public half stays general: device names and errno are for administrators.
-        self.map_err(|e| {
-            failure(
-                "the host could not set up its network",
-                format!("{}: {e}", what()),
-            )
-        })
+        self.map_err(|e| failure("the host could not set up its network", format!("{}: {e}", what())))
     }
 }

@@ -62,8 +62,7 @@ impl Known {
                 }
             }
         }
-        let mut by_index: std::collections::HashMap<u32, Uuid> =
-            self.ports.values().map(|p| (p.index, p.id)).collect();
+        let mut by_index: std::collections::HashMap<u32, Uuid> = self.ports.values().map(|p| (p.index, p.id)).collect();
         for p in &desired.ports {
             match by_index.get(&p.index) {
                 Some(other) if *other != p.id => {

@@ -88,9 +88,7 @@ impl Ns {
             for (kind, data) in attrs(m.get(16..).unwrap_or_default()) {
                 match kind {
                     IFLA_IFNAME => {
-                        name = String::from_utf8_lossy(data)
-                            .trim_end_matches('\0')
-                            .to_string();
+                        name = String::from_utf8_lossy(data).trim_end_matches('\0').to_string();
                     }
                     IFLA_MASTER => link.master = int(data, 0) as u32,
                     IFLA_MTU => link.mtu = int(data, 0) as u32,
@@ -136,14 +134,7 @@ impl Ns {
     }
 
     /// Makes a veth pair, `name` here (set by `here`) and `peer` in the namespace `there`; both up.
-    pub fn veth_add(
-        &self,
-        name: &str,
-        here: Set,
-        there: &Ns,
-        peer: &str,
-        peer_mac: Option<[u8; 6]>,
-    ) -> io::Result<()> {
+    pub fn veth_add(&self, name: &str, here: Set, there: &Ns, peer: &str, peer_mac: Option<[u8; 6]>) -> io::Result<()> {
         let up = |u: bool| if u { IFF_UP } else { 0 };
         let mtu = here.mtu.unwrap_or(1500);
         let mut m = Msg::new(&ifinfo(0, up(here.up.unwrap_or(true)), IFF_UP));
@@ -169,7 +160,13 @@ impl Ns {
         });
         self.route(|s| s.call(RTM_NEWLINK, F_CREATE, &m))?;
         // The kernel makes the peer first, and a lone end cannot come up.
-        there.link_set(there.need_index(peer)?, Set { up: Some(true), ..Set::default() })
+        there.link_set(
+            there.need_index(peer)?,
+            Set {
+                up: Some(true),
+                ..Set::default()
+            },
+        )
     }
 
     /// Changes a link.
@@ -308,16 +305,7 @@ impl Ns {
         let (family, dst) = ip_bytes(r.dst.network());
         let onlink: u32 = if r.via.is_some() && r.dev != 0 { 4 } else { 0 };
         let scope = if r.via.is_none() { 253 } else { 0 };
-        let mut fixed = vec![
-            family,
-            r.dst.prefix_len(),
-            0,
-            0,
-            RT_TABLE_MAIN,
-            RTPROT_STATIC,
-            scope,
-            1,
-        ];
+        let mut fixed = vec![family, r.dst.prefix_len(), 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, 1];
         fixed.extend(onlink.to_ne_bytes());
         let mut m = Msg::new(&fixed);
         if r.dst.prefix_len() > 0 {

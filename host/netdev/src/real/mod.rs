@@ -15,8 +15,8 @@ mod known;
 pub mod link;
 mod model;
 mod names;
-mod ns;
 mod netlink;
+mod ns;
 mod packet;
 mod router;
 mod rules;
@@ -150,9 +150,7 @@ impl Real {
         let fixed = config.dns_upstream.clone();
         let upstream: dns::Upstream = Arc::new(move || match &fixed {
             Some(f) => f.clone(),
-            None => dns::resolv_conf(
-                &std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-            ),
+            None => dns::resolv_conf(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         });
         let state = State {
             known: Known::load(&config.state_dir),
@@ -264,13 +262,13 @@ impl Core {
         st.services.clear();
         st.routers.clear();
         st.adverts.clear();
-        let (ns, fresh) = Ns::ensure(&self.names.switch())
-            .context(|| "making the switch namespace".into())?;
+        let (ns, fresh) = Ns::ensure(&self.names.switch()).context(|| "making the switch namespace".into())?;
         haneul_core::fault_point!("netdev.real.switch");
         // Also on an old one: a crash may have come between.
         let _ = fresh;
         ns.sysctl(SWITCH_SYSCTLS, false).context(|| "switch sysctl".into())?;
-        ns.sysctl(SWITCH_SYSCTLS_OPTIONAL, true).context(|| "switch sysctl".into())?;
+        ns.sysctl(SWITCH_SYSCTLS_OPTIONAL, true)
+            .context(|| "switch sysctl".into())?;
         st.switch = Some(ns.clone());
         Ok(ns)
     }
@@ -381,12 +379,7 @@ impl Core {
     }
 
     /// Brings the switch's rules about; true when something was taken away.
-    fn apply_rules(
-        &self,
-        sw: &Ns,
-        known: &Known,
-        have: &mut Option<Model>,
-    ) -> Result<bool, Failure> {
+    fn apply_rules(&self, sw: &Ns, known: &Known, have: &mut Option<Model>) -> Result<bool, Failure> {
         let want = rules::switch(known);
         let (script, away) = match have {
             Some(old) => (want.diff(old), want.takes_away(old)),
@@ -402,20 +395,15 @@ impl Core {
             model::run(sw, &want.full()).context(|| "rules".into())?;
         }
         if !partial {
-            sw.sysctl(TRACKING_SYSCTLS, false).context(|| "connection tracking".into())?;
+            sw.sysctl(TRACKING_SYSCTLS, false)
+                .context(|| "connection tracking".into())?;
         }
         *have = Some(want);
         Ok(away)
     }
 
     /// Bridges and port devices. `links` is what the switch has afterwards.
-    fn devices(
-        &self,
-        sw: &Ns,
-        known: &Known,
-        links: &mut Links,
-        errors: &mut Vec<Failure>,
-    ) -> Result<(), Failure> {
+    fn devices(&self, sw: &Ns, known: &Known, links: &mut Links, errors: &mut Vec<Failure>) -> Result<(), Failure> {
         *links = sw.links().context(|| "listing links".into())?;
         for n in known.networks.values() {
             let name = names::bridge(n.index);
@@ -425,7 +413,10 @@ impl Core {
                     haneul_core::fault_point!("netdev.real.bridge");
                     if !n.admin_state_up {
                         let index = sw.need_index(&name).context(|| name.clone())?;
-                        let down = Set { up: Some(false), ..Set::default() };
+                        let down = Set {
+                            up: Some(false),
+                            ..Set::default()
+                        };
                         sw.link_set(index, down).context(|| name.clone())?;
                     }
                 }
@@ -441,7 +432,14 @@ impl Core {
                 Some(_) => continue,
             }
             if let Some(index) = sw.link_index(&name).context(|| name.clone())? {
-                links.insert(name, link::Link { index, mtu: n.mtu, ..link::Link::default() });
+                links.insert(
+                    name,
+                    link::Link {
+                        index,
+                        mtu: n.mtu,
+                        ..link::Link::default()
+                    },
+                );
             }
         }
         for p in known.ports.values() {
@@ -480,11 +478,13 @@ impl Core {
             Some(l) if l.master == master && l.mtu == net.mtu && l.up == up => return Ok(()),
             Some(_) => {}
             None if self.config.lab_ports => {
-                let (guest, _) = Ns::ensure(&self.names.guest(p.index))
-                    .context(|| "making a lab guest".into())?;
+                let (guest, _) = Ns::ensure(&self.names.guest(p.index)).context(|| "making a lab guest".into())?;
                 guest.link_del("eth0").context(|| "eth0".into())?;
                 let lo = guest.need_index("lo").context(|| "lo".into())?;
-                let lo_up = Set { up: Some(true), ..Set::default() };
+                let lo_up = Set {
+                    up: Some(true),
+                    ..Set::default()
+                };
                 guest.link_set(lo, lo_up).context(|| "lo".into())?;
                 sw.veth_add(&name, set, &guest, "eth0", parse_mac(&p.mac))
                     .context(|| format!("making {name}"))?;
@@ -539,13 +539,17 @@ impl Core {
         // The record goes last: until then a repetition after a crash still knows the names.
         match kind {
             Kind::Router => {
-                let Some(r) = before.routers.get(&id) else { return Ok(()) };
+                let Some(r) = before.routers.get(&id) else {
+                    return Ok(());
+                };
                 st.adverts.remove(&id);
                 st.routers.remove(&id);
                 router::remove(&self.names, sw.as_ref(), r)?;
             }
             Kind::Network => {
-                let Some(n) = before.networks.get(&id) else { return Ok(()) };
+                let Some(n) = before.networks.get(&id) else {
+                    return Ok(());
+                };
                 if let Some(p) = before.ports.values().find(|p| p.network_id == id) {
                     return Err(failure("a network with ports on this host cannot go", p.id));
                 }
@@ -689,11 +693,11 @@ fn gone_addresses(before: &Known, now: &Known) -> Vec<(u16, IpAddr)> {
         if new == Some(old) {
             continue;
         }
-        let Some(zone) = zones.get(&old.network_id) else { continue };
+        let Some(zone) = zones.get(&old.network_id) else {
+            continue;
+        };
         for f in &old.fixed_ips {
-            let kept = new.is_some_and(|n| {
-                n.network_id == old.network_id && n.fixed_ips.iter().any(|x| x.ip == f.ip)
-            });
+            let kept = new.is_some_and(|n| n.network_id == old.network_id && n.fixed_ips.iter().any(|x| x.ip == f.ip));
             if !kept {
                 out.push((*zone, f.ip));
             }
@@ -753,12 +757,7 @@ impl NetDriver for Real {
     }
 
     fn set_metadata(&self, source: Arc<dyn MetadataSource>) {
-        *self
-            .core
-            .shared
-            .source
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(source);
+        *self.core.shared.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
     }
 
     fn purge(&self) -> BoxFuture<'_, Result<(), Failure>> {

@@ -79,11 +79,9 @@ impl Model {
                         .get(k)
                         .is_none_or(|d| !c.rules.iter().all(|r| d.rules.contains(r)))
                 }) || o.sets.iter().any(|(k, c)| {
-                    n.sets.get(k).is_none_or(|d| {
-                        c.elements
-                            .iter()
-                            .any(|(key, v)| d.elements.get(key) != Some(v))
-                    })
+                    n.sets
+                        .get(k)
+                        .is_none_or(|d| c.elements.iter().any(|(key, v)| d.elements.get(key) != Some(v)))
                 })
             })
         })
@@ -98,11 +96,7 @@ impl Table {
     }
     /// Appends a rule; the chain is made when it is not there.
     pub fn rule(&mut self, chain: &str, rule: impl Into<String>) -> &mut Self {
-        self.chains
-            .entry(chain.into())
-            .or_default()
-            .rules
-            .push(rule.into());
+        self.chains.entry(chain.into()).or_default().rules.push(rule.into());
         self
     }
     /// Makes a chain without rules yet.
@@ -196,11 +190,7 @@ impl Table {
             elements(s, "add", table, n, &added);
         }
         // Chains may lead to each other: empty all of them, then delete.
-        let gone: BTreeSet<&String> = old
-            .chains
-            .keys()
-            .filter(|n| !self.chains.contains_key(*n))
-            .collect();
+        let gone: BTreeSet<&String> = old.chains.keys().filter(|n| !self.chains.contains_key(*n)).collect();
         for n in &gone {
             let _ = writeln!(s, "flush chain {table} {n}");
         }

@@ -2,9 +2,7 @@
 //!
 //! One request is one system call of some ten microseconds; starting `ip` for it costs milliseconds.
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -40,12 +38,7 @@ impl Socket {
         Self::open(SockProtocol::NetlinkNetFilter)
     }
     fn open(protocol: SockProtocol) -> io::Result<Socket> {
-        let fd = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            protocol,
-        )?;
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         Ok(Socket {
             fd,
             seq: 0,

@@ -99,8 +99,7 @@ impl Ns {
     pub fn is_current(&self) -> bool {
         match &self.inner.name {
             None => true,
-            Some(n) => std::fs::metadata(path(n))
-                .is_ok_and(|m| (m.dev(), m.ino()) == self.inner.inode),
+            Some(n) => std::fs::metadata(path(n)).is_ok_and(|m| (m.dev(), m.ino()) == self.inner.inode),
         }
     }
 
@@ -112,12 +111,10 @@ impl Ns {
     /// Runs `f` on a thread inside the namespace.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
         std::thread::scope(|s| {
-            let worker = std::thread::Builder::new()
-                .name("netns".into())
-                .spawn_scoped(s, || {
-                    setns(self.fd(), CloneFlags::CLONE_NEWNET)?;
-                    Ok::<T, nix::Error>(f())
-                })?;
+            let worker = std::thread::Builder::new().name("netns".into()).spawn_scoped(s, || {
+                setns(self.fd(), CloneFlags::CLONE_NEWNET)?;
+                Ok::<T, nix::Error>(f())
+            })?;
             match worker.join() {
                 Ok(r) => r.map_err(io::Error::from),
                 Err(_) => Err(io::Error::other("the thread in the namespace panicked")),
@@ -152,17 +149,13 @@ impl Ns {
 
     /// Reads one sysctl below `/proc/sys/net/`.
     pub fn sysctl_get(&self, key: &str) -> io::Result<String> {
-        self.enter(|| {
-            std::fs::read_to_string(Path::new("/proc/sys/net").join(key))
-                .map(|s| s.trim().to_string())
-        })?
+        self.enter(|| std::fs::read_to_string(Path::new("/proc/sys/net").join(key)).map(|s| s.trim().to_string()))?
     }
 }
 
 /// An empty file is left when a creator died between making it and mounting on it.
 fn is_namespace(name: &str) -> bool {
-    nix::sys::statfs::statfs(&path(name))
-        .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+    nix::sys::statfs::statfs(&path(name)).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
 }
 
 fn create(name: &str) -> io::Result<()> {
@@ -170,17 +163,32 @@ fn create(name: &str) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     // As `ip netns` does: the directory is a shared mount, so that namespaces made here are seen in
     // mount namespaces made earlier.
-    if mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)
-        .is_err()
+    if mount(
+        None::<&str>,
+        dir,
+        None::<&str>,
+        MsFlags::MS_SHARED | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .is_err()
     {
-        mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
-        mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)?;
+        mount(
+            Some(dir),
+            dir,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            None::<&str>,
+        )?;
+        mount(
+            None::<&str>,
+            dir,
+            None::<&str>,
+            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            None::<&str>,
+        )?;
     }
     let target = path(name);
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&target)?;
+    std::fs::OpenOptions::new().create(true).append(true).open(&target)?;
     let made = std::thread::scope(|s| {
         s.spawn(|| -> io::Result<()> {
             unshare(CloneFlags::CLONE_NEWNET)?;

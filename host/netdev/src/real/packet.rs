@@ -123,11 +123,7 @@ mod tests {
 
     #[test]
     fn a_packet_checks_itself() {
-        let p = udp4(
-            "10.0.0.2:67".parse().unwrap(),
-            "10.0.0.5:68".parse().unwrap(),
-            b"hello",
-        );
+        let p = udp4("10.0.0.2:67".parse().unwrap(), "10.0.0.5:68".parse().unwrap(), b"hello");
         assert_eq!(checksum(&p[..20]), 0);
         assert_eq!(p.len(), 20 + 8 + 5);
     }

@@ -31,9 +31,7 @@ struct Nic {
 }
 
 fn nics(r: &Router) -> Result<Vec<Nic>, Failure> {
-    let mac = |s: &str| {
-        parse_mac(s).ok_or_else(|| failure("a router's MAC address is malformed", s))
-    };
+    let mac = |s: &str| parse_mac(s).ok_or_else(|| failure("a router's MAC address is malformed", s));
     let mut out = vec![];
     for i in &r.interfaces {
         out.push(Nic {
@@ -95,14 +93,20 @@ pub fn rules(r: &Router) -> Model {
         let gw = names::router_gw(g.index);
         t.rule("post", format!("oifname \"{gw}\" snat ip to ip saddr map @fixed"));
         // A guest that calls a neighbour by its floating address has to see the answer come from there.
-        t.rule("post", format!("iifname != \"{gw}\" ct status dnat snat ip to ip saddr map @fixed"));
+        t.rule(
+            "post",
+            format!("iifname != \"{gw}\" ct status dnat snat ip to ip saddr map @fixed"),
+        );
         let own = g.addresses.iter().find(|a| a.addr().is_ipv4());
         if let (true, Some(own)) = (g.enable_snat, own) {
             let own = own.addr();
             t.rule("post", format!("iifname != \"{gw}\" ct status dnat snat ip to {own}"));
             t.rule("post", format!("oifname \"{gw}\" meta nfproto ipv4 snat ip to {own}"));
             // Untranslatable packets must not leave with inner addresses.
-            t.rule("fw", format!("oifname \"{gw}\" meta nfproto ipv4 ct state invalid drop"));
+            t.rule(
+                "fw",
+                format!("oifname \"{gw}\" meta nfproto ipv4 ct state invalid drop"),
+            );
             t.rule("fw", format!("iifname \"{gw}\" ct status dnat accept"));
             t.rule("fw", format!("iifname \"{gw}\" meta nfproto ipv4 drop"));
         }
@@ -138,14 +142,19 @@ pub fn ensure(
     r: &Router,
     slot: &mut Option<Standing>,
 ) -> Result<(), Failure> {
-    let (ns, fresh) =
-        Ns::ensure(&names.router(r.index)).context(|| "making a router's namespace".into())?;
+    let (ns, fresh) = Ns::ensure(&names.router(r.index)).context(|| "making a router's namespace".into())?;
     if slot.as_ref().is_none_or(|s| fresh || !s.ns.is_current()) {
         ns.sysctl(SYSCTLS, false).context(|| "router sysctl".into())?;
         ns.sysctl(SYSCTLS_OPTIONAL, true).context(|| "router sysctl".into())?;
         let lo = ns.need_index("lo").context(|| "router lo".into())?;
-        ns.link_set(lo, Set { up: Some(true), ..Set::default() })
-            .context(|| "router lo".into())?;
+        ns.link_set(
+            lo,
+            Set {
+                up: Some(true),
+                ..Set::default()
+            },
+        )
+        .context(|| "router lo".into())?;
         *slot = Some(Standing {
             ns,
             applied: None,
@@ -214,9 +223,10 @@ fn nic_ensure(
     r: &Router,
     nic: &Nic,
 ) -> Result<(), Failure> {
-    let net = known.networks.get(&nic.network).ok_or_else(|| {
-        failure("a router's network is not known to the host", nic.network)
-    })?;
+    let net = known
+        .networks
+        .get(&nic.network)
+        .ok_or_else(|| failure("a router's network is not known to the host", nic.network))?;
     let bridge = names::bridge(net.index);
     let master = links
         .get(&bridge)

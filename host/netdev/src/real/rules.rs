@@ -78,10 +78,7 @@ pub fn switch(known: &Known) -> Model {
         .base("in", "type filter hook input priority -200; policy drop;");
     for p in known.ports.values() {
         let tap = format!("\"{}\"", names::tap(p.index));
-        let net_up = known
-            .networks
-            .get(&p.network_id)
-            .is_some_and(|n| n.admin_state_up);
+        let net_up = known.networks.get(&p.network_id).is_some_and(|n| n.admin_state_up);
         if !p.admin_state_up || !net_up {
             guard.pair("from", tap, "drop");
         } else if !p.port_security {
@@ -143,11 +140,7 @@ pub fn switch(known: &Known) -> Model {
     }
     for (id, zone) in &numbers.zones {
         if let Some(n) = known.networks.get(id) {
-            groups.pair(
-                "zone",
-                format!("\"{}\"", names::bridge(n.index)),
-                zone.to_string(),
-            );
+            groups.pair("zone", format!("\"{}\"", names::bridge(n.index)), zone.to_string());
         }
     }
     let used: BTreeSet<Uuid> = known
@@ -237,7 +230,13 @@ fn guard_port(t: &mut Table, p: &Port) -> bool {
     };
     for (ether, field, list) in [("ip", "ip", own(true)), ("ip6", "ip6", own(false))] {
         if !list.is_empty() {
-            t.rule(&c, format!("ether type {ether} meta l4proto tcp ether saddr . {field} saddr {{ {} }} accept", list.join(", ")));
+            t.rule(
+                &c,
+                format!(
+                    "ether type {ether} meta l4proto tcp ether saddr . {field} saddr {{ {} }} accept",
+                    list.join(", ")
+                ),
+            );
         }
     }
     // A guest is no DHCP server and no router.
@@ -266,8 +265,20 @@ fn guard_port(t: &mut Table, p: &Port) -> bool {
                 v4.push(format!("{m} . {}", n.addr()));
             }
             IpNet::V4(n) => {
-                let which = |f: &str| if n.prefix_len() == 0 { String::new() } else { format!(" {f} {n}") };
-                t.rule(&c, format!("ether type arp ether saddr {m} arp saddr ether {m}{} accept", which("arp saddr ip")));
+                let which = |f: &str| {
+                    if n.prefix_len() == 0 {
+                        String::new()
+                    } else {
+                        format!(" {f} {n}")
+                    }
+                };
+                t.rule(
+                    &c,
+                    format!(
+                        "ether type arp ether saddr {m} arp saddr ether {m}{} accept",
+                        which("arp saddr ip")
+                    ),
+                );
                 t.rule(&c, format!("ether type ip ether saddr {m}{} accept", which("ip saddr")));
             }
             IpNet::V6(n) if n.prefix_len() == 128 => {
@@ -277,8 +288,17 @@ fn guard_port(t: &mut Table, p: &Port) -> bool {
         }
     }
     if !v4.is_empty() {
-        t.rule(&c, format!("ether type arp ether saddr . arp saddr ether . arp saddr ip {{ {} }} accept", arp.join(", ")));
-        t.rule(&c, format!("ether type ip ether saddr . ip saddr {{ {} }} accept", v4.join(", ")));
+        t.rule(
+            &c,
+            format!(
+                "ether type arp ether saddr . arp saddr ether . arp saddr ip {{ {} }} accept",
+                arp.join(", ")
+            ),
+        );
+        t.rule(
+            &c,
+            format!("ether type ip ether saddr . ip saddr {{ {} }} accept", v4.join(", ")),
+        );
     }
     // A neighbour advertisement names its target in the payload: nft 1.0.6 has no word for it, so its
     // bits are compared. Targets come before sources, for a good source proves nothing about them.
@@ -301,14 +321,21 @@ fn guard_port(t: &mut Table, p: &Port) -> bool {
     t.rule(&na, "drop");
     t.rule(&c, format!("icmpv6 type nd-neighbor-advert jump {na}"));
     if !v6.is_empty() {
-        t.rule(&c, format!("ether type ip6 ether saddr . ip6 saddr {{ {} }} accept", v6.join(", ")));
+        t.rule(
+            &c,
+            format!("ether type ip6 ether saddr . ip6 saddr {{ {} }} accept", v6.join(", ")),
+        );
     }
     for (mac, net) in &ids {
         if let IpNet::V6(n) = net
             && n.prefix_len() < 128
         {
             let m = show_mac(*mac);
-            let which = if n.prefix_len() == 0 { String::new() } else { format!(" ip6 saddr {n}") };
+            let which = if n.prefix_len() == 0 {
+                String::new()
+            } else {
+                format!(" ip6 saddr {n}")
+            };
             t.rule(&c, format!("ether type ip6 ether saddr {m}{which} accept"));
         }
     }
@@ -391,7 +418,11 @@ fn rule(r: &Rule) -> String {
             if has_ports(p) && (r.port_min.is_some() || r.port_max.is_some()) {
                 let a = r.port_min.unwrap_or(1);
                 let b = r.port_max.unwrap_or(a.max(r.port_min.map_or(65535, |m| m)));
-                s += &if a == b { format!(" th dport {a}") } else { format!(" th dport {a}-{b}") };
+                s += &if a == b {
+                    format!(" th dport {a}")
+                } else {
+                    format!(" th dport {a}-{b}")
+                };
             }
         }
     }
@@ -457,7 +488,5 @@ fn matches(known: &Known, r: &Rule, flow: &Flow, remote: IpAddr) -> bool {
     if p == 1 || p == 58 {
         return r.port_min.is_none_or(|t| t == flow.dport) && r.port_max.is_none_or(|c| c == flow.code);
     }
-    !has_ports(p)
-        || (r.port_min.is_none_or(|a| flow.dport >= a)
-            && r.port_max.is_none_or(|b| flow.dport <= b))
+    !has_ports(p) || (r.port_min.is_none_or(|a| flow.dport >= a) && r.port_max.is_none_or(|b| flow.dport <= b))
 }

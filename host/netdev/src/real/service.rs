@@ -54,8 +54,7 @@ fn plan(n: &Network) -> Result<Vec<Leg>, Failure> {
         let Some(service) = &s.service else { continue };
         let mac = parse_mac(&service.mac)
             .ok_or_else(|| failure("a service port's MAC address is malformed", &service.mac))?;
-        let net = IpNet::new(service.ip, s.cidr.prefix_len())
-            .map_err(|e| failure("a subnet is malformed", e))?;
+        let net = IpNet::new(service.ip, s.cidr.prefix_len()).map_err(|e| failure("a subnet is malformed", e))?;
         match legs.iter_mut().find(|l| l.mac == mac) {
             Some(l) => l.addresses.push(net),
             None => legs.push(Leg {
@@ -66,9 +65,7 @@ fn plan(n: &Network) -> Result<Vec<Leg>, Failure> {
     }
     if let Some(first) = legs.first_mut() {
         first.addresses.push(IpNet::from(IpAddr::V4(dhcp4::METADATA)));
-        first
-            .addresses
-            .extend(IpNet::new(IpAddr::V6(METADATA6), 64));
+        first.addresses.extend(IpNet::new(IpAddr::V6(METADATA6), 64));
     }
     Ok(legs)
 }
@@ -127,8 +124,7 @@ pub fn ensure(
     }
     // The old tasks' sockets would hold the addresses and an old namespace.
     *slot = None;
-    let (ns, fresh) =
-        Ns::ensure(&names.service(n.index)).context(|| "making a service namespace".into())?;
+    let (ns, fresh) = Ns::ensure(&names.service(n.index)).context(|| "making a service namespace".into())?;
     haneul_core::fault_point!("netdev.real.service.namespace");
     if fresh || ns.link_index(&names::service_if(0)).ok().flatten().is_none() {
         ns.sysctl(SYSCTLS, false).context(|| "service sysctl".into())?;
@@ -227,9 +223,11 @@ fn open(legs: &[Leg], indices: &[u32]) -> io::Result<Open> {
     let mut o = Open::default();
     for (i, (leg, index)) in legs.iter().zip(indices).enumerate() {
         let dev = names::service_if(i);
-        let services = leg.addresses.iter().map(IpNet::addr).filter(|a| {
-            *a != IpAddr::V4(dhcp4::METADATA) && *a != IpAddr::V6(METADATA6)
-        });
+        let services = leg
+            .addresses
+            .iter()
+            .map(IpNet::addr)
+            .filter(|a| *a != IpAddr::V4(dhcp4::METADATA) && *a != IpAddr::V6(METADATA6));
         let (mut v4, mut v6) = (false, false);
         for ip in services {
             v4 |= ip.is_ipv4();
@@ -261,12 +259,7 @@ fn open(legs: &[Leg], indices: &[u32]) -> io::Result<Open> {
     Ok(o)
 }
 
-fn start(
-    ns: &Ns,
-    legs: &[Leg],
-    view: &watch::Receiver<Arc<View>>,
-    around: &Around<'_>,
-) -> io::Result<Tasks> {
+fn start(ns: &Ns, legs: &[Leg], view: &watch::Receiver<Arc<View>>, around: &Around<'_>) -> io::Result<Tasks> {
     let mut indices = vec![];
     for i in 0..legs.len() {
         indices.push(ns.need_index(&names::service_if(i))?);

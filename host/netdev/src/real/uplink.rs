@@ -112,13 +112,7 @@ pub struct Host<'a> {
 }
 
 /// Brings the uplink about for all external networks.
-pub fn ensure(
-    h: &Host<'_>,
-    known: &Known,
-    sw: &Ns,
-    links: &Links,
-    st: &mut Standing,
-) -> Result<(), Failure> {
+pub fn ensure(h: &Host<'_>, known: &Known, sw: &Ns, links: &Links, st: &mut Standing) -> Result<(), Failure> {
     st.load(h.dir);
     let nets: Vec<&Network> = known.networks.values().filter(|n| n.external).collect();
     if nets.is_empty() {
@@ -150,14 +144,7 @@ pub fn ensure(
     Ok(())
 }
 
-fn veth(
-    h: &Host<'_>,
-    known: &Known,
-    n: &Network,
-    sw: &Ns,
-    links: &Links,
-    st: &mut Standing,
-) -> Result<(), Failure> {
+fn veth(h: &Host<'_>, known: &Known, n: &Network, sw: &Ns, links: &Links, st: &mut Standing) -> Result<(), Failure> {
     let (dev, peer) = (h.names.uplink(n.index), names::uplink_peer(n.index));
     let master = links
         .get(&names::bridge(n.index))
@@ -305,11 +292,10 @@ fn bridge(
             return Ok(());
         }
     } else {
-        let index = h
-            .ns
-            .link_index(dev)
-            .context(|| dev.into())?
-            .ok_or_else(|| failure("the uplink interface does not exist", dev))?;
+        let index =
+            h.ns.link_index(dev)
+                .context(|| dev.into())?
+                .ok_or_else(|| failure("the uplink interface does not exist", dev))?;
         let global = |a: &IpNet| match a {
             IpNet::V4(_) => true,
             IpNet::V6(n) => !n.addr().is_unicast_link_local(),
@@ -361,8 +347,7 @@ pub fn purge(h: &Host<'_>, sw: Option<&Ns>, st: &mut Standing) -> Result<(), Fai
     haneul_core::fault_point!("netdev.real.uplink.purge");
     if st.record.table {
         let t = format!("inet {}", h.names.table());
-        model::run(h.ns, &format!("add table {t}\ndelete table {t}\n"))
-            .context(|| "the host's table".into())?;
+        model::run(h.ns, &format!("add table {t}\ndelete table {t}\n")).context(|| "the host's table".into())?;
     }
     let others = model::nft(h.ns, &["list", "tables"], "").unwrap_or_default();
     if !st.record.sysctls.is_empty() && !others.contains(" haneul-") {
@@ -392,10 +377,7 @@ pub fn foreign_drops(ns: &Ns) -> Vec<String> {
             table = t.trim_end_matches(['{', ' ']).to_string();
         } else if let Some(c) = line.strip_prefix("chain ") {
             chain = c.trim_end_matches(['{', ' ']).to_string();
-        } else if line.contains("hook forward")
-            && line.contains("policy drop")
-            && !table.contains("haneul-")
-        {
+        } else if line.contains("hook forward") && line.contains("policy drop") && !table.contains("haneul-") {
             out.push(format!("{table} {chain}"));
         }
     }

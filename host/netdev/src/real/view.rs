@@ -108,11 +108,7 @@ pub struct Advert {
 }
 
 /// The advertisements of a router.
-pub fn adverts<'a>(
-    r: &Router,
-    network: impl Fn(Uuid) -> Option<&'a Network>,
-    default_domain: &str,
-) -> Vec<Advert> {
+pub fn adverts<'a>(r: &Router, network: impl Fn(Uuid) -> Option<&'a Network>, default_domain: &str) -> Vec<Advert> {
     if !r.admin_state_up {
         return vec![];
     }

@@ -27,7 +27,8 @@ impl MetadataSource for Docs {
 fn ask(ns: &str, mac: &str, kind: MessageType, want: Option<Ipv4Addr>) -> Option<(Message, Duration)> {
     let mac: Vec<u8> = mac.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
     let mut m = Message::default();
-    m.set_chaddr(&mac).set_flags(dhcproto::v4::Flags::default().set_broadcast());
+    m.set_chaddr(&mac)
+        .set_flags(dhcproto::v4::Flags::default().set_broadcast());
     m.opts_mut().insert(DhcpOption::MessageType(kind));
     if let Some(ip) = want {
         m.opts_mut().insert(DhcpOption::RequestedIpAddress(ip));
@@ -109,7 +110,11 @@ async fn a_real_client_gets_its_lease_and_its_documents() {
         assert!(env.contains(line), "{line} in {env}");
     }
     // Metadata, over the route just told.
-    let get = |ns: &str, path: &str| sh(&format!("ip netns exec {ns} curl -sS -m 2 http://169.254.169.254{path}"));
+    let get = |ns: &str, path: &str| {
+        sh(&format!(
+            "ip netns exec {ns} curl -sS -m 2 http://169.254.169.254{path}"
+        ))
+    };
     assert!(get(&ga, "/openstack/latest/meta_data.json").contains("\"alpha\""));
     assert!(get(&ga, "/latest/meta-data/hostname").contains("alpha"));
     assert!(get(&ga, "/nothing").contains("404"));
@@ -166,10 +171,16 @@ async fn every_dhcp_message_has_its_answer() {
     let (m, _) = ask(&ga, &mac, MessageType::Request, Some(Ipv4Addr::new(10, 0, 1, 77))).unwrap();
     assert_eq!(m.opts().msg_type(), Some(MessageType::Nak));
     assert!(ask(&ga, &mac, MessageType::Release, None).is_none());
-    assert!(ask(&ga, "fa:16:3e:77:77:77", MessageType::Discover, None).is_none(), "a stranger");
+    assert!(
+        ask(&ga, "fa:16:3e:77:77:77", MessageType::Discover, None).is_none(),
+        "a stranger"
+    );
     // A changed port is told at once.
     let subnet = lab.want.networks[0].subnets[0].id;
-    lab.port_mut(a).fixed_ips = vec![FixedIp { subnet_id: subnet, ip: ip("10.0.1.55") }];
+    lab.port_mut(a).fixed_ips = vec![FixedIp {
+        subnet_id: subnet,
+        ip: ip("10.0.1.55"),
+    }];
     lab.apply().await;
     let (m, _) = ask(&ga, &mac, MessageType::Discover, None).unwrap();
     assert_eq!(m.yiaddr(), Ipv4Addr::new(10, 0, 1, 55));

@@ -12,7 +12,10 @@ async fn groups_open_what_they_say_and_nothing_else() {
     }
     let mut lab = Lab::new();
     let n = lab.network(&["10.0.1.0/24", "fd00:1::/64"]);
-    let v6 = Rule { protocol: Some(58), ..rule(Direction::Ingress, EtherType::Ipv6) };
+    let v6 = Rule {
+        protocol: Some(58),
+        ..rule(Direction::Ingress, EtherType::Ipv6)
+    };
     let v6tcp = Rule {
         protocol: Some(6),
         port_min: Some(20),
@@ -56,8 +59,12 @@ async fn same_addresses_of_another_tenant_are_another_world() {
     let a2 = lab.port(n2, &["10.0.1.11"], &[all]);
     let c2 = lab.port(n2, &["10.0.1.13"], &[all]);
     lab.apply().await;
-    let (ga1, gb1, ga2, gc2) =
-        (lab.configure(a1), lab.configure(b1), lab.configure(a2), lab.configure(c2));
+    let (ga1, gb1, ga2, gc2) = (
+        lab.configure(a1),
+        lab.configure(b1),
+        lab.configure(a2),
+        lab.configure(c2),
+    );
     serve(&ga1, "0.0.0.0:22");
     serve(&gc2, "0.0.0.0:22");
     assert!(reaches(&gb1, "10.0.1.11:22"));
@@ -95,7 +102,13 @@ async fn a_remote_group_is_its_members_and_no_rule_outlives_itself() {
     let mut lab = Lab::new();
     let n = lab.network(&["10.0.1.0/24"]);
     let friends = lab.group(vec![]);
-    let server = lab.group(vec![Rule { remote_group: Some(friends), ..tcp_in(22) }, tcp_in(80)]);
+    let server = lab.group(vec![
+        Rule {
+            remote_group: Some(friends),
+            ..tcp_in(22)
+        },
+        tcp_in(80),
+    ]);
     let a = lab.port(n, &["10.0.1.11"], &[server]);
     let b = lab.port(n, &["10.0.1.12"], &[friends]);
     let c = lab.port(n, &["10.0.1.13"], &[]);
@@ -120,7 +133,9 @@ async fn a_remote_group_is_its_members_and_no_rule_outlives_itself() {
     lab.group_mut(server).rules.push(tcp_in(81));
     lab.apply().await;
     let mut client = in_ns(&gb, || std::net::TcpStream::connect("10.0.1.11:81").unwrap());
-    client.set_read_timeout(Some(std::time::Duration::from_millis(900))).unwrap();
+    client
+        .set_read_timeout(Some(std::time::Duration::from_millis(900)))
+        .unwrap();
     let (mut guest, _) = l.accept().unwrap();
     lab.group_mut(server).rules.retain(|r| r.port_min != Some(81));
     lab.apply().await;
@@ -186,10 +201,15 @@ async fn a_guest_speaks_for_itself_only() {
     let (ga, gb) = (lab.configure(a), lab.configure(b));
     assert!(ping(&gb, "10.0.1.11") && ping(&gb, "fd00:1::11"));
     // Another address.
-    ok(&format!("ip -n {gb} addr add 10.0.1.99/24 dev eth0; ip -n {gb} addr add fd00:1::99/64 dev eth0 nodad"));
+    ok(&format!(
+        "ip -n {gb} addr add 10.0.1.99/24 dev eth0; ip -n {gb} addr add fd00:1::99/64 dev eth0 nodad"
+    ));
     assert!(!ping(&gb, "-I 10.0.1.99 10.0.1.11"), "spoofed IPv4 source");
     assert!(!ping(&gb, "-I fd00:1::99 fd00:1::11"), "spoofed IPv6 source");
-    assert!(!ping(&ga, "fd00:1::99"), "a neighbour advertisement for a foreign address");
+    assert!(
+        !ping(&ga, "fd00:1::99"),
+        "a neighbour advertisement for a foreign address"
+    );
     // Each layer alone, one way: an answer could fail for other reasons.
     let mac_a = lab.want.ports[0].mac.clone();
     ok(&format!(
@@ -221,9 +241,18 @@ async fn a_guest_speaks_for_itself_only() {
     // A TCP segment likewise: it has a shorter way through the rules.
     let l = in_ns(&ga, || std::net::TcpListener::bind("10.0.1.11:7000").unwrap());
     l.set_nonblocking(true).unwrap();
-    sh(&format!("ip -n {ga} neigh replace 10.0.1.99 lladdr {} dev eth0", lab.want.ports[1].mac));
-    assert!(!succeeds(&format!("ip netns exec {gb} nc -w1 -z -s 10.0.1.99 10.0.1.11 7000")), "TCP");
-    assert!(succeeds(&format!("ip netns exec {gb} nc -w1 -z -s 10.0.1.12 10.0.1.11 7000")), "TCP from its own");
+    sh(&format!(
+        "ip -n {ga} neigh replace 10.0.1.99 lladdr {} dev eth0",
+        lab.want.ports[1].mac
+    ));
+    assert!(
+        !succeeds(&format!("ip netns exec {gb} nc -w1 -z -s 10.0.1.99 10.0.1.11 7000")),
+        "TCP"
+    );
+    assert!(
+        succeeds(&format!("ip netns exec {gb} nc -w1 -z -s 10.0.1.12 10.0.1.11 7000")),
+        "TCP from its own"
+    );
     // ARP and neighbour advertisements that name a foreign address, from honest sources.
     let knows = |ip: &str, mac: &str| sh(&format!("ip -n {ga} neigh show {ip} dev eth0")).contains(mac);
     let before = "02:00:00:00:00:77";
@@ -236,20 +265,34 @@ async fn a_guest_speaks_for_itself_only() {
     };
     let mac_b = lab.want.ports[1].mac.clone();
     let announce = || {
-        sh(&format!("ip netns exec {gb} arping -c1 -w1 -U -I eth0 -s 10.0.1.99 10.0.1.99; ip netns exec {gb} arping -c1 -w1 -A -I eth0 -s 10.0.1.99 10.0.1.99"));
+        sh(&format!(
+            "ip netns exec {gb} arping -c1 -w1 -U -I eth0 -s 10.0.1.99 10.0.1.99; ip netns exec {gb} arping -c1 -w1 -A -I eth0 -s 10.0.1.99 10.0.1.99"
+        ));
         advertise(&gb, "fd00:1::12", "fd00:1::99", &mac_b);
         std::thread::sleep(std::time::Duration::from_millis(200));
     };
     preset();
     announce();
     assert!(knows("10.0.1.99", before), "ARP for a foreign address");
-    assert!(knows("fd00:1::99", before), "a neighbour advertisement for a foreign address");
+    assert!(
+        knows("fd00:1::99", before),
+        "a neighbour advertisement for a foreign address"
+    );
     assert!(!ping(&ga, "10.0.1.99"));
     // An address pair makes it its own.
     lab.port_mut(b).allowed_address_pairs = vec![
-        AddressPair { ip: net("10.0.1.99/32"), mac: lab.want.ports[1].mac.clone() },
-        AddressPair { ip: net("fd00:1::99/128"), mac: lab.want.ports[1].mac.clone() },
-        AddressPair { ip: net("10.9.0.0/16"), mac: lab.want.ports[1].mac.clone() },
+        AddressPair {
+            ip: net("10.0.1.99/32"),
+            mac: lab.want.ports[1].mac.clone(),
+        },
+        AddressPair {
+            ip: net("fd00:1::99/128"),
+            mac: lab.want.ports[1].mac.clone(),
+        },
+        AddressPair {
+            ip: net("10.9.0.0/16"),
+            mac: lab.want.ports[1].mac.clone(),
+        },
     ];
     lab.apply().await;
     preset();
@@ -258,7 +301,9 @@ async fn a_guest_speaks_for_itself_only() {
     assert!(knows("fd00:1::99", &mac_b));
     assert!(ping(&gb, "-I 10.0.1.99 10.0.1.11"), "an allowed pair");
     assert!(ping(&gb, "-I fd00:1::99 fd00:1::11"), "an allowed IPv6 pair");
-    ok(&format!("ip -n {gb} addr add 10.9.3.4/16 dev eth0; ip -n {ga} addr add 10.9.3.5/16 dev eth0"));
+    ok(&format!(
+        "ip -n {gb} addr add 10.9.3.4/16 dev eth0; ip -n {ga} addr add 10.9.3.5/16 dev eth0"
+    ));
     assert!(!ping(&ga, "-I 10.9.3.5 10.9.3.4"), "the other side has no such pair");
     // Another MAC.
     ok(&format!("ip -n {gb} link set eth0 address fa:16:3e:66:66:66"));
@@ -281,7 +326,8 @@ async fn a_rogue_dhcp_server_or_router_is_not_heard() {
     lab.apply().await;
     let (ga, gb) = (lab.configure(a), lab.configure(b));
     let hear = in_ns(&ga, || std::net::UdpSocket::bind("0.0.0.0:68").unwrap());
-    hear.set_read_timeout(Some(std::time::Duration::from_millis(400))).unwrap();
+    hear.set_read_timeout(Some(std::time::Duration::from_millis(400)))
+        .unwrap();
     let say = |from: &str| {
         let from = from.to_string();
         in_ns(&gb, move || {
@@ -299,9 +345,17 @@ async fn a_rogue_dhcp_server_or_router_is_not_heard() {
         use socket2::{Domain, Protocol, Socket, Type};
         Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap()
     });
-    raw.set_read_timeout(Some(std::time::Duration::from_millis(400))).unwrap();
+    raw.set_read_timeout(Some(std::time::Duration::from_millis(400)))
+        .unwrap();
     let mac = lab.want.ports[1].mac.clone();
-    let own = sh(&format!("ip -n {gb} -6 -br addr show dev eth0")).split_whitespace().nth(2).unwrap().split('/').next().unwrap().to_string();
+    let own = sh(&format!("ip -n {gb} -6 -br addr show dev eth0"))
+        .split_whitespace()
+        .nth(2)
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_string();
     // Duplicate detection comes first.
     std::thread::sleep(std::time::Duration::from_millis(2000));
     let mut types = vec![];
@@ -364,7 +418,10 @@ async fn a_stateless_group_needs_a_rule_for_each_way() {
     serve(&gb, "0.0.0.0:22");
     assert!(reaches(&ga, "10.0.1.12:22"), "in by its rule, out by the other");
     assert!(!reaches(&gb, "10.0.1.11:22"), "the answer has no rule");
-    lab.group_mut(bare).rules.push(Rule { protocol: Some(6), ..rule(Direction::Ingress, EtherType::Ipv4) });
+    lab.group_mut(bare).rules.push(Rule {
+        protocol: Some(6),
+        ..rule(Direction::Ingress, EtherType::Ipv4)
+    });
     lab.apply().await;
     assert!(reaches(&gb, "10.0.1.11:22"));
     lab.group_mut(bare).stateful = true;
@@ -392,7 +449,8 @@ fn icmp6(ns: &str, from: &str, target: &str, mac: &str, kind: u8) {
         let scope = if from.is_unicast_link_local() { index(ns) } else { 0 };
         s.bind(&std::net::SocketAddrV6::new(from, 0, 0, scope).into()).unwrap();
         let all: std::net::Ipv6Addr = "ff02::1".parse().unwrap();
-        s.send_to(&m, &std::net::SocketAddrV6::new(all, 0, 0, 0).into()).unwrap();
+        s.send_to(&m, &std::net::SocketAddrV6::new(all, 0, 0, 0).into())
+            .unwrap();
     });
 }
 

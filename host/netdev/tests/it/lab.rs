@@ -16,9 +16,9 @@ use uuid::Uuid;
 /// False, with the reason printed, where the kernel or the tools for these tests are missing.
 pub fn able() -> bool {
     let root = nix::unistd::geteuid().is_root();
-    let tools = ["nft", "ip", "busybox"].iter().all(|t| {
-        Command::new(t).arg("--help").output().is_ok() || Command::new(t).arg("-V").output().is_ok()
-    });
+    let tools = ["nft", "ip", "busybox"]
+        .iter()
+        .all(|t| Command::new(t).arg("--help").output().is_ok() || Command::new(t).arg("-V").output().is_ok());
     let bridge = std::path::Path::new("/proc/sys/net/bridge").exists();
     if !(root && tools && bridge) {
         println!("SKIPPED: needs root ({root}), nft, ip and busybox ({tools}), br_netfilter ({bridge})");
@@ -321,7 +321,11 @@ impl Lab {
         for f in &p.fixed_ips {
             let s = n.subnets.iter().find(|s| s.id == f.subnet_id).unwrap();
             let nodad = if f.ip.is_ipv6() { "nodad" } else { "" };
-            ok(&format!("ip -n {ns} addr add {}/{} dev eth0 {nodad}", f.ip, s.cidr.prefix_len()));
+            ok(&format!(
+                "ip -n {ns} addr add {}/{} dev eth0 {nodad}",
+                f.ip,
+                s.cidr.prefix_len()
+            ));
             if let Some(g) = s.gateway {
                 let v = if g.is_ipv6() { "-6" } else { "-4" };
                 sh(&format!("ip {v} -n {ns} route add default via {g} dev eth0"));

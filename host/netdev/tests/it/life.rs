@@ -11,12 +11,16 @@ fn traces(ours: &str) -> String {
     let keep = |s: String| -> String {
         // Other tests run beside this one; what is theirs is not ours.
         s.lines()
-            .filter(|l| l.contains(ours) || !(l.contains(": h") || l.starts_with('h') || l.starts_with('t') && l.contains("-host")))
+            .filter(|l| {
+                l.contains(ours)
+                    || !(l.contains(": h") || l.starts_with('h') || l.starts_with('t') && l.contains("-host"))
+            })
             .map(|l| format!("{l}\n"))
             .collect()
     };
-    keep(sh("ip netns 2>/dev/null | cut -d' ' -f1 | grep -v -e '^h' -e '-host' ; true"))
-        + &keep(sh(&format!("ip netns 2>/dev/null | grep {ours}; true")))
+    keep(sh(
+        "ip netns 2>/dev/null | cut -d' ' -f1 | grep -v -e '^h' -e '-host' ; true",
+    )) + &keep(sh(&format!("ip netns 2>/dev/null | grep {ours}; true")))
         + &keep(sh("ip -o link | cut -d' ' -f2 | sed 's/@.*//'"))
         + &sh("ip -o addr | awk '{print $2,$3,$4}'")
         + &sh("ip route; ip -6 route | sed 's/expires.*//'")
@@ -108,7 +112,11 @@ async fn after_a_reboot_everything_is_built_anew() {
     lab.apply().await;
     check(&lab);
     let prefix = lab.real.namespaces(0).0.replace("-sw", "-");
-    let wipe = || ok(&format!("for n in $(ip netns | cut -d' ' -f1 | grep ^{prefix}); do ip netns del $n; done"));
+    let wipe = || {
+        ok(&format!(
+            "for n in $(ip netns | cut -d' ' -f1 | grep ^{prefix}); do ip netns del $n; done"
+        ))
+    };
     // With the driver running, and as a new process.
     wipe();
     lab.apply().await;
@@ -118,7 +126,12 @@ async fn after_a_reboot_everything_is_built_anew() {
     lab.apply().await;
     check(&lab);
     // One namespace only, any of them.
-    for suffix in ["sw".to_string(), format!("n{}", lab.want.networks[1].index), format!("r{}", lab.want.routers[0].index), format!("g{}", lab.want.ports[0].index)] {
+    for suffix in [
+        "sw".to_string(),
+        format!("n{}", lab.want.networks[1].index),
+        format!("r{}", lab.want.routers[0].index),
+        format!("g{}", lab.want.ports[0].index),
+    ] {
         ok(&format!("ip netns del {prefix}{suffix}"));
         if suffix == "sw" {
             // Its guests' far ends went with it.
@@ -126,7 +139,11 @@ async fn after_a_reboot_everything_is_built_anew() {
         }
         lab.apply().await;
         let seen = lab.real.observe().await.unwrap();
-        assert_eq!((seen.ports.len(), seen.networks.len(), seen.routers.len()), (1, 2, 1), "{suffix}");
+        assert_eq!(
+            (seen.ports.len(), seen.networks.len(), seen.routers.len()),
+            (1, 2, 1),
+            "{suffix}"
+        );
         assert!(seen.strays.is_empty(), "{suffix}: {:?}", seen.strays);
         let ga = lab.guest(a);
         if suffix.starts_with('g') || suffix == "sw" {
@@ -172,7 +189,12 @@ async fn what_is_removed_is_gone_and_strays_are_told() {
     assert_eq!(seen.ports.len() + seen.networks.len(), 0);
     let left = sh(&format!("ip -n {sw} -o link; ip netns exec {sw} nft list ruleset"));
     let index = lab.want.networks[0].index;
-    for word in [&bridge, &format!("hs{index}"), &format!("g{}", lab.want.ports[0].index), &g.simple().to_string()] {
+    for word in [
+        &bridge,
+        &format!("hs{index}"),
+        &format!("g{}", lab.want.ports[0].index),
+        &g.simple().to_string(),
+    ] {
         assert!(!left.contains(&format!(" {word}")), "{word}: {left}");
     }
 }
@@ -224,7 +246,10 @@ async fn plugging_is_quick() {
     lab.port(n, &["10.0.1.1"], &[g]);
     let t = Instant::now();
     lab.apply().await;
-    println!("first apply (switch, two networks, uplink, one port): {:?}", t.elapsed());
+    println!(
+        "first apply (switch, two networks, uplink, one port): {:?}",
+        t.elapsed()
+    );
     let mut times = vec![];
     for i in 2..30 {
         lab.port(n, &[&format!("10.0.1.{i}")], &[g]);
@@ -233,7 +258,11 @@ async fn plugging_is_quick() {
         times.push(t.elapsed());
     }
     times.sort();
-    println!("port: median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "port: median {:?}, worst {:?}",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
     let port = times[times.len() / 2];
     let mut times = vec![];
     for i in 0..9 {
@@ -313,7 +342,11 @@ fn die_at(lab: &Lab, point: &str, job: &str) -> bool {
         .output()
         .unwrap();
     let killed = out.status.signal() == Some(9);
-    assert!(killed || out.status.success(), "{point}: {}", String::from_utf8_lossy(&out.stdout));
+    assert!(
+        killed || out.status.success(),
+        "{point}: {}",
+        String::from_utf8_lossy(&out.stdout)
+    );
     killed
 }
 
@@ -389,7 +422,10 @@ async fn a_spare_interface_becomes_the_uplink_and_comes_back() {
     let n = lab.network(&["10.0.1.0/24"]);
     lab.router(&[n], Some((ext, "172.24.4.10/24")));
     ok(&format!("ip -n {host} addr add 10.99.0.1/24 dev spare0"));
-    assert!(lab.real.apply(&lab.want).await.is_err(), "an interface in use is refused");
+    assert!(
+        lab.real.apply(&lab.want).await.is_err(),
+        "an interface in use is refused"
+    );
     ok(&format!("ip -n {host} addr del 10.99.0.1/24 dev spare0"));
     lab.apply().await;
     lab.apply().await;

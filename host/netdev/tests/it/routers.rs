@@ -9,7 +9,11 @@ use uuid::Uuid;
 fn float(lab: &mut Lab, router: Uuid, floating: &str, fixed: &str) -> Uuid {
     let id = Uuid::new_v4();
     let r = lab.want.routers.iter_mut().find(|r| r.id == router).unwrap();
-    r.floating_ips.push(FloatingIp { id, floating: ip(floating), fixed: ip(fixed) });
+    r.floating_ips.push(FloatingIp {
+        id,
+        floating: ip(floating),
+        fixed: ip(fixed),
+    });
     id
 }
 
@@ -59,7 +63,9 @@ async fn a_floating_address_opens_what_its_group_opens_and_ends_at_once() {
     let mut client = in_ns(&host, || {
         std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_secs(1)).unwrap()
     });
-    client.set_read_timeout(Some(std::time::Duration::from_millis(900))).unwrap();
+    client
+        .set_read_timeout(Some(std::time::Duration::from_millis(900)))
+        .unwrap();
     let (mut guest, _) = l.accept().unwrap();
     lab.group_mut(g).rules.retain(|r| r.port_min != Some(81));
     lab.apply().await;
@@ -117,7 +123,10 @@ async fn guests_reach_out_behind_their_router_and_not_into_the_host() {
     assert!(ping(&ga, "10.0.2.11"), "routed between the router's networks");
     assert!(ping(&gb, "10.0.1.11"));
     assert!(ping(&ga, "172.24.4.1"), "the gateway answers pings");
-    assert!(!reaches(&ga, "172.24.4.1:22"), "and nothing else of the host is reached");
+    assert!(
+        !reaches(&ga, "172.24.4.1:22"),
+        "and nothing else of the host is reached"
+    );
     assert!(!reaches(&ga, "192.0.2.1:22"), "by no address");
     // An interface goes: what ran through it is cut.
     assert!(alive(&mut s));
@@ -179,7 +188,10 @@ async fn ipv6_is_routed_without_translation() {
             }
         }
     }
-    let g = lab.group(vec![Rule { protocol: Some(58), ..rule(Direction::Ingress, EtherType::Ipv6) }]);
+    let g = lab.group(vec![Rule {
+        protocol: Some(58),
+        ..rule(Direction::Ingress, EtherType::Ipv6)
+    }]);
     let closed = lab.group(vec![]);
     let a = lab.port(n, &["10.0.1.11"], &[g]);
     // SLAAC: the address follows from the MAC.
@@ -187,17 +199,24 @@ async fn ipv6_is_routed_without_translation() {
     let last = u8::from_str_radix(&mac[15..], 16).unwrap();
     let slaac = format!("fd00:1::f816:3eff:fe00:{last:x}");
     let subnet = lab.net_mut(n).subnets[1].id;
-    lab.port_mut(a).fixed_ips.push(FixedIp { subnet_id: subnet, ip: ip(&slaac) });
+    lab.port_mut(a).fixed_ips.push(FixedIp {
+        subnet_id: subnet,
+        ip: ip(&slaac),
+    });
     let b = lab.port(m, &["fd00:2::11"], &[closed]);
     lab.router(&[n, m], None);
     lab.apply().await;
     let ga = lab.guest(a);
     let gb = lab.configure(b);
     // The guest asks nobody: it hears the router and makes its address.
-    ok(&format!("ip netns exec {ga} sysctl -qw net.ipv6.conf.eth0.accept_ra=1; ip -n {ga} link set eth0 down; ip -n {ga} link set eth0 up"));
+    ok(&format!(
+        "ip netns exec {ga} sysctl -qw net.ipv6.conf.eth0.accept_ra=1; ip -n {ga} link set eth0 down; ip -n {ga} link set eth0 up"
+    ));
     let mut said = String::new();
     for _ in 0..60 {
-        said = sh(&format!("ip -n {ga} -6 addr show dev eth0 scope global -tentative; ip -n {ga} -6 route show default"));
+        said = sh(&format!(
+            "ip -n {ga} -6 addr show dev eth0 scope global -tentative; ip -n {ga} -6 route show default"
+        ));
         if said.contains(&slaac) && said.contains("default via fe80::") {
             break;
         }

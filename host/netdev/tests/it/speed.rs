@@ -20,9 +20,13 @@ impl Hand {
              ip netns add {r}; ip -n {r} link set lo up; ip netns exec {r} sysctl -qw net.ipv4.ip_forward=1
              for p in 'qra br-a 10.0.1.1/24' 'qrb br-b 10.0.2.1/24'; do set -- $p; ip link add p-$1 netns {k} type veth peer name $1 netns {r}; ip -n {k} link set p-$1 mtu 1450 master $2 up; ip -n {r} addr add $3 dev $1; ip -n {r} link set $1 mtu 1450 up; done\n"
         );
-        for (i, (b, a, g)) in [("br-a", "10.0.1.11", "10.0.1.1"), ("br-a", "10.0.1.12", "10.0.1.1"), ("br-b", "10.0.2.13", "10.0.2.1")]
-            .iter()
-            .enumerate()
+        for (i, (b, a, g)) in [
+            ("br-a", "10.0.1.11", "10.0.1.1"),
+            ("br-a", "10.0.1.12", "10.0.1.1"),
+            ("br-b", "10.0.2.13", "10.0.2.1"),
+        ]
+        .iter()
+        .enumerate()
         {
             let v = format!("{t}-v{}", i + 1);
             let n = i + 1;
@@ -123,7 +127,11 @@ async fn throughput_beside_the_path_built_by_hand() {
         v[v.len() / 2]
     };
     for (what, ours, theirs) in [
-        ("one network", (&gb, &ga, "10.0.1.11"), (hand.vm(2), hand.vm(1), "10.0.1.11")),
+        (
+            "one network",
+            (&gb, &ga, "10.0.1.11"),
+            (hand.vm(2), hand.vm(1), "10.0.1.11"),
+        ),
         ("routed", (&ga, &gc, "10.0.2.13"), (hand.vm(1), hand.vm(3), "10.0.2.13")),
     ] {
         let (mut x, mut y) = (vec![], vec![]);

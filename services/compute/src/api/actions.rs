@@ -23,7 +23,9 @@ pub(crate) fn one_key(body: &Value) -> Result<(&str, &Value)> {
     let mut keys = body.as_object().into_iter().flatten();
     match (keys.next(), keys.next()) {
         (Some((k, v)), None) => Ok((k, v)),
-        _ => Err(Error::bad_request("Malformed request body: it must be an object with one key, the name of the action.")),
+        _ => Err(Error::bad_request(
+            "Malformed request body: it must be an object with one key, the name of the action.",
+        )),
     }
 }
 
@@ -56,7 +58,14 @@ static REBUILD: Body = Body {
         f("OS-DCF:diskConfig", DISK_CONFIG),
         f("accessIPv4", IP4),
         f("accessIPv6", IP6),
-        f("personality", K::List { of: &K::Obj(&FILE), max: 1000 }).until(2, 56),
+        f(
+            "personality",
+            K::List {
+                of: &K::Obj(&FILE),
+                max: 1000,
+            },
+        )
+        .until(2, 56),
         f("description", DESCRIPTION).since(2, 19),
         f("key_name", K::Str { min: 1, max: 255 }).null().since(2, 54),
         f("user_data", BASE64).null().since(2, 57),
@@ -105,14 +114,24 @@ const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("migrate", acts::Migrate::RULE, Ver(2, 1), Ver(2, 999)),
     ("os-migrateLive", acts::LiveMigrate::RULE, Ver(2, 1), Ver(2, 999)),
     ("evacuate", acts::Evacuate::RULE, Ver(2, 1), Ver(2, 999)),
-    ("injectNetworkInfo", acts::InjectNetworkInfo::RULE, Ver(2, 1), Ver(2, 999)),
+    (
+        "injectNetworkInfo",
+        acts::InjectNetworkInfo::RULE,
+        Ver(2, 1),
+        Ver(2, 999),
+    ),
     ("addFixedIp", acts::AddFixedIp::RULE, Ver(2, 1), Ver(2, 43)),
     ("removeFixedIp", acts::RemoveFixedIp::RULE, Ver(2, 1), Ver(2, 43)),
     ("addFloatingIp", acts::AddFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
     ("removeFloatingIp", acts::RemoveFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
 ];
 /// Console types by their old actions; none is served yet.
-const CONSOLES: &[&str] = &["os-getVNCConsole", "os-getSPICEConsole", "os-getRDPConsole", "os-getSerialConsole"];
+const CONSOLES: &[&str] = &[
+    "os-getVNCConsole",
+    "os-getSPICEConsole",
+    "os-getRDPConsole",
+    "os-getSerialConsole",
+];
 
 /// `POST /servers/{id}/action`
 pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
@@ -130,7 +149,10 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         "unpause" => app.unpause_server(&ctx, &id).await?,
         "reboot" => {
             check(&REBOOT)?;
-            let hard = arg.get("type").and_then(Value::as_str).is_some_and(|t| t.eq_ignore_ascii_case("hard"));
+            let hard = arg
+                .get("type")
+                .and_then(Value::as_str)
+                .is_some_and(|t| t.eq_ignore_ascii_case("hard"));
             app.reboot_server(&ctx, &id, hard).await?;
         }
         "resize" => {
@@ -160,7 +182,11 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
             if v >= Ver(2, 73) && !arg.is_null() {
                 check(&LOCK)?;
             }
-            let reason = if v >= Ver(2, 73) { input::text(arg, "locked_reason") } else { None };
+            let reason = if v >= Ver(2, 73) {
+                input::text(arg, "locked_reason")
+            } else {
+                None
+            };
             app.lock_server(&ctx, &id, reason).await?;
         }
         "unlock" => app.unlock_server(&ctx, &id).await?,
@@ -170,7 +196,10 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         }
         "restore" => {
             let s = find(&app, &ctx, acts::Restore, &id).await?;
-            return Err(Error::conflict(format!("Cannot 'restore' instance {id} while it is in vm_state {}", s.vm_state.as_str())));
+            return Err(Error::conflict(format!(
+                "Cannot 'restore' instance {id} while it is in vm_state {}",
+                s.vm_state.as_str()
+            )));
         }
         "addSecurityGroup" => {
             check(&GROUP)?;
@@ -183,7 +212,10 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         "createImage" => {
             check(&IMAGE)?;
             find(&app, &ctx, acts::CreateImage, &id).await?;
-            return Err(Error::new(haneul_core::Kind::NotImplemented, "Images of servers are not made yet."));
+            return Err(Error::new(
+                haneul_core::Kind::NotImplemented,
+                "Images of servers are not made yet.",
+            ));
         }
         // The actions of 2.1 to 2.5; later /remote-consoles.
         n if CONSOLES.contains(&n) && v < Ver(2, 6) => {
@@ -191,13 +223,19 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
             find(&app, &ctx, acts::RemoteConsoles, &id).await?;
             return Err(no_console(arg));
         }
-        other => match OFF.iter().find(|(n, _, since, until)| *n == other && v >= *since && v <= *until) {
+        other => match OFF
+            .iter()
+            .find(|(n, _, since, until)| *n == other && v >= *since && v <= *until)
+        {
             Some((_, rule, _, _)) => {
                 // Seen first, so that others' servers stay hidden; then refused by policy.
                 let mut tx = app.db.read().await?;
                 let s = fetch(&mut tx, &ctx, acts::Show, &id).await?;
                 ctx.enforce(rule, &haneul_auth::Secured::target(&s.value))?;
-                return Err(Error::new(haneul_core::Kind::NotImplemented, format!("'{other}' is not served by this cloud.")));
+                return Err(Error::new(
+                    haneul_core::Kind::NotImplemented,
+                    format!("'{other}' is not served by this cloud."),
+                ));
             }
             None => return Err(unknown(other)),
         },
@@ -206,7 +244,12 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
 }
 
 /// The server, when the caller may do this to it.
-pub(crate) async fn find<A: Action<On = Server>>(app: &Compute, ctx: &Ctx, action: A, id: &str) -> Result<Stored<Server>> {
+pub(crate) async fn find<A: Action<On = Server>>(
+    app: &Compute,
+    ctx: &Ctx,
+    action: A,
+    id: &str,
+) -> Result<Stored<Server>> {
     let mut tx = app.db.read().await?;
     let found = fetch(&mut tx, ctx, action, id).await?;
     Ok((*found).clone())
@@ -215,7 +258,10 @@ pub(crate) async fn find<A: Action<On = Server>>(app: &Compute, ctx: &Ctx, actio
 /// Console types are switched off, as in a cloud without proxies.
 pub(crate) fn no_console(arg: &Value) -> Error {
     let kind = input::text(arg, "type").unwrap_or_default();
-    Error::field("type", format!("Unavailable console type {kind}. Use the console output (os-getConsoleOutput) meanwhile."))
+    Error::field(
+        "type",
+        format!("Unavailable console type {kind}. Use the console output (os-getConsoleOutput) meanwhile."),
+    )
 }
 
 async fn security_group<A>(app: &Arc<Compute>, ctx: &Ctx, action: A, id: &str, arg: &Value, add: bool) -> Result<()>
@@ -239,18 +285,41 @@ async fn console_output(app: &Compute, ctx: &Ctx, id: &str, arg: &Value) -> Resu
         None | Some(-1) => None,
         Some(n) => Some(u32::try_from(n).unwrap_or(u32::MAX)),
     };
-    let Some(host) = s.host_id.as_deref().filter(|_| s.launched_at.is_some() || s.vm_state == VmState::Building) else {
+    let Some(host) = s
+        .host_id
+        .as_deref()
+        .filter(|_| s.launched_at.is_some() || s.vm_state == VmState::Building)
+    else {
         return Err(Error::conflict(format!("Instance {id} is not ready")));
     };
-    let bytes = app.fleet.ask(host, Ask::ConsoleLog { guest: s.uuid()?, lines }, Duration::from_secs(20)).await?;
+    let bytes = app
+        .fleet
+        .ask(
+            host,
+            Ask::ConsoleLog {
+                guest: s.uuid()?,
+                lines,
+            },
+            Duration::from_secs(20),
+        )
+        .await?;
     Ok(Reply::ok(&json!({"output": String::from_utf8_lossy(&bytes)})))
 }
 
 async fn rebuild(app: &Arc<Compute>, req: &Req, ctx: &Ctx, id: &str, arg: &Value) -> Result<Reply> {
-    if arg.get("personality").and_then(Value::as_array).is_some_and(|a| !a.is_empty()) {
-        return Err(Error::field("personality", "File injection is switched off. Use user_data and a config drive, or metadata, instead."));
+    if arg
+        .get("personality")
+        .and_then(Value::as_array)
+        .is_some_and(|a| !a.is_empty())
+    {
+        return Err(Error::field(
+            "personality",
+            "File injection is switched off. Use user_data and a config drive, or metadata, instead.",
+        ));
     }
-    let certs = arg.get("trusted_image_certificates").map(|_| input::strings(arg, "trusted_image_certificates"));
+    let certs = arg
+        .get("trusted_image_certificates")
+        .map(|_| input::strings(arg, "trusted_image_certificates"));
     let r = RebuildRequest {
         image: input::text(arg, "imageRef").unwrap_or_default(),
         name: input::text(arg, "name"),
@@ -261,7 +330,10 @@ async fn rebuild(app: &Arc<Compute>, req: &Req, ctx: &Ctx, id: &str, arg: &Value
         user_data: input::resettable(arg, "user_data"),
         access_ip_v4: input::ip(arg, "accessIPv4"),
         access_ip_v6: input::ip(arg, "accessIPv6"),
-        auto_disk_config: arg.get("OS-DCF:diskConfig").and_then(Value::as_str).map(|d| d == "AUTO"),
+        auto_disk_config: arg
+            .get("OS-DCF:diskConfig")
+            .and_then(Value::as_str)
+            .map(|d| d == "AUTO"),
         trusted_image_certificates: certs,
     };
     let admin_pass = input::text(arg, "adminPass").unwrap_or_else(password);

@@ -28,11 +28,19 @@ impl Node {
         self.host.as_ref().is_some_and(|h| h.up) && !self.service.forced_down
     }
     fn id(&self, v: Ver) -> Value {
-        if v >= Ver(2, 53) { self.service.host_id.as_str().into() } else { self.service.number.into() }
+        if v >= Ver(2, 53) {
+            self.service.host_id.as_str().into()
+        } else {
+            self.service.number.into()
+        }
     }
     /// The id as text, for markers.
     fn key(&self, v: Ver) -> String {
-        if v >= Ver(2, 53) { self.service.host_id.clone() } else { self.service.number.to_string() }
+        if v >= Ver(2, 53) {
+            self.service.host_id.clone()
+        } else {
+            self.service.number.to_string()
+        }
     }
     fn basic(&self, v: Ver) -> Value {
         json!({
@@ -44,12 +52,18 @@ impl Node {
     }
     fn detail(&self, v: Ver, running: i64, building: i64) -> Value {
         let mut out = self.basic(v);
-        let (Some(m), h) = (out.as_object_mut(), self.host.as_ref()) else { return json!({}) };
+        let (Some(m), h) = (out.as_object_mut(), self.host.as_ref()) else {
+            return json!({});
+        };
         let info = h.map(|h| &h.hypervisor);
         m.insert("hypervisor_type".into(), info.map_or("", |i| i.kind.as_str()).into());
         m.insert("hypervisor_version".into(), info.map_or(0, |i| i.version).into());
         m.insert("host_ip".into(), "127.0.0.1".into());
-        let id: Value = if v >= Ver(2, 53) { self.service.id.as_str().into() } else { self.service.number.into() };
+        let id: Value = if v >= Ver(2, 53) {
+            self.service.id.as_str().into()
+        } else {
+            self.service.number.into()
+        };
         m.insert(
             "service".into(),
             json!({"id": id, "host": self.service.host_name, "disabled_reason": self.service.disabled_reason}),
@@ -60,9 +74,17 @@ impl Node {
         }
         let [(vcpus_used, vcpus), (ram_used, ram), (disk_used, disk)] = self.stock;
         for (name, n) in [
-            ("vcpus", vcpus), ("vcpus_used", vcpus_used), ("memory_mb", ram), ("memory_mb_used", ram_used), ("local_gb", disk),
-            ("local_gb_used", disk_used), ("free_ram_mb", ram - ram_used), ("free_disk_gb", disk - disk_used),
-            ("disk_available_least", disk - disk_used), ("running_vms", running), ("current_workload", building),
+            ("vcpus", vcpus),
+            ("vcpus_used", vcpus_used),
+            ("memory_mb", ram),
+            ("memory_mb_used", ram_used),
+            ("local_gb", disk),
+            ("local_gb_used", disk_used),
+            ("free_ram_mb", ram - ram_used),
+            ("free_disk_gb", disk - disk_used),
+            ("disk_available_least", disk - disk_used),
+            ("running_vms", running),
+            ("current_workload", building),
         ] {
             m.insert(name.into(), n.into());
         }
@@ -73,13 +95,22 @@ impl Node {
                     "topology": {"sockets": i.sockets, "cores": i.cores, "threads": i.threads}})
             },
         );
-        m.insert("cpu_info".into(), if v >= Ver(2, 28) { cpu } else { cpu.to_string().into() });
+        m.insert(
+            "cpu_info".into(),
+            if v >= Ver(2, 28) { cpu } else { cpu.to_string().into() },
+        );
         out
     }
 }
 
 async fn nodes(app: &Compute, tx: &mut Tx) -> Result<Vec<Node>> {
-    let mut hosts: HashMap<String, Host> = app.fleet.hosts(tx).await?.into_iter().map(|h| (h.id.clone(), h)).collect();
+    let mut hosts: HashMap<String, Host> = app
+        .fleet
+        .hosts(tx)
+        .await?
+        .into_iter()
+        .map(|h| (h.id.clone(), h))
+        .collect();
     let mut stock: HashMap<String, [(i64, i64); 3]> = HashMap::new();
     for p in app.placement.snapshot(tx).await? {
         let of = |class: &str| p.inventories.get(class).map_or((0, 0), |(i, used)| (*used, i.total));
@@ -102,10 +133,17 @@ async fn nodes(app: &Compute, tx: &mut Tx) -> Result<Vec<Node>> {
 struct OnHosts(HashMap<String, Vec<(String, String, bool)>>);
 
 async fn on_hosts(tx: &mut Tx) -> Result<OnHosts> {
-    let query = Query::new().ne("host_id", "").order("created_at", Dir::Asc).order("id", Dir::Asc);
+    let query = Query::new()
+        .ne("host_id", "")
+        .order("created_at", Dir::Asc)
+        .order("id", Dir::Asc);
     let mut out: HashMap<String, Vec<(String, String, bool)>> = HashMap::new();
     for r in tx.columns_of::<Server>("host_id, id, ec2, task_state", &query).await? {
-        out.entry(r.str(0)?).or_default().push((r.str(1)?, format!("instance-{:08x}", r.i64(2)?), !r.str(3)?.is_empty()));
+        out.entry(r.str(0)?).or_default().push((
+            r.str(1)?,
+            format!("instance-{:08x}", r.i64(2)?),
+            !r.str(3)?.is_empty(),
+        ));
     }
     Ok(OnHosts(out))
 }
@@ -118,15 +156,27 @@ impl OnHosts {
         self.0.get(host).map_or(0, |v| v.iter().filter(|(_, _, b)| *b).count()) as i64
     }
     fn list(&self, host: &str) -> Vec<Value> {
-        self.0.get(host).into_iter().flatten().map(|(id, name, _)| json!({"uuid": id, "name": name})).collect()
+        self.0
+            .get(host)
+            .into_iter()
+            .flatten()
+            .map(|(id, name, _)| json!({"uuid": id, "name": name}))
+            .collect()
     }
 }
 
 async fn hypervisors(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
     let (v, ctx) = (req.version, req.ctx()?);
-    let rule = if detail { policy::HYPERVISORS_DETAIL } else { policy::HYPERVISORS };
+    let rule = if detail {
+        policy::HYPERVISORS_DETAIL
+    } else {
+        policy::HYPERVISORS
+    };
     ctx.enforce(rule, &Target::default())?;
-    check_query(&req, &["limit", "marker", "hypervisor_hostname_pattern", "with_servers"])?;
+    check_query(
+        &req,
+        &["limit", "marker", "hypervisor_hostname_pattern", "with_servers"],
+    )?;
     let mut tx = app.db.read().await?;
     let mut all = nodes(&app, &mut tx).await?;
     let on = on_hosts(&mut tx).await?;
@@ -136,11 +186,16 @@ async fn hypervisors(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply>
         with_servers = req.q_bool("with_servers")?.unwrap_or(false);
         if let Some(p) = req.q("hypervisor_hostname_pattern") {
             if req.q("limit").is_some() || req.q("marker").is_some() {
-                return Err(Error::field("hypervisor_hostname_pattern", "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported."));
+                return Err(Error::field(
+                    "hypervisor_hostname_pattern",
+                    "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported.",
+                ));
             }
             all.retain(|n| n.service.host_name.contains(p));
             if all.is_empty() {
-                return Err(Error::not_found(format!("No hypervisor matching '{p}' could be found.")));
+                return Err(Error::not_found(format!(
+                    "No hypervisor matching '{p}' could be found."
+                )));
             }
         }
     }
@@ -154,16 +209,30 @@ async fn hypervisors(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply>
             all.drain(..=at);
         }
         let more = page.cut(&mut all);
-        let path = if detail { "/v2.1/os-hypervisors/detail" } else { "/v2.1/os-hypervisors" };
-        links = all.last().filter(|_| more).map(|n| Page::next_link(&req, path, &n.key(v)));
+        let path = if detail {
+            "/v2.1/os-hypervisors/detail"
+        } else {
+            "/v2.1/os-hypervisors"
+        };
+        links = all
+            .last()
+            .filter(|_| more)
+            .map(|n| Page::next_link(&req, path, &n.key(v)));
     }
     let list: Vec<Value> = all
         .iter()
         .map(|n| {
             let host = &n.service.host_id;
-            let mut out = if detail { n.detail(v, on.running(host), on.building(host)) } else { n.basic(v) };
+            let mut out = if detail {
+                n.detail(v, on.running(host), on.building(host))
+            } else {
+                n.basic(v)
+            };
             let servers = on.list(host);
-            if let (true, Some(m)) = (with_servers && (v >= Ver(2, 75) || !servers.is_empty()), out.as_object_mut()) {
+            if let (true, Some(m)) = (
+                with_servers && (v >= Ver(2, 75) || !servers.is_empty()),
+                out.as_object_mut(),
+            ) {
                 m.insert("servers".into(), servers.into());
             }
             out
@@ -198,7 +267,13 @@ async fn node(app: &Compute, tx: &mut Tx, v: Ver, asked: &str) -> Result<Node> {
     nodes(app, tx)
         .await?
         .into_iter()
-        .find(|n| if v >= Ver(2, 53) { n.service.host_id == asked } else { n.service.number.to_string() == asked })
+        .find(|n| {
+            if v >= Ver(2, 53) {
+                n.service.host_id == asked
+            } else {
+                n.service.number.to_string() == asked
+            }
+        })
         .ok_or_else(|| no_hypervisor(asked))
 }
 
@@ -214,7 +289,10 @@ pub(crate) async fn hypervisor(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let host = &n.service.host_id;
     let mut out = n.detail(v, on.running(host), on.building(host));
     let servers = on.list(host);
-    if let (true, Some(m)) = (with_servers && (v >= Ver(2, 75) || !servers.is_empty()), out.as_object_mut()) {
+    if let (true, Some(m)) = (
+        with_servers && (v >= Ver(2, 75) || !servers.is_empty()),
+        out.as_object_mut(),
+    ) {
         m.insert("servers".into(), servers.into());
     }
     Ok(Reply::ok(&json!({"hypervisor": out})))
@@ -251,7 +329,13 @@ pub(crate) async fn uptime(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let mut tx = app.db.read().await?;
     let n = node(&app, &mut tx, v, req.param("id")).await?;
     if !n.up() {
-        return Err(Error::field("id", format!("Compute service of {} is unavailable at this time.", n.service.host_name)));
+        return Err(Error::field(
+            "id",
+            format!(
+                "Compute service of {} is unavailable at this time.",
+                n.service.host_name
+            ),
+        ));
     }
     let mut out = n.basic(v);
     if let Some(m) = out.as_object_mut() {
@@ -261,9 +345,15 @@ pub(crate) async fn uptime(app: Arc<Compute>, req: Req) -> Result<Reply> {
 }
 
 async fn matching(app: &Compute, tx: &mut Tx, pattern: &str) -> Result<Vec<Node>> {
-    let all: Vec<Node> = nodes(app, tx).await?.into_iter().filter(|n| n.service.host_name.contains(pattern)).collect();
+    let all: Vec<Node> = nodes(app, tx)
+        .await?
+        .into_iter()
+        .filter(|n| n.service.host_name.contains(pattern))
+        .collect();
     if all.is_empty() {
-        return Err(Error::not_found(format!("No hypervisor matching '{pattern}' could be found.")));
+        return Err(Error::not_found(format!(
+            "No hypervisor matching '{pattern}' could be found."
+        )));
     }
     Ok(all)
 }
@@ -272,7 +362,11 @@ async fn matching(app: &Compute, tx: &mut Tx, pattern: &str) -> Result<Vec<Node>
 pub(crate) async fn search(app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::HYPERVISOR_SEARCH, &Target::default())?;
     let mut tx = app.db.read().await?;
-    let list: Vec<Value> = matching(&app, &mut tx, req.param("id")).await?.iter().map(|n| n.basic(req.version)).collect();
+    let list: Vec<Value> = matching(&app, &mut tx, req.param("id"))
+        .await?
+        .iter()
+        .map(|n| n.basic(req.version))
+        .collect();
     Ok(Reply::ok(&json!({"hypervisors": list})))
 }
 
@@ -298,7 +392,11 @@ pub(crate) async fn servers(app: Arc<Compute>, req: Req) -> Result<Reply> {
 
 fn service_view(app: &Compute, n: &Node, v: Ver) -> Value {
     let s = &n.service;
-    let id: Value = if v >= Ver(2, 53) { s.id.as_str().into() } else { s.number.into() };
+    let id: Value = if v >= Ver(2, 53) {
+        s.id.as_str().into()
+    } else {
+        s.number.into()
+    };
     let mut out = json!({
         "id": id, "binary": BINARY, "host": s.host_name, "zone": app.config.availability_zone,
         "status": if s.disabled { "disabled" } else { "enabled" }, "state": if n.up() { "up" } else { "down" },
@@ -318,7 +416,11 @@ pub(crate) async fn services(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let list: Vec<Value> = nodes(&app, &mut tx)
         .await?
         .iter()
-        .filter(|n| req.q("host").filter(|h| !h.is_empty()).is_none_or(|h| h == n.service.host_name))
+        .filter(|n| {
+            req.q("host")
+                .filter(|h| !h.is_empty())
+                .is_none_or(|h| h == n.service.host_name)
+        })
         .filter(|_| req.q("binary").filter(|b| !b.is_empty()).is_none_or(|b| b == BINARY))
         .map(|n| service_view(&app, n, req.version))
         .collect();
@@ -326,7 +428,12 @@ pub(crate) async fn services(app: Arc<Compute>, req: Req) -> Result<Reply> {
 }
 
 /// Changes the service of a host; found by its id, or before 2.53 by the host's name.
-async fn service_change(app: &Compute, req: &Req, key: (&'static str, String), change: impl Fn(&mut ComputeService) + Send + 'static) -> Result<Stored<ComputeService>> {
+async fn service_change(
+    app: &Compute,
+    req: &Req,
+    key: (&'static str, String),
+    change: impl Fn(&mut ComputeService) + Send + 'static,
+) -> Result<Stored<ComputeService>> {
     let c = req.ctx()?.clone();
     let cache = app.snapshot.clone();
     app.db
@@ -336,7 +443,12 @@ async fn service_change(app: &Compute, req: &Req, key: (&'static str, String), c
                 "name" => Error::not_found(format!("Could not find binary {BINARY} on host {value}.")),
                 _ => Error::not_found(format!("Service {value} not found.")),
             };
-            let stored = tx.list::<ComputeService>(&Query::new().eq(column, value)).await?.into_iter().next().ok_or_else(missing)?;
+            let stored = tx
+                .list::<ComputeService>(&Query::new().eq(column, value))
+                .await?
+                .into_iter()
+                .next()
+                .ok_or_else(missing)?;
             let old = authorize(&c, acts::ServiceUpdate, stored, value)?;
             let mut new = old.edit();
             change(&mut new);
@@ -382,10 +494,15 @@ pub(crate) async fn service_update(app: Arc<Compute>, mut req: Req) -> Result<Re
         }
         let (status, down) = (input::text(&body, "status"), input::boolean(&body, "forced_down"));
         if status.is_none() && down.is_none() {
-            return Err(Error::bad_request("No updates were requested. Fields 'status' or 'forced_down' should be specified."));
+            return Err(Error::bad_request(
+                "No updates were requested. Fields 'status' or 'forced_down' should be specified.",
+            ));
         }
         if reason.is_some() && status.as_deref() != Some("disabled") {
-            return Err(Error::field("disabled_reason", "Specifying disabled_reason requires that status is specified as 'disabled'."));
+            return Err(Error::field(
+                "disabled_reason",
+                "Specifying disabled_reason requires that status is specified as 'disabled'.",
+            ));
         }
         service_change(&app, &req, ("id", asked.clone()), move |s| {
             if let Some(st) = &status {
@@ -397,17 +514,28 @@ pub(crate) async fn service_update(app: Arc<Compute>, mut req: Req) -> Result<Re
         .await?;
         let mut tx = app.db.read().await?;
         let all = nodes(&app, &mut tx).await?;
-        let n = all.iter().find(|n| n.service.id == asked).ok_or_else(|| Error::not_found(format!("Service {asked} not found.")))?;
+        let n = all
+            .iter()
+            .find(|n| n.service.id == asked)
+            .ok_or_else(|| Error::not_found(format!("Service {asked} not found.")))?;
         return Ok(Reply::ok(&json!({"service": service_view(&app, n, v)})));
     }
     haneul_http::fields::check(&SERVICE_OLD, &body, v, "service")?;
-    let (host, binary) = (input::text(&body, "host").unwrap_or_default(), input::text(&body, "binary").unwrap_or_default());
+    let (host, binary) = (
+        input::text(&body, "host").unwrap_or_default(),
+        input::text(&body, "binary").unwrap_or_default(),
+    );
     if binary != BINARY {
-        return Err(Error::field("binary", format!("Updating a {binary} service is not supported. Only {BINARY} services can be updated.")));
+        return Err(Error::field(
+            "binary",
+            format!("Updating a {binary} service is not supported. Only {BINARY} services can be updated."),
+        ));
     }
     let key = ("name", host.clone());
     let mut out = json!({"host": host, "binary": binary});
-    let Some(m) = out.as_object_mut() else { return Err(Error::internal("an object")) };
+    let Some(m) = out.as_object_mut() else {
+        return Err(Error::internal("an object"));
+    };
     match asked.as_str() {
         "enable" => {
             service_change(&app, &req, key, |s| {
@@ -419,7 +547,9 @@ pub(crate) async fn service_update(app: Arc<Compute>, mut req: Req) -> Result<Re
         }
         "disable" | "disable-log-reason" => {
             if asked == "disable-log-reason" {
-                let Some(r) = &reason else { return Err(Error::field("disabled_reason", "Missing disabled reason field")) };
+                let Some(r) = &reason else {
+                    return Err(Error::field("disabled_reason", "Missing disabled reason field"));
+                };
                 m.insert("disabled_reason".into(), r.as_str().into());
             }
             let reason = reason.filter(|_| asked == "disable-log-reason");
@@ -431,7 +561,9 @@ pub(crate) async fn service_update(app: Arc<Compute>, mut req: Req) -> Result<Re
             m.insert("status".into(), "disabled".into());
         }
         "force-down" if v >= Ver(2, 11) => {
-            let Some(down) = input::boolean(&body, "forced_down") else { return Err(Error::field("forced_down", "Missing forced_down field")) };
+            let Some(down) = input::boolean(&body, "forced_down") else {
+                return Err(Error::field("forced_down", "Missing forced_down field"));
+            };
             service_change(&app, &req, key, move |s| s.forced_down = down).await?;
             m.insert("forced_down".into(), down.into());
         }
@@ -454,11 +586,19 @@ pub(crate) async fn service_delete(app: Arc<Compute>, req: Req) -> Result<Reply>
     let all = nodes(&app, &mut tx).await?;
     let n = all
         .iter()
-        .find(|n| if v >= Ver(2, 53) { n.service.id == asked } else { n.service.number.to_string() == asked })
+        .find(|n| {
+            if v >= Ver(2, 53) {
+                n.service.id == asked
+            } else {
+                n.service.number.to_string() == asked
+            }
+        })
         .ok_or_else(|| Error::not_found(format!("Service {asked} not found.")))?;
     let host = n.service.host_id.clone();
     if n.up() {
-        return Err(Error::conflict("Unable to delete the compute service of a host that is up. Stop its agent first."));
+        return Err(Error::conflict(
+            "Unable to delete the compute service of a host that is up. Stop its agent first.",
+        ));
     }
     drop(tx);
     let c = req.ctx()?.clone();
@@ -467,7 +607,9 @@ pub(crate) async fn service_delete(app: Arc<Compute>, req: Req) -> Result<Reply>
         .write(&req.ctx()?.actor(), async move |tx| {
             let count = tx.count::<Server>(&Query::new().eq("host_id", host.as_str())).await?;
             if count > 0 {
-                return Err(Error::conflict(format!("Unable to delete compute service that is hosting instances: there are {count}. Delete them first.")));
+                return Err(Error::conflict(format!(
+                    "Unable to delete compute service that is hosting instances: there are {count}. Delete them first."
+                )));
             }
             let s = haneul_auth::fetch(tx, &c, acts::ServiceDelete, &service_id).await?;
             tx.delete(&s).await?;
@@ -498,7 +640,8 @@ pub(crate) async fn zones_detail(app: Arc<Compute>, req: Req) -> Result<Reply> {
         .iter()
         .filter(|n| !n.service.disabled)
         .map(|n| {
-            let seen = json!({"available": n.up(), "active": true, "updated_at": clock::naive_micros(n.service.updated_at)});
+            let seen =
+                json!({"available": n.up(), "active": true, "updated_at": clock::naive_micros(n.service.updated_at)});
             (n.service.host_name.clone(), json!({ BINARY: seen }))
         })
         .collect();
@@ -518,7 +661,10 @@ pub(crate) async fn aggregates(_app: Arc<Compute>, req: Req) -> Result<Reply> {
 /// `GET /os-aggregates/{id}`
 pub(crate) async fn aggregate(_app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::AGGREGATE_SHOW, &Target::default())?;
-    Err(Error::not_found(format!("Aggregate {} could not be found.", req.param("id"))))
+    Err(Error::not_found(format!(
+        "Aggregate {} could not be found.",
+        req.param("id")
+    )))
 }
 
 macro_rules! off {
@@ -560,17 +706,39 @@ pub(crate) async fn console_token(_app: Arc<Compute>, req: Req) -> Result<Reply>
 }
 
 const EXTENSIONS: &[(&str, &str)] = &[
-    ("OS-DCF", "DiskConfig"), ("OS-EXT-AZ", "ExtendedAvailabilityZone"), ("OS-EXT-IPS", "ExtendedIps"),
-    ("OS-EXT-IPS-MAC", "ExtendedIpsMac"), ("OS-EXT-SRV-ATTR", "ExtendedServerAttributes"), ("OS-EXT-STS", "ExtendedStatus"),
-    ("OS-FLV-DISABLED", "FlavorDisabled"), ("OS-FLV-EXT-DATA", "FlavorExtraData"), ("OS-SCH-HNT", "SchedulerHints"),
-    ("OS-SRV-USG", "ServerUsage"), ("os-admin-actions", "AdminActions"), ("os-aggregates", "Aggregates"),
-    ("os-attach-interfaces", "AttachInterfaces"), ("os-availability-zone", "AvailabilityZone"), ("os-config-drive", "ConfigDrive"),
-    ("os-console-output", "ConsoleOutput"), ("os-flavor-access", "FlavorAccess"), ("os-flavor-extra-specs", "FlavorExtraSpecs"),
-    ("os-flavor-manage", "FlavorManage"), ("os-hypervisors", "Hypervisors"), ("os-instance-actions", "InstanceActions"),
-    ("os-keypairs", "Keypairs"), ("os-lock-server", "LockServer"), ("os-pause-server", "PauseServer"),
-    ("os-quota-class-sets", "QuotaClasses"), ("os-quota-sets", "Quotas"), ("os-security-groups", "SecurityGroups"),
-    ("os-server-diagnostics", "ServerDiagnostics"), ("os-server-groups", "ServerGroups"), ("os-services", "Services"),
-    ("os-simple-tenant-usage", "SimpleTenantUsage"), ("os-used-limits", "UsedLimits"), ("os-user-data", "UserData"),
+    ("OS-DCF", "DiskConfig"),
+    ("OS-EXT-AZ", "ExtendedAvailabilityZone"),
+    ("OS-EXT-IPS", "ExtendedIps"),
+    ("OS-EXT-IPS-MAC", "ExtendedIpsMac"),
+    ("OS-EXT-SRV-ATTR", "ExtendedServerAttributes"),
+    ("OS-EXT-STS", "ExtendedStatus"),
+    ("OS-FLV-DISABLED", "FlavorDisabled"),
+    ("OS-FLV-EXT-DATA", "FlavorExtraData"),
+    ("OS-SCH-HNT", "SchedulerHints"),
+    ("OS-SRV-USG", "ServerUsage"),
+    ("os-admin-actions", "AdminActions"),
+    ("os-aggregates", "Aggregates"),
+    ("os-attach-interfaces", "AttachInterfaces"),
+    ("os-availability-zone", "AvailabilityZone"),
+    ("os-config-drive", "ConfigDrive"),
+    ("os-console-output", "ConsoleOutput"),
+    ("os-flavor-access", "FlavorAccess"),
+    ("os-flavor-extra-specs", "FlavorExtraSpecs"),
+    ("os-flavor-manage", "FlavorManage"),
+    ("os-hypervisors", "Hypervisors"),
+    ("os-instance-actions", "InstanceActions"),
+    ("os-keypairs", "Keypairs"),
+    ("os-lock-server", "LockServer"),
+    ("os-pause-server", "PauseServer"),
+    ("os-quota-class-sets", "QuotaClasses"),
+    ("os-quota-sets", "Quotas"),
+    ("os-security-groups", "SecurityGroups"),
+    ("os-server-diagnostics", "ServerDiagnostics"),
+    ("os-server-groups", "ServerGroups"),
+    ("os-services", "Services"),
+    ("os-simple-tenant-usage", "SimpleTenantUsage"),
+    ("os-used-limits", "UsedLimits"),
+    ("os-user-data", "UserData"),
     ("os-volumes", "Volumes"),
 ];
 
@@ -582,7 +750,9 @@ fn extension_view(alias: &str, name: &str) -> Value {
 /// `GET /extensions`
 pub(crate) async fn extensions(_app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::EXTENSIONS, &Target::default())?;
-    Ok(Reply::ok(&json!({"extensions": EXTENSIONS.iter().map(|(a, n)| extension_view(a, n)).collect::<Vec<_>>()})))
+    Ok(Reply::ok(
+        &json!({"extensions": EXTENSIONS.iter().map(|(a, n)| extension_view(a, n)).collect::<Vec<_>>()}),
+    ))
 }
 
 /// `GET /extensions/{alias}`

@@ -13,7 +13,15 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const QUERY: &[&str] = &["limit", "marker", "is_public", "minRam", "minDisk", "sort_key", "sort_dir"];
+const QUERY: &[&str] = &[
+    "limit",
+    "marker",
+    "is_public",
+    "minRam",
+    "minDisk",
+    "sort_key",
+    "sort_dir",
+];
 
 fn specs_shown(ctx: &Ctx) -> bool {
     ctx.may(acts::SpecsList::RULE, &Target::own(ctx))
@@ -35,12 +43,24 @@ async fn list(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
         Some("created_at" | "id") => "created_at",
         // The same for all, or seldom ordered by: the id decides.
         Some("description" | "disabled" | "ephemeral_gb" | "rxtx_factor" | "swap" | "vcpu_weight") => "id",
-        Some(other) => return Err(Error::field("sort_key", format!("Invalid input for query parameters sort_key. Value: {other}. Known: name, flavorid, memory_mb, root_gb, vcpus, is_public, created_at, updated_at."))),
+        Some(other) => {
+            return Err(Error::field(
+                "sort_key",
+                format!(
+                    "Invalid input for query parameters sort_key. Value: {other}. Known: name, flavorid, memory_mb, root_gb, vcpus, is_public, created_at, updated_at."
+                ),
+            ));
+        }
     };
     let dir = match req.q("sort_dir") {
         None | Some("asc") => Dir::Asc,
         Some("desc") => Dir::Desc,
-        Some(other) => return Err(Error::field("sort_dir", format!("Invalid input for query parameters sort_dir. Value: {other}. Write asc or desc."))),
+        Some(other) => {
+            return Err(Error::field(
+                "sort_dir",
+                format!("Invalid input for query parameters sort_dir. Value: {other}. Write asc or desc."),
+            ));
+        }
     };
     let mut query = Query::new();
     // Only administrators choose; everybody else sees the public ones.
@@ -57,7 +77,9 @@ async fn list(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
     }
     for (name, column) in [("minRam", "ram"), ("minDisk", "disk")] {
         if let Some(t) = req.q(name) {
-            let n: i64 = t.parse().map_err(|_| Error::field(name, format!("Invalid {name} filter [{t}]")))?;
+            let n: i64 = t
+                .parse()
+                .map_err(|_| Error::field(name, format!("Invalid {name} filter [{t}]")))?;
             query = query.ge(column, n);
         }
     }
@@ -81,14 +103,22 @@ async fn list(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
             "updated_at" => at.updated_at.into(),
             _ => at.id.as_str().into(),
         };
-        query = query.after(if column == "id" { vec![value] } else { vec![value, at.id.as_str().into()] });
+        query = query.after(if column == "id" {
+            vec![value]
+        } else {
+            vec![value, at.id.as_str().into()]
+        });
     }
     let mut rows = tx.list::<Flavor>(&query.limit(page.fetch())).await?;
     let more = page.cut(&mut rows);
     let specs = specs_shown(ctx);
     let mut body = json!({"flavors": rows.iter().map(|x| view::flavor(x, req.version, &req.base, detail, specs)).collect::<Vec<_>>()});
     if let (true, Some(last), Some(m)) = (more, rows.last(), body.as_object_mut()) {
-        let path = if detail { "/v2.1/flavors/detail" } else { "/v2.1/flavors" };
+        let path = if detail {
+            "/v2.1/flavors/detail"
+        } else {
+            "/v2.1/flavors"
+        };
         m.insert("flavors_links".into(), Page::next_link(&req, path, &last.id));
     }
     Ok(Reply::ok(&body))
@@ -109,7 +139,9 @@ pub(crate) async fn show(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?;
     let mut tx = app.db.read().await?;
     let found = fetch(&mut tx, ctx, acts::FlavorShow, req.param("id")).await?;
-    Ok(Reply::ok(&json!({"flavor": view::flavor(&found, req.version, &req.base, true, specs_shown(ctx))})))
+    Ok(Reply::ok(
+        &json!({"flavor": view::flavor(&found, req.version, &req.base, true, specs_shown(ctx))}),
+    ))
 }
 
 /// `POST /flavors`
@@ -118,7 +150,9 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     ctx.enforce(acts::FlavorCreate::RULE, &Target::default())?;
     let v = req.fields("flavor", &FLAVOR_CREATE).await?;
     let flavor = Flavor {
-        id: input::loose_id(&v, "id").filter(|i| i != "auto").unwrap_or_else(id::uuid),
+        id: input::loose_id(&v, "id")
+            .filter(|i| i != "auto")
+            .unwrap_or_else(id::uuid),
         name: input::text(&v, "name").unwrap_or_default(),
         vcpus: input::int(&v, "vcpus").unwrap_or(1),
         ram: input::int(&v, "ram").unwrap_or(1),
@@ -141,19 +175,33 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         .db
         .write(&ctx.actor(), async move |tx| {
             let grant = allow_create(&c, acts::FlavorCreate, &Target::default())?;
-            if !tx.list::<Flavor>(&Query::new().eq("name", new.name.as_str())).await?.is_empty() {
-                return Err(Error::conflict(format!("Flavor with name {} already exists.", new.name)).with_field("name"));
+            if !tx
+                .list::<Flavor>(&Query::new().eq("name", new.name.as_str()))
+                .await?
+                .is_empty()
+            {
+                return Err(
+                    Error::conflict(format!("Flavor with name {} already exists.", new.name)).with_field("name"),
+                );
             }
             tx.insert(&grant, &new)
                 .await?
                 .ok_or_else(|| Error::conflict(format!("Flavor with ID {} already exists.", new.id)).with_field("id"))
         })
         .await?;
-    Ok(Reply::ok(&json!({"flavor": view::flavor(&stored, req.version, &req.base, true, specs_shown(&ctx))})))
+    Ok(Reply::ok(
+        &json!({"flavor": view::flavor(&stored, req.version, &req.base, true, specs_shown(&ctx))}),
+    ))
 }
 
 /// Changes a flavor that the caller may `A`.
-async fn change<A>(app: &Compute, ctx: &Ctx, action: A, id: &str, f: impl Fn(&mut Flavor) -> Result<()> + Send + 'static) -> Result<Stored<Flavor>>
+async fn change<A>(
+    app: &Compute,
+    ctx: &Ctx,
+    action: A,
+    id: &str,
+    f: impl Fn(&mut Flavor) -> Result<()> + Send + 'static,
+) -> Result<Stored<Flavor>>
 where
     A: Action<On = Flavor> + Copy,
 {
@@ -173,7 +221,10 @@ where
 
 /// `PUT /flavors/{id}`
 pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
-    static UPDATE: Body = Body { open: false, fields: &[f("description", LONG_DESCRIPTION).req()] };
+    static UPDATE: Body = Body {
+        open: false,
+        fields: &[f("description", LONG_DESCRIPTION).req()],
+    };
     let ctx = req.ctx()?.clone();
     let v = req.fields("flavor", &UPDATE).await?;
     let description = input::text(&v, "description");
@@ -182,7 +233,9 @@ pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         Ok(())
     })
     .await?;
-    Ok(Reply::ok(&json!({"flavor": view::flavor(&stored, req.version, &req.base, true, specs_shown(&ctx))})))
+    Ok(Reply::ok(
+        &json!({"flavor": view::flavor(&stored, req.version, &req.base, true, specs_shown(&ctx))}),
+    ))
 }
 
 /// `DELETE /flavors/{id}`: servers keep what they took from it.
@@ -213,7 +266,10 @@ pub(crate) async fn access(app: Arc<Compute>, req: Req) -> Result<Reply> {
 
 /// `POST /flavors/{id}/action`: addTenantAccess, removeTenantAccess.
 pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
-    static TENANT: Body = Body { open: false, fields: &[f("tenant", K::Str { min: 1, max: 255 }).req()] };
+    static TENANT: Body = Body {
+        open: false,
+        fields: &[f("tenant", K::Str { min: 1, max: 255 }).req()],
+    };
     let ctx = req.ctx()?.clone();
     let (ver, id) = (req.version, req.param("id").to_owned());
     let body = req.json().await?;
@@ -227,7 +283,10 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
                     return Err(Error::conflict("Can not add access to a public flavor."));
                 }
                 if x.access.contains(&tenant) {
-                    return Err(Error::conflict(format!("Flavor access already exists for flavor {} and project {tenant} combination.", x.id)));
+                    return Err(Error::conflict(format!(
+                        "Flavor access already exists for flavor {} and project {tenant} combination.",
+                        x.id
+                    )));
                 }
                 x.access.push(tenant.clone());
                 Ok(())
@@ -239,7 +298,10 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
                 let before = x.access.len();
                 x.access.retain(|p| *p != tenant);
                 if x.access.len() == before {
-                    return Err(Error::not_found(format!("Flavor access not found for {} / {tenant} combination.", x.id)));
+                    return Err(Error::not_found(format!(
+                        "Flavor access not found for {} / {tenant} combination.",
+                        x.id
+                    )));
                 }
                 Ok(())
             })
@@ -253,16 +315,34 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
 /// Extra specs that start with a known name space are checked from 2.86 on.
 fn check_specs(v: &Value, ver: Ver) -> Result<()> {
     let Some(map) = v.as_object().filter(|m| !m.is_empty()) else {
-        return Err(Error::field("extra_specs", "Invalid input for field/attribute extra_specs. It must be an object with at least one item."));
+        return Err(Error::field(
+            "extra_specs",
+            "Invalid input for field/attribute extra_specs. It must be an object with at least one item.",
+        ));
     };
     for (k, x) in map {
-        if k.is_empty() || k.chars().count() > 255 || !k.chars().all(|c| c.is_ascii_alphanumeric() || "-_:. ".contains(c)) {
-            return Err(Error::field(format!("extra_specs.{k}"), format!("Invalid input for field/attribute extra_specs. The key '{k}' is not one of 1 to 255 letters, digits, blanks, and - _ : .")));
+        if k.is_empty()
+            || k.chars().count() > 255
+            || !k.chars().all(|c| c.is_ascii_alphanumeric() || "-_:. ".contains(c))
+        {
+            return Err(Error::field(
+                format!("extra_specs.{k}"),
+                format!(
+                    "Invalid input for field/attribute extra_specs. The key '{k}' is not one of 1 to 255 letters, digits, blanks, and - _ : ."
+                ),
+            ));
         }
         let text = match x {
             Value::String(s) if s.chars().count() <= 255 => s.clone(),
             Value::Number(n) => n.to_string(),
-            _ => return Err(Error::field(format!("extra_specs.{k}"), format!("Invalid input for field/attribute {k}. Value: {x}. It must be a string of at most 255 characters."))),
+            _ => {
+                return Err(Error::field(
+                    format!("extra_specs.{k}"),
+                    format!(
+                        "Invalid input for field/attribute {k}. Value: {x}. It must be a string of at most 255 characters."
+                    ),
+                ));
+            }
         };
         if ver >= Ver(2, 86) {
             check_spec_value(k, &text)?;
@@ -272,25 +352,67 @@ fn check_specs(v: &Value, ver: Ver) -> Result<()> {
 }
 
 fn check_spec_value(key: &str, value: &str) -> Result<()> {
-    let wrong = |why: &str| Err(Error::field(key, format!("Validation failed; extra spec '{key}' has the value '{value}': {why}")));
-    let one_of = |known: &[&str]| if known.contains(&value) { Ok(()) } else { wrong(&format!("it must be one of {}", known.join(", "))) };
+    let wrong = |why: &str| {
+        Err(Error::field(
+            key,
+            format!("Validation failed; extra spec '{key}' has the value '{value}': {why}"),
+        ))
+    };
+    let one_of = |known: &[&str]| {
+        if known.contains(&value) {
+            Ok(())
+        } else {
+            wrong(&format!("it must be one of {}", known.join(", ")))
+        }
+    };
     match key {
         "hw:cpu_policy" => one_of(&["dedicated", "mixed", "shared"]),
         "hw:cpu_thread_policy" => one_of(&["isolate", "prefer", "require"]),
-        "hw:numa_nodes" | "hw:cpu_sockets" | "hw:cpu_cores" | "hw:cpu_threads" | "hw:cpu_max_sockets" | "hw:cpu_max_cores" | "hw:cpu_max_threads" => {
-            match value.parse::<u32>() {
-                Ok(n) if n >= 1 => Ok(()),
-                _ => wrong("it must be an integer of at least 1"),
+        "hw:numa_nodes" | "hw:cpu_sockets" | "hw:cpu_cores" | "hw:cpu_threads" | "hw:cpu_max_sockets"
+        | "hw:cpu_max_cores" | "hw:cpu_max_threads" => match value.parse::<u32>() {
+            Ok(n) if n >= 1 => Ok(()),
+            _ => wrong("it must be an integer of at least 1"),
+        },
+        "hw:boot_menu" | "hw:mem_encryption" | "hw:pmu" | "hw_rng:allowed" => {
+            match haneul_http::request::parse_bool(value) {
+                Some(_) => Ok(()),
+                None => wrong("it must be true or false"),
             }
         }
-        "hw:boot_menu" | "hw:mem_encryption" | "hw:pmu" | "hw_rng:allowed" => match haneul_http::request::parse_bool(value) {
-            Some(_) => Ok(()),
-            None => wrong("it must be true or false"),
-        },
-        k if k.starts_with("hw:numa_cpus.") || k.starts_with("hw:numa_mem.") || k.starts_with("hw_") || !k.contains(':') => Ok(()),
+        k if k.starts_with("hw:numa_cpus.")
+            || k.starts_with("hw:numa_mem.")
+            || k.starts_with("hw_")
+            || !k.contains(':') =>
+        {
+            Ok(())
+        }
         k if k.starts_with("hw:") => {
-            const KNOWN: &[&str] = &["hw:mem_page_size", "hw:pci_numa_affinity_policy", "hw:watchdog_action", "hw:emulator_threads_policy", "hw:cpu_realtime", "hw:cpu_realtime_mask", "hw:cpu_dedicated_mask", "hw:serial_port_count", "hw:tpm_model", "hw:tpm_version", "hw:vif_multiqueue_enabled", "hw:virtio_packed_ring", "hw:maxphysaddr_mode", "hw:maxphysaddr_bits", "hw:viommu_model", "hw:locked_memory", "hw:ephemeral_encryption", "hw:ephemeral_encryption_format", "hw:hide_hypervisor_id"];
-            if KNOWN.contains(&k) { Ok(()) } else { wrong("the name space 'hw' has no such extra spec") }
+            const KNOWN: &[&str] = &[
+                "hw:mem_page_size",
+                "hw:pci_numa_affinity_policy",
+                "hw:watchdog_action",
+                "hw:emulator_threads_policy",
+                "hw:cpu_realtime",
+                "hw:cpu_realtime_mask",
+                "hw:cpu_dedicated_mask",
+                "hw:serial_port_count",
+                "hw:tpm_model",
+                "hw:tpm_version",
+                "hw:vif_multiqueue_enabled",
+                "hw:virtio_packed_ring",
+                "hw:maxphysaddr_mode",
+                "hw:maxphysaddr_bits",
+                "hw:viommu_model",
+                "hw:locked_memory",
+                "hw:ephemeral_encryption",
+                "hw:ephemeral_encryption_format",
+                "hw:hide_hypervisor_id",
+            ];
+            if KNOWN.contains(&k) {
+                Ok(())
+            } else {
+                wrong("the name space 'hw' has no such extra spec")
+            }
         }
         _ => Ok(()),
     }
@@ -322,7 +444,10 @@ fn no_spec(id: &str, key: &str) -> Error {
 
 /// `POST /flavors/{id}/os-extra_specs`
 pub(crate) async fn specs_create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
-    static SPECS: Body = Body { open: true, fields: &[] };
+    static SPECS: Body = Body {
+        open: true,
+        fields: &[],
+    };
     let ctx = req.ctx()?.clone();
     ctx.enforce(acts::SpecsCreate::RULE, &Target::default())?;
     let v = req.fields("extra_specs", &SPECS).await?;
@@ -345,7 +470,11 @@ pub(crate) async fn spec_update(app: Arc<Compute>, mut req: Req) -> Result<Reply
     let v = req.json().await?;
     check_specs(&v, req.version)?;
     let key = req.param("key").to_owned();
-    let Some(value) = v.get(&key).filter(|_| v.as_object().is_some_and(|m| m.len() == 1)).map(spec_text) else {
+    let Some(value) = v
+        .get(&key)
+        .filter(|_| v.as_object().is_some_and(|m| m.len() == 1))
+        .map(spec_text)
+    else {
         return Err(Error::field(key, "Request body and URI mismatch"));
     };
     let k = key.clone();
@@ -360,9 +489,11 @@ pub(crate) async fn spec_update(app: Arc<Compute>, mut req: Req) -> Result<Reply
 /// `DELETE /flavors/{id}/os-extra_specs/{key}`
 pub(crate) async fn spec_delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let key = req.param("key").to_owned();
-    change(&app, req.ctx()?, acts::SpecsDelete, req.param("id"), move |x| match x.extra_specs.remove(&key) {
-        Some(_) => Ok(()),
-        None => Err(no_spec(&x.id, &key)),
+    change(&app, req.ctx()?, acts::SpecsDelete, req.param("id"), move |x| {
+        match x.extra_specs.remove(&key) {
+            Some(_) => Ok(()),
+            None => Err(no_spec(&x.id, &key)),
+        }
     })
     .await?;
     Ok(Reply::empty(StatusCode::OK))

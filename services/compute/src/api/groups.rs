@@ -16,14 +16,23 @@ const OLD: K = K::OneOf(&["anti-affinity", "affinity"]);
 const NEW: K = K::OneOf(&["anti-affinity", "affinity", "soft-anti-affinity", "soft-affinity"]);
 static RULES: Body = Body {
     open: false,
-    fields: &[f("max_server_per_host", K::Int { min: 1, max: i32::MAX as i64 })],
+    fields: &[f(
+        "max_server_per_host",
+        K::Int {
+            min: 1,
+            max: i32::MAX as i64,
+        },
+    )],
 };
 static CREATE: Body = Body {
     open: false,
     fields: &[
         f("name", K::Name).req(),
         f("policies", K::List { of: &OLD, max: 1 }).req().until(2, 14),
-        f("policies", K::List { of: &NEW, max: 1 }).req().since(2, 15).until(2, 63),
+        f("policies", K::List { of: &NEW, max: 1 })
+            .req()
+            .since(2, 15)
+            .until(2, 63),
         f("policy", NEW).req().since(2, 64),
         f("rules", K::Obj(&RULES)).since(2, 64),
     ],
@@ -34,7 +43,9 @@ fn view(g: &ServerGroup, members: &[String], v: Ver) -> Value {
     let Some(m) = out.as_object_mut() else { return out };
     if v >= Ver(2, 64) {
         m.insert("policy".into(), g.policy.as_str().into());
-        let rules = g.max_server_per_host.map_or_else(|| json!({}), |n| json!({"max_server_per_host": n}));
+        let rules = g
+            .max_server_per_host
+            .map_or_else(|| json!({}), |n| json!({"max_server_per_host": n}));
         m.insert("rules".into(), rules);
     } else {
         m.insert("policies".into(), json!([g.policy]));
@@ -49,7 +60,10 @@ fn view(g: &ServerGroup, members: &[String], v: Ver) -> Value {
 
 /// Members of groups, by group.
 async fn members(tx: &mut Tx, groups: &[&str]) -> Result<HashMap<String, Vec<String>>> {
-    let query = Query::new().is_in("server_group", groups.iter().copied()).order("created_at", Dir::Asc).order("id", Dir::Asc);
+    let query = Query::new()
+        .is_in("server_group", groups.iter().copied())
+        .order("created_at", Dir::Asc)
+        .order("id", Dir::Asc);
     let mut out: HashMap<String, Vec<String>> = HashMap::new();
     for r in tx.columns_of::<Server>("server_group, id", &query).await? {
         out.entry(r.str(0)?).or_default().push(r.str(1)?);
@@ -65,7 +79,12 @@ pub(crate) async fn index(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let page = Page::of(&req)?;
     let offset: usize = match req.q("offset") {
         None => 0,
-        Some(t) => t.parse().map_err(|_| Error::field("offset", format!("offset param must be an integer of at least 0, and is '{t}'")))?,
+        Some(t) => t.parse().map_err(|_| {
+            Error::field(
+                "offset",
+                format!("offset param must be an integer of at least 0, and is '{t}'"),
+            )
+        })?,
     };
     let mut query = Query::new().order("created_at", Dir::Asc).order("id", Dir::Asc);
     // Asked by who may not, it is simply the own project's list.
@@ -102,7 +121,12 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     } else {
         input::strings(&body, "policies").and_then(|p| p.into_iter().next())
     };
-    let policy = policy.ok_or_else(|| Error::field("policies", "Invalid input for field/attribute policies. One policy is needed."))?;
+    let policy = policy.ok_or_else(|| {
+        Error::field(
+            "policies",
+            "Invalid input for field/attribute policies. One policy is needed.",
+        )
+    })?;
     let rule = body.get("rules").and_then(|r| input::int(r, "max_server_per_host"));
     if rule.is_some() && policy != "anti-affinity" {
         return Err(Error::field("rules", "Only anti-affinity policy supports rules."));
@@ -120,11 +144,20 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         .db
         .write(&ctx.actor(), async move |tx| {
             let grant = allow_create(&c, acts::GroupCreate, &Target::own(&c))?;
-            let (limit, used) = (a.limit(tx, c.project_id(), "server_groups").await?, tx.count::<ServerGroup>(&Query::new().eq("project_id", c.project_id())).await?);
+            let (limit, used) = (
+                a.limit(tx, c.project_id(), "server_groups").await?,
+                tx.count::<ServerGroup>(&Query::new().eq("project_id", c.project_id()))
+                    .await?,
+            );
             if limit >= 0 && used >= limit {
-                return Err(Error::new(Kind::OverQuota, format!("Quota exceeded, too many server groups: the project has {used} of {limit}.")));
+                return Err(Error::new(
+                    Kind::OverQuota,
+                    format!("Quota exceeded, too many server groups: the project has {used} of {limit}."),
+                ));
             }
-            tx.insert(&grant, &group).await?.ok_or_else(|| Error::internal("a new id is taken"))
+            tx.insert(&grant, &group)
+                .await?
+                .ok_or_else(|| Error::internal("a new id is taken"))
         })
         .await?;
     Ok(Reply::ok(&json!({"server_group": view(&stored, &[], v)})))

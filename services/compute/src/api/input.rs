@@ -11,21 +11,35 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(crate) const BOOL: K = K::Check(|v| match v {
     Value::Bool(_) => Ok(()),
     Value::String(s)
-        if ["True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes", "False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no"]
-            .contains(&s.as_str()) =>
+        if [
+            "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes", "False", "FALSE", "false", "0", "OFF",
+            "Off", "off", "NO", "No", "no",
+        ]
+        .contains(&s.as_str()) =>
     {
         Ok(())
     }
     _ => Err("It must be true or false.".into()),
 });
 pub(crate) const TEXT: K = K::Str { min: 1, max: 255 };
-pub(crate) const COUNT: K = K::Int { min: 1, max: i32::MAX as i64 };
-pub(crate) const AMOUNT: K = K::Int { min: 0, max: i32::MAX as i64 };
+pub(crate) const COUNT: K = K::Int {
+    min: 1,
+    max: i32::MAX as i64,
+};
+pub(crate) const AMOUNT: K = K::Int {
+    min: 0,
+    max: i32::MAX as i64,
+};
 pub(crate) const META: K = K::Check(|v| metadata_ok(v, false));
 pub(crate) const DESCRIPTION: K = K::Check(|v| match v {
     Value::Null => Ok(()),
-    Value::String(s) if s.chars().count() > 255 => Err(format!("It is too long: {} characters, and at most 255 are allowed.", s.chars().count())),
-    Value::String(s) if s.chars().any(|c| c.is_control() && !"\n\r\t".contains(c)) => Err("It must not contain control characters.".into()),
+    Value::String(s) if s.chars().count() > 255 => Err(format!(
+        "It is too long: {} characters, and at most 255 are allowed.",
+        s.chars().count()
+    )),
+    Value::String(s) if s.chars().any(|c| c.is_control() && !"\n\r\t".contains(c)) => {
+        Err("It must not contain control characters.".into())
+    }
     Value::String(_) => Ok(()),
     _ => Err("It must be a string or null.".into()),
 });
@@ -39,7 +53,10 @@ const IMAGE_REF: K = K::Check(|v| match v {
     _ => Err("It must be the UUID of an image.".into()),
 });
 pub(crate) const BASE64: K = K::Check(|v| match v {
-    Value::String(s) if s.len() > 65535 => Err(format!("It is too long: {} characters, and at most 65535 are allowed.", s.len())),
+    Value::String(s) if s.len() > 65535 => Err(format!(
+        "It is too long: {} characters, and at most 65535 are allowed.",
+        s.len()
+    )),
     Value::String(s) if base64_ok(s) => Ok(()),
     _ => Err("It must be Base64.".into()),
 });
@@ -72,10 +89,15 @@ pub(crate) const HOSTNAME: K = K::Check(|v| match v.as_str() {
     _ => Err("A host name has 2 to 63 letters, digits and dashes, and no dash at either end.".into()),
 });
 pub(crate) const FQDN: K = K::Check(|v| match v.as_str() {
-    Some(s) if (1..=255).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => Ok(()),
+    Some(s) if (1..=255).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => {
+        Ok(())
+    }
     _ => Err("It must have 1 to 255 letters, digits, dashes, dots and underscores.".into()),
 });
-pub(crate) const CERTS: K = K::List { of: &K::Str { min: 1, max: 255 }, max: 50 };
+pub(crate) const CERTS: K = K::List {
+    of: &K::Str { min: 1, max: 255 },
+    max: 50,
+};
 
 const NIC: Body = Body {
     open: false,
@@ -88,7 +110,10 @@ const NIC: Body = Body {
         f("tag", TAG).since(2, 42),
     ],
 };
-const NICS: K = K::List { of: &K::Obj(&NIC), max: 64 };
+const NICS: K = K::List {
+    of: &K::Obj(&NIC),
+    max: 64,
+};
 const BDM: Body = Body {
     open: false,
     fields: &[
@@ -99,7 +124,13 @@ const BDM: Body = Body {
         f("device_name", TEXT),
         f("delete_on_termination", BOOL),
         f("no_device", K::Free),
-        f("connection_info", K::Str { min: 0, max: 16_777_215 }),
+        f(
+            "connection_info",
+            K::Str {
+                min: 0,
+                max: 16_777_215,
+            },
+        ),
         f("source_type", K::OneOf(&["volume", "image", "snapshot", "blank"])),
         f("uuid", TEXT),
         f("image_id", K::Uuid),
@@ -117,7 +148,10 @@ const FILE: Body = Body {
     open: false,
     fields: &[f("path", K::Str { min: 0, max: 4096 }), f("contents", BASE64)],
 };
-const GROUP: Body = Body { open: false, fields: &[f("name", K::Name)] };
+const GROUP: Body = Body {
+    open: false,
+    fields: &[f("name", K::Name)],
+};
 
 /// POST /servers (Nova API reference, "Create Server").
 pub(crate) static SERVER_CREATE: Body = Body {
@@ -129,20 +163,47 @@ pub(crate) static SERVER_CREATE: Body = Body {
         f("adminPass", K::Str { min: 0, max: 65535 }),
         f("metadata", META),
         f("networks", NICS).until(2, 36),
-        f("networks", K::Any(&[K::OneOf(&["none", "auto"]), NICS])).req().since(2, 37),
+        f("networks", K::Any(&[K::OneOf(&["none", "auto"]), NICS]))
+            .req()
+            .since(2, 37),
         f("OS-DCF:diskConfig", DISK_CONFIG),
         f("accessIPv4", IP4),
         f("accessIPv6", IP6),
-        f("personality", K::List { of: &K::Obj(&FILE), max: 1000 }).until(2, 56),
+        f(
+            "personality",
+            K::List {
+                of: &K::Obj(&FILE),
+                max: 1000,
+            },
+        )
+        .until(2, 56),
         f("availability_zone", K::Name),
-        f("block_device_mapping", K::List { of: &K::Obj(&BDM), max: 64 }),
-        f("block_device_mapping_v2", K::List { of: &K::Obj(&BDM), max: 64 }),
+        f(
+            "block_device_mapping",
+            K::List {
+                of: &K::Obj(&BDM),
+                max: 64,
+            },
+        ),
+        f(
+            "block_device_mapping_v2",
+            K::List {
+                of: &K::Obj(&BDM),
+                max: 64,
+            },
+        ),
         f("config_drive", BOOL),
         f("key_name", K::Name),
         f("min_count", COUNT),
         f("max_count", COUNT),
         f("return_reservation_id", BOOL),
-        f("security_groups", K::List { of: &K::Obj(&GROUP), max: 256 }),
+        f(
+            "security_groups",
+            K::List {
+                of: &K::Obj(&GROUP),
+                max: 256,
+            },
+        ),
         f("user_data", BASE64),
         f("description", DESCRIPTION).since(2, 19),
         f("tags", K::List { of: &TAG, max: 50 }).since(2, 52),
@@ -158,7 +219,12 @@ const HINT_UUIDS: K = K::Any(&[K::Uuid, K::List { of: &K::Uuid, max: 100 }]);
 /// `os:scheduler_hints`.
 pub(crate) static HINTS: Body = Body {
     open: true,
-    fields: &[f("group", HINT_UUIDS), f("different_host", HINT_UUIDS), f("same_host", HINT_UUIDS), f("build_near_host_ip", IP)],
+    fields: &[
+        f("group", HINT_UUIDS),
+        f("different_host", HINT_UUIDS),
+        f("same_host", HINT_UUIDS),
+        f("build_near_host_ip", IP),
+    ],
 };
 
 /// POST /flavors (Nova API reference, "Create Flavor").
@@ -186,7 +252,9 @@ const FLAVOR_ID: K = K::Check(|v| match v {
     {
         Ok(())
     }
-    _ => Err("An id has 1 to 255 letters, digits, blanks, dots, dashes and underscores, and no blank at either end.".into()),
+    _ => Err(
+        "An id has 1 to 255 letters, digits, blanks, dots, dashes and underscores, and no blank at either end.".into(),
+    ),
 });
 const FACTOR: K = K::Check(|v| match number(v) {
     Some(x) if x > 0.0 && x < 3.4e38 => Ok(()),
@@ -222,18 +290,29 @@ pub(crate) fn tag_ok(s: &str) -> Result<(), String> {
 }
 
 pub(crate) fn metadata_ok(v: &Value, nullable: bool) -> Result<(), String> {
-    let Some(map) = v.as_object() else { return Err("It must be an object of strings.".into()) };
+    let Some(map) = v.as_object() else {
+        return Err("It must be an object of strings.".into());
+    };
     if map.len() > 128 {
         return Err(format!("It has {} items, and at most 128 are allowed.", map.len()));
     }
     for (k, x) in map {
-        if k.is_empty() || k.chars().count() > 255 || !k.chars().all(|c| c.is_ascii_alphanumeric() || "-_:. ".contains(c)) {
-            return Err(format!("The key '{k}' is not one of 1 to 255 letters, digits, blanks, and - _ : ."));
+        if k.is_empty()
+            || k.chars().count() > 255
+            || !k.chars().all(|c| c.is_ascii_alphanumeric() || "-_:. ".contains(c))
+        {
+            return Err(format!(
+                "The key '{k}' is not one of 1 to 255 letters, digits, blanks, and - _ : ."
+            ));
         }
         match x {
             Value::String(s) if s.chars().count() <= 255 => {}
             Value::Null if nullable => {}
-            Value::String(_) => return Err(format!("The value of '{k}' is too long: at most 255 characters are allowed.")),
+            Value::String(_) => {
+                return Err(format!(
+                    "The value of '{k}' is too long: at most 255 characters are allowed."
+                ));
+            }
             _ => return Err(format!("The value of '{k}' must be a string.")),
         }
     }
@@ -264,7 +343,13 @@ pub(crate) fn pairs(v: &Value, name: &str) -> Option<BTreeMap<String, String>> {
 }
 /// A list of strings.
 pub(crate) fn strings(v: &Value, name: &str) -> Option<Vec<String>> {
-    Some(v.get(name)?.as_array()?.iter().filter_map(|x| x.as_str().map(str::to_owned)).collect())
+    Some(
+        v.get(name)?
+            .as_array()?
+            .iter()
+            .filter_map(|x| x.as_str().map(str::to_owned))
+            .collect(),
+    )
 }
 /// An address.
 pub(crate) fn ip(v: &Value, name: &str) -> Option<IpAddr> {
@@ -290,7 +375,13 @@ pub(crate) fn check_query(req: &Req, known: &[&str]) -> Result<()> {
         return Ok(());
     }
     match req.query.iter().find(|(k, _)| !known.contains(&k.as_str())) {
-        Some((k, _)) => Err(Error::field(k.clone(), format!("Additional properties are not allowed ('{k}' was unexpected). Known here: {}.", known.join(", ")))),
+        Some((k, _)) => Err(Error::field(
+            k.clone(),
+            format!(
+                "Additional properties are not allowed ('{k}' was unexpected). Known here: {}.",
+                known.join(", ")
+            ),
+        )),
         None => Ok(()),
     }
 }

@@ -69,7 +69,11 @@ async fn actions(app: &Compute, tx: &mut Tx, s: &Server) -> Result<Vec<Act>> {
         let state: Value = serde_json::from_str(&r.str(4)?)?;
         let of = |k: &str| state.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
         // A delete that had nothing to wait for is only its row's end.
-        let name = if operation == "delete" { "delete".into() } else { of("action") };
+        let name = if operation == "delete" {
+            "delete".into()
+        } else {
+            of("action")
+        };
         if operation != "delete" && of("action_request") != request_id {
             continue;
         }
@@ -105,7 +109,14 @@ fn view(a: &Act, id: &str, v: Ver) -> Value {
 
 fn time(req: &Req, name: &str) -> Result<Option<i64>> {
     req.q(name)
-        .map(|t| clock::parse(t).ok_or_else(|| Error::field(name, format!("Invalid input for query parameters {name}. Value: {t}. '{t}' is not a 'date-time'"))))
+        .map(|t| {
+            clock::parse(t).ok_or_else(|| {
+                Error::field(
+                    name,
+                    format!("Invalid input for query parameters {name}. Value: {t}. '{t}' is not a 'date-time'"),
+                )
+            })
+        })
         .transpose()
 }
 
@@ -119,11 +130,18 @@ pub(crate) async fn index(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let mut links = None;
     if v >= Ver(2, 58) {
         let since = time(&req, "changes-since")?;
-        let before = if v >= Ver(2, 66) { time(&req, "changes-before")? } else { None };
+        let before = if v >= Ver(2, 66) {
+            time(&req, "changes-before")?
+        } else {
+            None
+        };
         if let (Some(a), Some(b)) = (since, before)
             && a > b
         {
-            return Err(Error::field("changes-since", "The value of changes-since must be less than or equal to changes-before."));
+            return Err(Error::field(
+                "changes-since",
+                "The value of changes-since must be less than or equal to changes-before.",
+            ));
         }
         list.retain(|a| since.is_none_or(|t| a.updated >= t) && before.is_none_or(|t| a.updated <= t));
         let page = Page::of(&req)?;
@@ -136,7 +154,10 @@ pub(crate) async fn index(app: Arc<Compute>, req: Req) -> Result<Reply> {
         }
         let more = page.cut(&mut list);
         let path = format!("/v2.1/servers/{}/os-instance-actions", s.id);
-        links = list.last().filter(|_| more).map(|a| Page::next_link(&req, &path, &a.request_id));
+        links = list
+            .last()
+            .filter(|_| more)
+            .map(|a| Page::next_link(&req, &path, &a.request_id));
     }
     let mut body = json!({"instanceActions": list.iter().map(|a| view(a, &s.id, v)).collect::<Vec<_>>()});
     if let (Some(l), Some(m)) = (links, body.as_object_mut()) {

@@ -24,7 +24,9 @@ fn name(v: &Value, more: &str) -> Result<(), String> {
         {
             Ok(())
         }
-        _ => Err(format!("A name has 1 to 255 letters, digits and characters of '{more}', and no blank at either end.")),
+        _ => Err(format!(
+            "A name has 1 to 255 letters, digits and characters of '{more}', and no blank at either end."
+        )),
     }
 }
 
@@ -43,7 +45,11 @@ static CREATE: Body = Body {
 /// Whose keys: administrators may name another user since 2.10.
 fn user(req: &Req) -> Result<String> {
     let own = req.ctx()?.user_id.clone();
-    Ok(if req.version < Ver(2, 10) { own } else { req.q("user_id").map_or(own, str::to_owned) })
+    Ok(if req.version < Ver(2, 10) {
+        own
+    } else {
+        req.q("user_id").map_or(own, str::to_owned)
+    })
 }
 
 fn view(k: &Keypair, v: Ver) -> Value {
@@ -77,12 +83,21 @@ pub(crate) async fn index(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let list: Vec<Value> = rows.iter().map(|k| json!({"keypair": view(k, v)})).collect();
     let mut body = json!({"keypairs": list});
     if let (true, Some(last), Some(m)) = (more, rows.last(), body.as_object_mut()) {
-        m.insert("keypairs_links".into(), Page::next_link(&req, "/v2.1/os-keypairs", &last.name));
+        m.insert(
+            "keypairs_links".into(),
+            Page::next_link(&req, "/v2.1/os-keypairs", &last.name),
+        );
     }
     Ok(Reply::ok(&body))
 }
 
-async fn find<A: Action<On = Keypair>>(app: &Compute, ctx: &Ctx, action: A, user: &str, name: &str) -> Result<Stored<Keypair>> {
+async fn find<A: Action<On = Keypair>>(
+    app: &Compute,
+    ctx: &Ctx,
+    action: A,
+    user: &str,
+    name: &str,
+) -> Result<Stored<Keypair>> {
     let mut tx = app.db.read().await?;
     let seen = fetch(&mut tx, ctx, action, &Keypair::key(user, name)).await?;
     Ok(Stored::clone(&seen))
@@ -115,7 +130,10 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     let name = input::text(&body, "name").unwrap_or_default();
     let kind = input::text(&body, "type").unwrap_or_else(|| "ssh".into());
     if kind == "x509" {
-        return Err(Error::field("type", "Keypair data is invalid: X.509 certificates are for Windows guests and are not served; use the type ssh."));
+        return Err(Error::field(
+            "type",
+            "Keypair data is invalid: X.509 certificates are for Windows guests and are not served; use the type ssh.",
+        ));
     }
     let (public, fingerprint, private) = match input::text(&body, "public_key") {
         Some(text) => {
@@ -135,9 +153,15 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         .db
         .write(&ctx.actor(), async move |tx| {
             let grant = allow_create(&c, acts::KeyCreate, &Target::user(&u))?;
-            let (limit, used) = (a.limit(tx, c.project_id(), "key_pairs").await?, tx.count::<Keypair>(&Query::new().eq("user_id", u.as_str())).await?);
+            let (limit, used) = (
+                a.limit(tx, c.project_id(), "key_pairs").await?,
+                tx.count::<Keypair>(&Query::new().eq("user_id", u.as_str())).await?,
+            );
             if limit >= 0 && used >= limit {
-                return Err(Error::new(Kind::OverQuota, format!("Quota exceeded, too many key pairs: the user has {used} of {limit}.")));
+                return Err(Error::new(
+                    Kind::OverQuota,
+                    format!("Quota exceeded, too many key pairs: the user has {used} of {limit}."),
+                ));
             }
             let k = Keypair {
                 key: Keypair::key(&u, &name),
@@ -160,7 +184,11 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
             m.insert("private_key".into(), p.into());
         }
     }
-    let status = if v >= Ver(2, 2) { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if v >= Ver(2, 2) {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok(Reply::json(status, &json!({"keypair": out})))
 }
 
@@ -175,5 +203,9 @@ pub(crate) async fn delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
             tx.delete(&k).await
         })
         .await?;
-    Ok(Reply::empty(if req.version >= Ver(2, 2) { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED }))
+    Ok(Reply::empty(if req.version >= Ver(2, 2) {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::ACCEPTED
+    }))
 }

@@ -30,7 +30,10 @@ const RESOURCES: &[(&str, u16, bool)] = &[
     ("security_groups", 35, false),
     ("security_group_rules", 35, false),
 ];
-const LIMIT: K = K::Int { min: -1, max: i32::MAX as i64 };
+const LIMIT: K = K::Int {
+    min: -1,
+    max: i32::MAX as i64,
+};
 static UPDATE: Body = Body {
     open: false,
     fields: &[
@@ -82,7 +85,10 @@ impl Compute {
 }
 
 fn shown(v: Ver) -> impl Iterator<Item = &'static str> {
-    RESOURCES.iter().filter(move |(_, until, _)| v <= Ver(2, *until)).map(|(n, _, _)| *n)
+    RESOURCES
+        .iter()
+        .filter(move |(_, until, _)| v <= Ver(2, *until))
+        .map(|(n, _, _)| *n)
 }
 
 async fn set_of(app: &Compute, tx: &mut Tx, project: &str, v: Ver, detail: bool) -> Result<Map<String, Value>> {
@@ -123,7 +129,9 @@ pub(crate) async fn detail(app: Arc<Compute>, req: Req) -> Result<Reply> {
 pub(crate) async fn defaults(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let project = req.param("id");
     req.ctx()?.enforce(policy::QUOTA_DEFAULTS, &Target::project(project))?;
-    let mut set: Map<String, Value> = shown(req.version).map(|n| (n.to_owned(), app.default_limit(n).into())).collect();
+    let mut set: Map<String, Value> = shown(req.version)
+        .map(|n| (n.to_owned(), app.default_limit(n).into()))
+        .collect();
     set.insert("id".into(), project.into());
     Ok(Reply::ok(&json!({"quota_set": set})))
 }
@@ -134,7 +142,10 @@ pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     ctx.enforce(policy::QUOTA_UPDATE, &Target::project(&project))?;
     check_query(&req, &["user_id"])?;
     if req.q("user_id").is_some() {
-        return Err(Error::field("user_id", "Quotas of single users are not kept. Set the project's, without user_id."));
+        return Err(Error::field(
+            "user_id",
+            "Quotas of single users are not kept. Set the project's, without user_id.",
+        ));
     }
     let body = req.fields("quota_set", &UPDATE).await?;
     let force = input::boolean(&body, "force").unwrap_or(false);
@@ -144,7 +155,10 @@ pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         .collect();
     for (name, _) in &wanted {
         if RESOURCES.iter().any(|(n, _, settable)| n == name && !settable) {
-            return Err(Error::field(*name, format!("The quota {name} is not kept by compute and cannot be set.")));
+            return Err(Error::field(
+                *name,
+                format!("The quota {name} is not kept by compute and cannot be set."),
+            ));
         }
     }
     let a = app.clone();
@@ -186,9 +200,14 @@ pub(crate) async fn delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
 pub(crate) async fn class_show(app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::QUOTA_CLASS_SHOW, &Target::default())?;
     let v = req.version;
-    let hidden = |n: &str| n.starts_with("server_group") && v < Ver(2, 50) || (n.ends_with("_ips") || n.starts_with("security_")) && v >= Ver(2, 50);
-    let mut set: Map<String, Value> =
-        shown(v).filter(|n| !hidden(n)).map(|n| (n.to_owned(), app.default_limit(n).into())).collect();
+    let hidden = |n: &str| {
+        n.starts_with("server_group") && v < Ver(2, 50)
+            || (n.ends_with("_ips") || n.starts_with("security_")) && v >= Ver(2, 50)
+    };
+    let mut set: Map<String, Value> = shown(v)
+        .filter(|n| !hidden(n))
+        .map(|n| (n.to_owned(), app.default_limit(n).into()))
+        .collect();
     set.insert("id".into(), req.param("id").into());
     Ok(Reply::ok(&json!({"quota_class_set": set})))
 }
@@ -196,7 +215,9 @@ pub(crate) async fn class_show(app: Arc<Compute>, req: Req) -> Result<Reply> {
 /// `PUT /os-quota-class-sets/{class}`: defaults are configuration.
 pub(crate) async fn class_update(_app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::QUOTA_CLASS_UPDATE, &Target::default())?;
-    Err(Error::forbidden("The default quotas are set in the configuration (section compute)."))
+    Err(Error::forbidden(
+        "The default quotas are set in the configuration (section compute).",
+    ))
 }
 
 /// `GET /limits`
@@ -262,7 +283,10 @@ fn window(req: &Req) -> Result<Window> {
     let stop = of("end")?.unwrap_or_else(clock::now);
     let start = of("start")?.unwrap_or(stop - 28 * 86_400 * clock::SECOND);
     if start >= stop {
-        return Err(Error::field("start", "Invalid start time. The start time cannot occur after the end time."));
+        return Err(Error::field(
+            "start",
+            "Invalid start time. The start time cannot occur after the end time.",
+        ));
     }
     Ok(Window { start, stop })
 }
@@ -273,7 +297,9 @@ fn usage(servers: &[&Stored<Server>], w: &Window, detailed: bool) -> Value {
     let (mut hours, mut vcpus, mut ram, mut disk) = (0.0, 0.0, 0.0, 0.0);
     let now = clock::now();
     for s in servers {
-        let Some(launched) = s.launched_at.filter(|t| *t <= w.stop) else { continue };
+        let Some(launched) = s.launched_at.filter(|t| *t <= w.stop) else {
+            continue;
+        };
         let h = (w.stop.min(now) - launched.max(w.start)).max(0) as f64 / (3600.0 * clock::SECOND as f64);
         let gib = s.flavor.root_gib(s.image.gib()) + s.flavor.ephemeral;
         hours += h;
@@ -301,9 +327,17 @@ fn usage(servers: &[&Stored<Server>], w: &Window, detailed: bool) -> Value {
 const USAGE_QUERY: &[&str] = &["start", "end", "detailed", "limit", "marker"];
 
 /// The servers of a page (since 2.40), and the last id when more follow.
-async fn usage_rows(app: &Compute, req: &Req, project: Option<&str>, w: &Window) -> Result<(Vec<Stored<Server>>, Option<String>)> {
+async fn usage_rows(
+    app: &Compute,
+    req: &Req,
+    project: Option<&str>,
+    w: &Window,
+) -> Result<(Vec<Stored<Server>>, Option<String>)> {
     check_query(req, USAGE_QUERY)?;
-    let mut query = Query::new().gt("launched_at", 0i64).le("launched_at", w.stop).order("id", Dir::Asc);
+    let mut query = Query::new()
+        .gt("launched_at", 0i64)
+        .le("launched_at", w.stop)
+        .order("id", Dir::Asc);
     if let Some(p) = project {
         query = query.eq("project_id", p);
     }
@@ -346,7 +380,10 @@ pub(crate) async fn usage_list(app: Arc<Compute>, req: Req) -> Result<Reply> {
         .collect();
     let mut body = json!({"tenant_usages": list});
     if let (Some(id), Some(m)) = (last, body.as_object_mut()) {
-        m.insert("tenant_usages_links".into(), Page::next_link(&req, "/v2.1/os-simple-tenant-usage", &id));
+        m.insert(
+            "tenant_usages_links".into(),
+            Page::next_link(&req, "/v2.1/os-simple-tenant-usage", &id),
+        );
     }
     Ok(Reply::ok(&body))
 }

@@ -18,7 +18,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Changes a server's own description of itself, and tells the host when the guest can see it.
-pub(crate) async fn change<A>(app: &Arc<Compute>, ctx: &Ctx, action: A, id: &str, f: impl Fn(&mut Server) -> Result<()> + Send + 'static) -> Result<Stored<Server>>
+pub(crate) async fn change<A>(
+    app: &Arc<Compute>,
+    ctx: &Ctx,
+    action: A,
+    id: &str,
+    f: impl Fn(&mut Server) -> Result<()> + Send + 'static,
+) -> Result<Stored<Server>>
 where
     A: Action<On = Server> + Copy,
 {
@@ -42,10 +48,14 @@ where
         .await
 }
 
-static METADATA: Body = Body { open: true, fields: &[] };
+static METADATA: Body = Body {
+    open: true,
+    fields: &[],
+};
 
 fn checked(v: &Value, field: &str) -> Result<BTreeMap<String, String>> {
-    metadata_ok(v, false).map_err(|why| Error::field(field, format!("Invalid input for field/attribute {field}. {why}")))?;
+    metadata_ok(v, false)
+        .map_err(|why| Error::field(field, format!("Invalid input for field/attribute {field}. {why}")))?;
     Ok(v.as_object()
         .into_iter()
         .flatten()
@@ -57,7 +67,10 @@ fn within(m: &BTreeMap<String, String>) -> Result<()> {
     if m.len() > 128 {
         return Err(Error::new(
             haneul_core::Kind::OverQuota,
-            format!("Maximum number of metadata items exceeds 128: there would be {}.", m.len()),
+            format!(
+                "Maximum number of metadata items exceeds 128: there would be {}.",
+                m.len()
+            ),
         ));
     }
     Ok(())
@@ -165,7 +178,10 @@ pub(crate) async fn tag_set(app: Arc<Compute>, req: Req) -> Result<Reply> {
     change(&app, req.ctx()?, acts::TagUpdate, id, move |s| {
         if !s.tags.contains(&t) {
             if s.tags.len() >= 50 {
-                return Err(Error::field("tag", "The number of tags exceeded the per-server limit 50"));
+                return Err(Error::field(
+                    "tag",
+                    "The number of tags exceeded the per-server limit 50",
+                ));
             }
             s.tags.push(t.clone());
             s.tags.sort();
@@ -176,7 +192,11 @@ pub(crate) async fn tag_set(app: Arc<Compute>, req: Req) -> Result<Reply> {
     if had {
         return Ok(Reply::no_content());
     }
-    let location = format!("{}/v2.1/servers/{id}/tags/{}", req.base, haneul_http::request::percent_encode(&tag));
+    let location = format!(
+        "{}/v2.1/servers/{id}/tags/{}",
+        req.base,
+        haneul_http::request::percent_encode(&tag)
+    );
     Ok(Reply::empty(StatusCode::CREATED).header("location", location))
 }
 
@@ -188,13 +208,26 @@ pub(crate) async fn tags_replace(app: Arc<Compute>, mut req: Req) -> Result<Repl
         .get("tags")
         .and_then(Value::as_array)
         .filter(|_| body.as_object().is_some_and(|o| o.len() == 1))
-        .ok_or_else(|| Error::field("tags", "Invalid input for field/attribute tags: the request body must be an object with a list under 'tags'."))?;
+        .ok_or_else(|| {
+            Error::field(
+                "tags",
+                "Invalid input for field/attribute tags: the request body must be an object with a list under 'tags'.",
+            )
+        })?;
     if list.len() > 50 {
-        return Err(Error::field("tags", format!("The number of tags exceeded the per-server limit 50: there are {}.", list.len())));
+        return Err(Error::field(
+            "tags",
+            format!(
+                "The number of tags exceeded the per-server limit 50: there are {}.",
+                list.len()
+            ),
+        ));
     }
     let mut new: Vec<String> = Vec::new();
     for t in list {
-        let text = t.as_str().ok_or_else(|| Error::field("tags", format!("Invalid tag {t}: it must be a string.")))?;
+        let text = t
+            .as_str()
+            .ok_or_else(|| Error::field("tags", format!("Invalid tag {t}: it must be a string.")))?;
         good_tag(text, "tags")?;
         if !new.iter().any(|n| n == text) {
             new.push(text.to_owned());
@@ -215,7 +248,11 @@ pub(crate) async fn tag_delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
     change(&app, req.ctx()?, acts::TagDelete, req.param("id"), move |s| {
         let before = s.tags.len();
         s.tags.retain(|t| *t != tag);
-        if s.tags.len() == before { Err(no_tag(&s.id, &tag)) } else { Ok(()) }
+        if s.tags.len() == before {
+            Err(no_tag(&s.id, &tag))
+        } else {
+            Ok(())
+        }
     })
     .await?;
     Ok(Reply::no_content())
@@ -234,7 +271,12 @@ pub(crate) async fn tags_delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
 async fn ports(app: &Compute, id: &str) -> Result<Vec<crate::logic::deps::ServerPort>> {
     let mut tx = app.db.read().await?;
     let ids = [id.to_owned()];
-    Ok(app.network.server_ports(&mut tx, &ids).await?.remove(id).unwrap_or_default())
+    Ok(app
+        .network
+        .server_ports(&mut tx, &ids)
+        .await?
+        .remove(id)
+        .unwrap_or_default())
 }
 
 /// Addresses without the extended fields, as this resource shows them.
@@ -267,7 +309,11 @@ pub(crate) async fn ips_of(app: Arc<Compute>, req: Req) -> Result<Reply> {
 }
 
 fn interface(p: &crate::logic::deps::ServerPort, v: Ver) -> Value {
-    let fixed: Vec<Value> = p.fixed_ips.iter().map(|(s, ip)| json!({"subnet_id": s, "ip_address": ip})).collect();
+    let fixed: Vec<Value> = p
+        .fixed_ips
+        .iter()
+        .map(|(s, ip)| json!({"subnet_id": s, "ip_address": ip}))
+        .collect();
     let mut out = json!({"net_id": p.network_id, "port_id": p.port_id, "mac_addr": p.mac, "port_state": p.status, "fixed_ips": fixed});
     if let (true, Some(m)) = (v >= Ver(2, 70), out.as_object_mut()) {
         m.insert("tag".into(), json!(p.tag));
@@ -278,7 +324,11 @@ fn interface(p: &crate::logic::deps::ServerPort, v: Ver) -> Value {
 /// `GET /servers/{id}/os-interface`
 pub(crate) async fn interfaces(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let s = find(&app, req.ctx()?, acts::Interfaces, req.param("id")).await?;
-    let list: Vec<Value> = ports(&app, &s.id).await?.iter().map(|p| interface(p, req.version)).collect();
+    let list: Vec<Value> = ports(&app, &s.id)
+        .await?
+        .iter()
+        .map(|p| interface(p, req.version))
+        .collect();
     Ok(Reply::ok(&json!({"interfaceAttachments": list})))
 }
 
@@ -288,7 +338,10 @@ pub(crate) async fn interface_show(app: Arc<Compute>, req: Req) -> Result<Reply>
     let port = req.param("port");
     match ports(&app, &s.id).await?.iter().find(|p| p.port_id == port) {
         Some(p) => Ok(Reply::ok(&json!({"interfaceAttachment": interface(p, req.version)}))),
-        None => Err(Error::not_found(format!("Instance {} does not have a port with id {port}", s.id))),
+        None => Err(Error::not_found(format!(
+            "Instance {} does not have a port with id {port}",
+            s.id
+        ))),
     }
 }
 
@@ -325,7 +378,11 @@ pub(crate) async fn volumes(app: Arc<Compute>, req: Req) -> Result<Reply> {
 /// `GET /servers/{id}/os-volume_attachments/{volume}`
 pub(crate) async fn volume(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let s = find(&app, req.ctx()?, acts::VolumeShow, req.param("id")).await?;
-    Err(Error::not_found(format!("Instance {} is not attached to volume {}", s.id, req.param("volume"))))
+    Err(Error::not_found(format!(
+        "Instance {} is not attached to volume {}",
+        s.id,
+        req.param("volume")
+    )))
 }
 
 /// `GET /servers/{id}/os-security-groups`
@@ -356,14 +413,22 @@ pub(crate) async fn topology(app: Arc<Compute>, req: Req) -> Result<Reply> {
 pub(crate) async fn diagnostics(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let s = find(&app, req.ctx()?, acts::Diagnostics, req.param("id")).await?;
     if s.vm_state != VmState::Active && s.vm_state != VmState::Paused {
-        return Err(Error::conflict(format!("Cannot 'get_diagnostics' instance {} while it is in vm_state {}", s.id, s.vm_state.as_str())));
+        return Err(Error::conflict(format!(
+            "Cannot 'get_diagnostics' instance {} while it is in vm_state {}",
+            s.id,
+            s.vm_state.as_str()
+        )));
     }
     if req.version < Ver(2, 48) {
         return Ok(Reply::ok(&json!({"memory": s.flavor.ram * 1024})));
     }
     let host = s.host_id.clone().unwrap_or_default();
     let mut tx = app.db.read().await?;
-    let kind = app.fleet.host(&mut tx, &host).await?.map_or_else(String::new, |h| h.hypervisor.kind);
+    let kind = app
+        .fleet
+        .host(&mut tx, &host)
+        .await?
+        .map_or_else(String::new, |h| h.hypervisor.kind);
     let nics: Vec<Value> = ports(&app, &s.id)
         .await?
         .iter()
@@ -379,7 +444,9 @@ pub(crate) async fn diagnostics(app: Arc<Compute>, req: Req) -> Result<Reply> {
         6 => "crashed",
         _ => "pending",
     };
-    let uptime = s.launched_at.map(|t| (haneul_core::clock::now() - t) / haneul_core::clock::SECOND);
+    let uptime = s
+        .launched_at
+        .map(|t| (haneul_core::clock::now() - t) / haneul_core::clock::SECOND);
     Ok(Reply::ok(&json!({
         "state": state, "driver": "libvirt", "hypervisor": kind.to_lowercase(), "hypervisor_os": "linux", "uptime": uptime,
         "config_drive": s.config_drive, "num_cpus": s.flavor.vcpus, "num_nics": nics.len(), "num_disks": 1,
@@ -407,7 +474,11 @@ pub(crate) async fn remote_consoles(app: Arc<Compute>, mut req: Req) -> Result<R
         open: false,
         fields: &[
             f("protocol", K::OneOf(&["vnc", "spice", "rdp", "serial", "mks"])).req(),
-            f("type", K::OneOf(&["novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial", "webmks"])).req(),
+            f(
+                "type",
+                K::OneOf(&["novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial", "webmks"]),
+            )
+            .req(),
         ],
     };
     let v = req.fields("remote_console", &CONSOLE).await?;
@@ -424,7 +495,11 @@ pub(crate) async fn migrations(app: Arc<Compute>, req: Req) -> Result<Reply> {
 /// `GET /servers/{id}/migrations/{migration}`
 pub(crate) async fn migration(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let s = find(&app, req.ctx()?, acts::ServerMigrationShow, req.param("id")).await?;
-    Err(Error::not_found(format!("In-progress live migration {} is not found for server {}.", req.param("migration"), s.id)))
+    Err(Error::not_found(format!(
+        "In-progress live migration {} is not found for server {}.",
+        req.param("migration"),
+        s.id
+    )))
 }
 
 /// Reads a `PUT /servers/{id}` body into what changes.
@@ -463,6 +538,11 @@ pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     .await?;
     let mut tx = app.db.read().await?;
     let look = super::servers::look(&app, &mut tx, &req, std::slice::from_ref(&s), true).await?;
-    let view = super::view::ServerView { s: &s, look: &look, admin_pass: None, short: req.version < Ver(2, 75) };
+    let view = super::view::ServerView {
+        s: &s,
+        look: &look,
+        admin_pass: None,
+        short: req.version < Ver(2, 75),
+    };
     Ok(Reply::ok(&super::servers::wrapped(view)))
 }

@@ -60,7 +60,10 @@ impl<'a> Look<'a> {
 
 /// The hostId that a project sees: the same host has another one for each project.
 pub(crate) fn host_id(project: &str, host: &str) -> String {
-    Sha224::digest(format!("{project}{host}")).iter().map(|b| format!("{b:02x}")).collect()
+    Sha224::digest(format!("{project}{host}"))
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// `self` and `bookmark`.
@@ -74,8 +77,14 @@ impl Serialize for Links<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let Links { base, kind, id } = self;
         let mut seq = s.serialize_seq(Some(2))?;
-        seq.serialize_element(&Link { rel: "self", href: format!("{base}/v2.1/{kind}/{id}") })?;
-        seq.serialize_element(&Link { rel: "bookmark", href: format!("{base}/{kind}/{id}") })?;
+        seq.serialize_element(&Link {
+            rel: "self",
+            href: format!("{base}/v2.1/{kind}/{id}"),
+        })?;
+        seq.serialize_element(&Link {
+            rel: "bookmark",
+            href: format!("{base}/{kind}/{id}"),
+        })?;
         seq.end()
     }
 }
@@ -115,9 +124,19 @@ impl Serialize for Addresses<'_> {
             let Some((_, list)) = nets.get_mut(at) else { continue };
             let version = |a: &IpAddr| if a.is_ipv4() { 4 } else { 6 };
             for (_, ip) in &p.fixed_ips {
-                list.push(Address { version: version(ip), addr: *ip, kind: "fixed", mac: &p.mac });
+                list.push(Address {
+                    version: version(ip),
+                    addr: *ip,
+                    kind: "fixed",
+                    mac: &p.mac,
+                });
                 for (_, floating) in p.floating.iter().filter(|(fixed, _)| fixed == ip) {
-                    list.push(Address { version: version(floating), addr: *floating, kind: "floating", mac: &p.mac });
+                    list.push(Address {
+                        version: version(floating),
+                        addr: *floating,
+                        kind: "floating",
+                        mac: &p.mac,
+                    });
                 }
             }
         }
@@ -157,7 +176,13 @@ impl Serialize for FlavorInServer<'_> {
             }
         } else {
             m.serialize_entry("id", &f.id)?;
-            m.serialize_entry("links", &[Link { rel: "bookmark", href: format!("{}/flavors/{}", look.base, f.id) }])?;
+            m.serialize_entry(
+                "links",
+                &[Link {
+                    rel: "bookmark",
+                    href: format!("{}/flavors/{}", look.base, f.id),
+                }],
+            )?;
         }
         m.end()
     }
@@ -168,7 +193,13 @@ impl Serialize for ImageInServer<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut m = s.serialize_map(Some(2))?;
         m.serialize_entry("id", self.0)?;
-        m.serialize_entry("links", &[Link { rel: "bookmark", href: format!("{}/images/{}", self.1, self.0) }])?;
+        m.serialize_entry(
+            "links",
+            &[Link {
+                rel: "bookmark",
+                href: format!("{}/images/{}", self.1, self.0),
+            }],
+        )?;
         m.end()
     }
 }
@@ -230,7 +261,14 @@ impl Serialize for ServerView<'_> {
         m.serialize_entry("addresses", &Addresses { ports: shown })?;
         m.serialize_entry("accessIPv4", &text(s.access_ip_v4))?;
         m.serialize_entry("accessIPv6", &text(s.access_ip_v6))?;
-        m.serialize_entry("links", &Links { base: look.base, kind: "servers", id: &s.id })?;
+        m.serialize_entry(
+            "links",
+            &Links {
+                base: look.base,
+                kind: "servers",
+                id: &s.id,
+            },
+        )?;
         m.serialize_entry("OS-DCF:diskConfig", if s.auto_disk_config { "AUTO" } else { "MANUAL" })?;
         if let Some(fault) = s.fault.as_ref().filter(|_| status == "ERROR") {
             m.serialize_entry("fault", &FaultView(fault, look.admin))?;
@@ -275,7 +313,11 @@ impl Serialize for ServerView<'_> {
             m.serialize_entry("pinned_availability_zone", &s.pinned_availability_zone)?;
         }
         // A server that has no place has no zone yet.
-        let zone = if s.host_id.is_some() { s.availability_zone.as_str() } else { s.pinned_availability_zone.as_deref().unwrap_or("") };
+        let zone = if s.host_id.is_some() {
+            s.availability_zone.as_str()
+        } else {
+            s.pinned_availability_zone.as_deref().unwrap_or("")
+        };
         m.serialize_entry("OS-EXT-AZ:availability_zone", zone)?;
         m.serialize_entry("config_drive", if s.config_drive { "True" } else { "" })?;
         m.serialize_entry("key_name", &s.key_name)?;
@@ -316,7 +358,11 @@ impl Serialize for ServerView<'_> {
             m.serialize_entry("OS-EXT-SRV-ATTR:hostname", &s.hostname)?;
         }
         if look.since(16) && look.host_status {
-            let status = s.host_id.as_ref().and_then(|h| look.hosts.get(h)).map_or("", |(_, st)| st);
+            let status = s
+                .host_id
+                .as_ref()
+                .and_then(|h| look.hosts.get(h))
+                .map_or("", |(_, st)| st);
             m.serialize_entry("host_status", status)?;
         }
         m.end()
@@ -369,7 +415,11 @@ pub(crate) fn flavor(f: &Flavor, v: Ver, base: &str, detail: bool, specs: bool) 
         m.insert("vcpus".into(), f.vcpus.into());
         m.insert(
             "swap".into(),
-            if f.swap == 0 && v < Ver(2, 75) { "".into() } else { f.swap.into() },
+            if f.swap == 0 && v < Ver(2, 75) {
+                "".into()
+            } else {
+                f.swap.into()
+            },
         );
         m.insert("OS-FLV-EXT-DATA:ephemeral".into(), f.ephemeral.into());
         m.insert("OS-FLV-DISABLED:disabled".into(), f.disabled.into());

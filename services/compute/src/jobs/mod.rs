@@ -85,12 +85,16 @@ impl<A: HostAction> Saga for HostSaga<A> {
     }
     fn act<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job) -> BoxFuture<'t, Result<Next>> {
         Box::pin(async move {
-            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else { return Ok(Next::Done) };
+            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+                return Ok(Next::Done);
+            };
             let Some(host) = stored.host_id.clone() else {
                 return Ok(Next::Fail(Error::internal("a server without a host waits for one")));
             };
             let seen = self.app.fleet.observed_guest(tx, &host, &job.subject_id).await?;
-            let Some(seen) = seen.filter(|o| o.epoch >= self.app.fleet.epoch() && o.generation as i64 >= stored.desired_generation) else {
+            let Some(seen) =
+                seen.filter(|o| o.epoch >= self.app.fleet.epoch() && o.generation as i64 >= stored.desired_generation)
+            else {
                 if job.progress.is_empty() {
                     job.progress = progress(None);
                 }
@@ -109,9 +113,17 @@ impl<A: HostAction> Saga for HostSaga<A> {
             Ok(Next::Done)
         })
     }
-    fn undo<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job, _step: &'static str, cause: &'t Error) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        &'t self,
+        tx: &'t mut Tx,
+        job: &'t mut Job,
+        _step: &'static str,
+        cause: &'t Error,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
-            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else { return Ok(()) };
+            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+                return Ok(());
+            };
             let mut s = stored.value.clone();
             A::undo(&self.app, tx, &mut s, job, &Fault::of(cause)).await?;
             // "Never stuck": whatever the action did, nothing is going on any more.
@@ -156,13 +168,21 @@ impl Saga for DeleteSaga {
             Ok(Next::Done)
         })
     }
-    fn undo<'t>(&'t self, _tx: &'t mut Tx, _job: &'t mut Job, _step: &'static str, _cause: &'t Error) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        &'t self,
+        _tx: &'t mut Tx,
+        _job: &'t mut Job,
+        _step: &'static str,
+        _cause: &'t Error,
+    ) -> BoxFuture<'t, Result<()>> {
         // A tombstone is not taken back: what the host removed is gone.
         Box::pin(async { Ok(()) })
     }
     fn failed<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job, cause: &'t Error) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
-            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else { return Ok(()) };
+            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+                return Ok(());
+            };
             let mut s = stored.value.clone();
             debug_assert!(s.task_state == Some(Task::Deleting));
             s.fail(Fault::of(cause));

@@ -21,25 +21,47 @@ impl Compute {
     pub async fn audit(&self, tx: &mut Tx) -> Result<Vec<Finding>> {
         let mut out = Vec::new();
         let mut find = |what: String, repair: String| out.push(Finding { what, repair });
-        let servers: Vec<Server> = tx.list::<Server>(&Query::new()).await?.into_iter().map(|s| s.value).collect();
+        let servers: Vec<Server> = tx
+            .list::<Server>(&Query::new())
+            .await?
+            .into_iter()
+            .map(|s| s.value)
+            .collect();
         let by_id: HashMap<&str, &Server> = servers.iter().map(|s| (s.id.as_str(), s)).collect();
 
         let mut live = HashSet::new();
-        for row in tx.rows("SELECT subject_id, kind FROM job WHERE status = 'running' AND subject_kind = 'server'", &[]).await? {
+        for row in tx
+            .rows(
+                "SELECT subject_id, kind FROM job WHERE status = 'running' AND subject_kind = 'server'",
+                &[],
+            )
+            .await?
+        {
             let (id, kind) = (row.str(0)?, row.str(1)?);
             match by_id.get(id.as_str()) {
                 Some(s) if s.task_state.is_none() => find(
                     format!("the job {kind} of server {id} runs, but nothing is being done to the server"),
                     format!("haneul jobs cancel (server {id})"),
                 ),
-                None => find(format!("the job {kind} runs for server {id}, which does not exist"), "haneul jobs cancel".into()),
+                None => find(
+                    format!("the job {kind} runs for server {id}, which does not exist"),
+                    "haneul jobs cancel".into(),
+                ),
                 Some(_) => {}
             }
             live.insert(id);
         }
-        for s in servers.iter().filter(|s| s.task_state.is_some() && !live.contains(&s.id)) {
+        for s in servers
+            .iter()
+            .filter(|s| s.task_state.is_some() && !live.contains(&s.id))
+        {
             find(
-                format!("server {} is {} ({:?}) and no job works on it", s.id, s.status(), s.task_state.map(|t| t.as_str())),
+                format!(
+                    "server {} is {} ({:?}) and no job works on it",
+                    s.id,
+                    s.status(),
+                    s.task_state.map(|t| t.as_str())
+                ),
                 format!("openstack server set --state error {}, then repeat the action", s.id),
             );
         }
@@ -62,8 +84,11 @@ impl Compute {
             }
             want.retain(|_, n| *n > 0);
             let held = self.placement.allocations(tx, &s.id).await?;
-            let have: BTreeMap<&str, i64> =
-                held.iter().filter(|(p, _, _)| p == host).map(|(_, class, n)| (class.as_str(), *n)).collect();
+            let have: BTreeMap<&str, i64> = held
+                .iter()
+                .filter(|(p, _, _)| p == host)
+                .map(|(_, class, n)| (class.as_str(), *n))
+                .collect();
             if have != want || held.iter().any(|(p, _, _)| p != host) {
                 find(
                     format!("server {} should hold {want:?} of its host and holds {have:?}", s.id),
@@ -85,7 +110,10 @@ impl Compute {
                     "the guest is left running; adopt it or remove it by hand".into(),
                 ),
                 Some(s) if !removed && s.host_id.as_deref() != Some(&host) => find(
-                    format!("host {host} shall run guest {id}, and server {id} is on {:?}", s.host_id),
+                    format!(
+                        "host {host} shall run guest {id}, and server {id} is on {:?}",
+                        s.host_id
+                    ),
                     "remove the older of both".into(),
                 ),
                 _ => {}
@@ -100,7 +128,10 @@ impl Compute {
             }
         }
         for name in [quota::INSTANCES, quota::CORES, quota::RAM] {
-            for row in tx.rows("SELECT project_id, used FROM quota WHERE resource = $1", &[name.into()]).await? {
+            for row in tx
+                .rows("SELECT project_id, used FROM quota WHERE resource = $1", &[name.into()])
+                .await?
+            {
                 let (project, counted) = (row.str(0)?, row.i64(1)?);
                 let real = used.remove(&(project.clone(), name)).unwrap_or(0);
                 if counted != real {

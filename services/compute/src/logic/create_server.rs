@@ -81,10 +81,12 @@ pub(crate) async fn find_flavor(tx: &mut Tx, ctx: &Ctx, id: &str) -> Result<Flav
 
 /// An image that a server can be made from; 400 when there is none.
 pub(crate) async fn boot_image(app: &Compute, tx: &mut Tx, ctx: &Ctx, id: &str) -> Result<BootImage> {
-    deps::for_boot(&app.image, tx, ctx, id).await.map_err(|e| match e.kind() {
-        Kind::NotFound => Error::field("imageRef", format!("Image {id} could not be found.")),
-        _ => e,
-    })
+    deps::for_boot(&app.image, tx, ctx, id)
+        .await
+        .map_err(|e| match e.kind() {
+            Kind::NotFound => Error::field("imageRef", format!("Image {id} could not be found.")),
+            _ => e,
+        })
 }
 
 /// 400 when the flavor is too small for the image.
@@ -116,7 +118,12 @@ pub(crate) fn check_image_fits(flavor: &FlavorShot, image: &BootImage) -> Result
 pub(crate) async fn keys_of(tx: &mut Tx, ctx: &Ctx, name: Option<&str>) -> Result<Vec<PublicKey>> {
     let Some(name) = name else { return Ok(vec![]) };
     let found = tx.find::<Keypair>(&Keypair::key(&ctx.user_id, name)).await?;
-    let k = found.ok_or_else(|| Error::field("key_name", format!("Invalid key_name provided. There is no key pair '{name}' of yours.")))?;
+    let k = found.ok_or_else(|| {
+        Error::field(
+            "key_name",
+            format!("Invalid key_name provided. There is no key pair '{name}' of yours."),
+        )
+    })?;
     Ok(vec![PublicKey {
         name: k.name.clone(),
         kind: k.kind.clone(),
@@ -137,7 +144,11 @@ pub(crate) fn hostname_of(name: &str, id: &str) -> String {
     }
     out.truncate(63);
     let trimmed = out.trim_matches('-');
-    if trimmed.is_empty() { format!("server-{id}") } else { trimmed.to_owned() }
+    if trimmed.is_empty() {
+        format!("server-{id}")
+    } else {
+        trimmed.to_owned()
+    }
 }
 
 /// All that was looked up before the transaction.
@@ -156,7 +167,11 @@ impl Compute {
     /// Creates one or more servers; answers them as stored, and the password that the first has.
     pub(crate) async fn create_servers(self: &Arc<Self>, ctx: &Ctx, r: CreateRequest) -> Result<Vec<Stored<Server>>> {
         if r.host.is_some() {
-            let rule = if r.destination { policy::REQUESTED_DESTINATION } else { policy::FORCED_HOST };
+            let rule = if r.destination {
+                policy::REQUESTED_DESTINATION
+            } else {
+                policy::FORCED_HOST
+            };
             ctx.enforce(rule, &Target::own(ctx))?;
         }
         if r.trusted_image_certificates.is_some() {
@@ -165,12 +180,17 @@ impl Compute {
         // The scope must be a project: servers belong to one.
         allow_create(ctx, acts::Create, &Target::own(ctx))?;
         if ctx.project_id().is_empty() {
-            return Err(Error::forbidden("A token that is scoped to a project is needed to create servers."));
+            return Err(Error::forbidden(
+                "A token that is scoped to a project is needed to create servers.",
+            ));
         }
         if let Some(z) = &r.zone
             && *z != self.config.availability_zone
         {
-            return Err(Error::field("availability_zone", format!("The requested availability zone is not available: there is no zone '{z}'.")));
+            return Err(Error::field(
+                "availability_zone",
+                format!("The requested availability zone is not available: there is no zone '{z}'."),
+            ));
         }
         let prepared = self.prepare(ctx, &r).await?;
         let mut count = self.count_within_quota(ctx, &r, &prepared).await?;
@@ -192,7 +212,9 @@ impl Compute {
             match self.create_placed(ctx, &r, &prepared, plan).await {
                 Err(e) if e.code() == AGAIN && tries < TRIES => self.snapshot.drop_it(),
                 Err(e) if e.code() == AGAIN => {
-                    return Err(Error::unavailable("The hosts change faster than a place can be chosen. Repeat the request."));
+                    return Err(Error::unavailable(
+                        "The hosts change faster than a place can be chosen. Repeat the request.",
+                    ));
                 }
                 other => {
                     fault_point!("compute.create.committed");
@@ -219,7 +241,12 @@ impl Compute {
         let group = match names("group").into_iter().next() {
             None => None,
             Some(id) => {
-                let missing = || Error::field("os:scheduler_hints.group", format!("Instance group {id} could not be found."));
+                let missing = || {
+                    Error::field(
+                        "os:scheduler_hints.group",
+                        format!("Instance group {id} could not be found."),
+                    )
+                };
                 let stored = tx.find::<ServerGroup>(&id).await?.ok_or_else(missing)?;
                 let found = authorize(ctx, acts::GroupShow, stored, &id).map_err(|_| missing())?;
                 Some(Stored::clone(&found))
@@ -286,7 +313,9 @@ impl Compute {
                 if limit >= 0 && held + count as i64 > limit {
                     return Err(Error::new(
                         Kind::OverQuota,
-                        format!("Quota exceeded, too many servers in group: it has {held} of {limit}, and {count} more are asked for."),
+                        format!(
+                            "Quota exceeded, too many servers in group: it has {held} of {limit}, and {count} more are asked for."
+                        ),
                     ));
                 }
                 Some(GroupWish {
@@ -374,7 +403,13 @@ impl Compute {
     }
 
     /// The transaction.
-    async fn create_placed(self: &Arc<Self>, ctx: &Ctx, r: &CreateRequest, p: &Prepared, plan: Vec<String>) -> Result<Vec<Stored<Server>>> {
+    async fn create_placed(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        r: &CreateRequest,
+        p: &Prepared,
+        plan: Vec<String>,
+    ) -> Result<Vec<Stored<Server>>> {
         let template = self.template(ctx, r, p);
         let (app, c, r, image) = (self.clone(), ctx.clone(), r.clone(), r.image.clone());
         self.db
@@ -384,20 +419,35 @@ impl Compute {
                 boot_image(&app, tx, &c, &image).await?;
                 let n = plan.len() as i64;
                 let flavor = &template.flavor;
-                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram).await?;
+                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram)
+                    .await?;
                 let nics = app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
                 let mut out = Vec::with_capacity(plan.len());
                 for (i, host) in plan.iter().enumerate() {
                     let mut s = template.clone();
                     Self::numbered(&mut s, &r, i, plan.len());
-                    if !app.placement.allocate(tx, &s.id, &s.project_id, &s.user_id, host, &s.amounts()).await? {
+                    if !app
+                        .placement
+                        .allocate(tx, &s.id, &s.project_id, &s.user_id, host, &s.amounts())
+                        .await?
+                    {
                         return Err(Error::conflict("The place was taken by another request.").with_code(AGAIN));
                     }
                     s.host_id = Some(host.clone());
                     s.ec2_number = tx.next_number("compute.ec2").await?;
                     let ports = app
                         .network
-                        .create_server_ports(tx, &c, &s.id, &s.hostname, &s.project_id, host, &s.availability_zone, &nics, &s.security_groups)
+                        .create_server_ports(
+                            tx,
+                            &c,
+                            &s.id,
+                            &s.hostname,
+                            &s.project_id,
+                            host,
+                            &s.availability_zone,
+                            &nics,
+                            &s.security_groups,
+                        )
                         .await?;
                     let mut desired = guest::desired(&s, &ports, &c.request_id)?;
                     desired.metadata.admin_pass.clone_from(&r.admin_pass);
@@ -406,7 +456,9 @@ impl Compute {
                         .insert(&grant, &s)
                         .await?
                         .ok_or_else(|| Error::internal("a new id is taken"))?;
-                    app.jobs.start(tx, "server.create", ("server", &s.id), json!({"v": 1})).await?;
+                    app.jobs
+                        .start(tx, "server.create", ("server", &s.id), json!({"v": 1}))
+                        .await?;
                     out.push(stored);
                 }
                 Ok(out)
@@ -415,7 +467,14 @@ impl Compute {
     }
 
     /// No host fits: the servers exist, in ERROR, and say why.
-    async fn create_refused(self: &Arc<Self>, ctx: &Ctx, r: &CreateRequest, p: &Prepared, request: &Request, refusal: &Refusal) -> Result<Vec<Stored<Server>>> {
+    async fn create_refused(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        r: &CreateRequest,
+        p: &Prepared,
+        request: &Request,
+        refusal: &Refusal,
+    ) -> Result<Vec<Stored<Server>>> {
         let mut template = self.template(ctx, r, p);
         template.fail(Fault {
             code: 500,
@@ -431,7 +490,8 @@ impl Compute {
                 app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
                 let n = count as i64;
                 let flavor = &template.flavor;
-                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram).await?;
+                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram)
+                    .await?;
                 let mut out = Vec::with_capacity(count);
                 for i in 0..count {
                     let mut s = template.clone();

@@ -196,7 +196,13 @@ pub fn decide(snapshot: &Snapshot, r: &Request) -> Result<Plan, Box<Refusal>> {
 }
 
 /// Counts why, on the hosts as they are after the `placed` servers that did fit.
-fn refuse(snapshot: &Snapshot, r: &Request, hosts: &[HostState], taken: &BTreeMap<String, i64>, placed: usize) -> Refusal {
+fn refuse(
+    snapshot: &Snapshot,
+    r: &Request,
+    hosts: &[HostState],
+    taken: &BTreeMap<String, i64>,
+    placed: usize,
+) -> Refusal {
     let mut by_hard = [0usize; 6];
     let mut by_amount = [0usize; 3];
     let mut largest = [0i64; 3];
@@ -222,7 +228,13 @@ fn refuse(snapshot: &Snapshot, r: &Request, hosts: &[HostState], taken: &BTreeMa
     }
     let mut filters = Vec::new();
     for (i, (filter, meaning)) in HARD.iter().enumerate().filter(|(i, _)| by_hard[*i] > 0) {
-        filters.push(FilterCount { filter, refused: by_hard[i], needed: None, largest: None, meaning });
+        filters.push(FilterCount {
+            filter,
+            refused: by_hard[i],
+            needed: None,
+            largest: None,
+            meaning,
+        });
     }
     for (i, filter) in CLASSES.iter().enumerate().filter(|(i, _)| by_amount[*i] > 0) {
         filters.push(FilterCount {
@@ -253,11 +265,20 @@ fn refuse(snapshot: &Snapshot, r: &Request, hosts: &[HostState], taken: &BTreeMa
             None => without(snapshot, r),
         }
     };
-    Refusal { hosts: hosts.len(), filters, change, per_host }
+    Refusal {
+        hosts: hosts.len(),
+        filters,
+        change,
+        per_host,
+    }
 }
 
 fn loss(asked: &[i64; 3], to: &[i64; 3]) -> f64 {
-    asked.iter().zip(to).map(|(a, t)| (a - t) as f64 / (*a).max(1) as f64).sum()
+    asked
+        .iter()
+        .zip(to)
+        .map(|(a, t)| (a - t) as f64 / (*a).max(1) as f64)
+        .sum()
 }
 
 /// Whether leaving out one wish makes the request fit.
@@ -284,7 +305,9 @@ fn decide_fits(snapshot: &Snapshot, r: &Request) -> bool {
     let mut hosts = snapshot.hosts.clone();
     let mut taken: BTreeMap<String, i64> = BTreeMap::new();
     for _ in 0..r.count {
-        let Some(h) = place_one(&hosts, r, &taken).and_then(|i| hosts.get_mut(i)) else { return false };
+        let Some(h) = place_one(&hosts, r, &taken).and_then(|i| hosts.get_mut(i)) else {
+            return false;
+        };
         for (s, a) in h.stock.iter_mut().zip(r.amounts) {
             s.used += a;
         }
@@ -324,7 +347,10 @@ impl Refusal {
             .filters
             .iter()
             .map(|f| match (f.needed, f.largest) {
-                (Some(n), Some(l)) => format!("{} refused {} (needed {n} {}, the most that is free on one host is {l})", f.filter, f.refused, f.meaning),
+                (Some(n), Some(l)) => format!(
+                    "{} refused {} (needed {n} {}, the most that is free on one host is {l})",
+                    f.filter, f.refused, f.meaning
+                ),
                 _ => format!("{} refused {} ({})", f.filter, f.refused, f.meaning),
             })
             .collect();

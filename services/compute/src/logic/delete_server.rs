@@ -40,7 +40,9 @@ impl Compute {
                 new.task_state = Some(Task::Deleting);
                 new.progress = 0;
                 tx.update(&s, &new).await?;
-                app.jobs.start(tx, "server.delete", ("server", &id), json!({"v": 1})).await?;
+                app.jobs
+                    .start(tx, "server.delete", ("server", &id), json!({"v": 1}))
+                    .await?;
                 Ok(())
             })
             .await?;

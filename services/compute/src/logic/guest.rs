@@ -12,12 +12,19 @@ use uuid::Uuid;
 pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Result<Guest> {
     let mut hints = s.flavor.extra_specs.clone();
     hints.retain(|k, _| k.starts_with("hw:"));
-    hints.extend(s.image.properties.iter().filter(|(k, _)| k.starts_with("hw_")).map(|(k, v)| (k.clone(), v.clone())));
+    hints.extend(
+        s.image
+            .properties
+            .iter()
+            .filter(|(k, _)| k.starts_with("hw_"))
+            .map(|(k, v)| (k.clone(), v.clone())),
+    );
     let nics = ports
         .iter()
         .map(|p| {
             Ok(Nic {
-                port_id: Uuid::try_parse(&p.port_id).map_err(|e| Error::internal(format!("port {}: {e}", p.port_id)))?,
+                port_id: Uuid::try_parse(&p.port_id)
+                    .map_err(|e| Error::internal(format!("port {}: {e}", p.port_id)))?,
                 mac: p.mac.clone(),
                 mtu: p.mtu,
             })
@@ -67,7 +74,10 @@ impl Compute {
     /// are. The generation that observations must reach goes into the server.
     pub(crate) async fn push_guest(&self, tx: &mut Tx, s: &mut Server) -> Result<()> {
         let Some(host) = s.host_id.clone() else {
-            return Err(Error::conflict(format!("Instance {} has no host, and can only be deleted.", s.id)));
+            return Err(Error::conflict(format!(
+                "Instance {} has no host, and can only be deleted.",
+                s.id
+            )));
         };
         let old = match self.fleet.desired(tx, &host, Kind::Guest, &s.id).await? {
             Some((_, Object::Guest(g))) => Some(*g),
@@ -84,7 +94,12 @@ impl Compute {
             None => {
                 // A failed build took it away: made anew with the ports that the server still has.
                 let ids = [s.id.clone()];
-                let ports = self.network.server_ports(tx, &ids).await?.remove(&s.id).unwrap_or_default();
+                let ports = self
+                    .network
+                    .server_ports(tx, &ids)
+                    .await?
+                    .remove(&s.id)
+                    .unwrap_or_default();
                 desired(s, &ports, &request_id)?
             }
         };

@@ -26,9 +26,12 @@ fn fingerprint(key: &PublicKey) -> Result<String> {
 pub(crate) fn import(text: &str) -> Result<String> {
     let line = text.trim();
     if line.is_empty() || line.lines().count() != 1 {
-        return Err(invalid("it must be one line of OpenSSH form, such as 'ssh-ed25519 AAAA... comment'."));
+        return Err(invalid(
+            "it must be one line of OpenSSH form, such as 'ssh-ed25519 AAAA... comment'.",
+        ));
     }
-    let key = PublicKey::from_openssh(line).map_err(|_| invalid("failed to generate fingerprint; it is not an OpenSSH public key."))?;
+    let key = PublicKey::from_openssh(line)
+        .map_err(|_| invalid("failed to generate fingerprint; it is not an OpenSSH public key."))?;
     fingerprint(&key)
 }
 
@@ -61,7 +64,13 @@ mod tests {
         assert_eq!(p.fingerprint.len(), 47);
         let ed = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti foo@bar";
         assert_eq!(import(ed).unwrap().len(), 47);
-        for bad in ["", "ssh-rsa", "ssh-rsa AAAA\nssh-rsa BBBB", "nonsense key", "ssh-rsa !!!! x"] {
+        for bad in [
+            "",
+            "ssh-rsa",
+            "ssh-rsa AAAA\nssh-rsa BBBB",
+            "nonsense key",
+            "ssh-rsa !!!! x",
+        ] {
             assert!(import(bad).is_err(), "{bad}");
         }
     }

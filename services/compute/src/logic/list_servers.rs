@@ -12,41 +12,155 @@ use regex::{Regex, RegexBuilder};
 
 /// Filters that everybody may use; others are ignored from who is not an administrator.
 const FREE: &[&str] = &[
-    "reservation_id", "name", "display_name", "status", "image", "image_ref", "flavor", "ip", "changes-since", "all_tenants",
-    "tags", "tags-any", "not-tags", "not-tags-any", "changes-before", "locked",
+    "reservation_id",
+    "name",
+    "display_name",
+    "status",
+    "image",
+    "image_ref",
+    "flavor",
+    "ip",
+    "changes-since",
+    "all_tenants",
+    "tags",
+    "tags-any",
+    "not-tags",
+    "not-tags-any",
+    "changes-before",
+    "locked",
 ];
 /// Further ones for everybody since 2.83.
 const FREE_83: &[&str] = &[
-    "availability_zone", "config_drive", "key_name", "created_at", "launched_at", "terminated_at", "power_state", "task_state",
-    "vm_state", "progress", "user_id",
+    "availability_zone",
+    "config_drive",
+    "key_name",
+    "created_at",
+    "launched_at",
+    "terminated_at",
+    "power_state",
+    "task_state",
+    "vm_state",
+    "progress",
+    "user_id",
 ];
 /// Everything that Nova knows in the query of this list; from 2.75 on others are refused.
 const KNOWN: &[&str] = &[
-    "user_id", "project_id", "tenant_id", "launch_index", "image_ref", "image", "kernel_id", "ramdisk_id", "hostname", "key_name",
-    "power_state", "vm_state", "task_state", "host", "node", "flavor", "reservation_id", "launched_at", "terminated_at",
-    "availability_zone", "name", "display_name", "description", "display_description", "locked_by", "uuid", "root_device_name",
-    "config_drive", "access_ip_v4", "access_ip_v6", "auto_disk_config", "progress", "sort_key", "sort_dir", "all_tenants",
-    "soft_deleted", "deleted", "status", "changes-since", "ip", "ip6", "created_at", "tags", "tags-any", "not-tags",
-    "not-tags-any", "changes-before", "locked", "limit", "marker",
+    "user_id",
+    "project_id",
+    "tenant_id",
+    "launch_index",
+    "image_ref",
+    "image",
+    "kernel_id",
+    "ramdisk_id",
+    "hostname",
+    "key_name",
+    "power_state",
+    "vm_state",
+    "task_state",
+    "host",
+    "node",
+    "flavor",
+    "reservation_id",
+    "launched_at",
+    "terminated_at",
+    "availability_zone",
+    "name",
+    "display_name",
+    "description",
+    "display_description",
+    "locked_by",
+    "uuid",
+    "root_device_name",
+    "config_drive",
+    "access_ip_v4",
+    "access_ip_v6",
+    "auto_disk_config",
+    "progress",
+    "sort_key",
+    "sort_dir",
+    "all_tenants",
+    "soft_deleted",
+    "deleted",
+    "status",
+    "changes-since",
+    "ip",
+    "ip6",
+    "created_at",
+    "tags",
+    "tags-any",
+    "not-tags",
+    "not-tags-any",
+    "changes-before",
+    "locked",
+    "limit",
+    "marker",
 ];
 /// Never filtered by, although they are columns of the reference's joined tables.
 const INTERNAL: &[&str] = &[
-    "block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices",
+    "block_device_mapping",
+    "services",
+    "metadata",
+    "system_metadata",
+    "info_cache",
+    "security_groups",
+    "pci_devices",
 ];
 const SORT: &[(&str, &str)] = &[
-    ("created_at", "created_at"), ("updated_at", "updated_at"), ("display_name", "name"), ("uuid", "id"), ("vm_state", "vm_state"),
-    ("task_state", "task_state"), ("image_ref", "image_id"), ("instance_type_id", "flavor_id"), ("user_id", "user_id"),
-    ("project_id", "project_id"), ("key_name", "key_name"), ("host", "host_id"), ("node", "host_id"), ("hostname", "hostname"),
-    ("display_description", "description"), ("power_state", "power_state"), ("launched_at", "launched_at"),
-    ("launch_index", "launch_index"), ("availability_zone", "zone"), ("config_drive", "config_drive"), ("locked", "locked"),
-    ("access_ip_v4", "access_ip_v4"), ("access_ip_v6", "access_ip_v6"),
+    ("created_at", "created_at"),
+    ("updated_at", "updated_at"),
+    ("display_name", "name"),
+    ("uuid", "id"),
+    ("vm_state", "vm_state"),
+    ("task_state", "task_state"),
+    ("image_ref", "image_id"),
+    ("instance_type_id", "flavor_id"),
+    ("user_id", "user_id"),
+    ("project_id", "project_id"),
+    ("key_name", "key_name"),
+    ("host", "host_id"),
+    ("node", "host_id"),
+    ("hostname", "hostname"),
+    ("display_description", "description"),
+    ("power_state", "power_state"),
+    ("launched_at", "launched_at"),
+    ("launch_index", "launch_index"),
+    ("availability_zone", "zone"),
+    ("config_drive", "config_drive"),
+    ("locked", "locked"),
+    ("access_ip_v4", "access_ip_v4"),
+    ("access_ip_v6", "access_ip_v6"),
 ];
 /// Keys that order nothing here, because they are the same for all servers, or that Nova ignores.
 const SORT_IGNORED: &[&str] = &[
-    "auto_disk_config", "kernel_id", "ramdisk_id", "root_device_name", "progress", "terminated_at", "locked_by", "architecture",
-    "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at", "disable_terminate",
-    "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on", "memory_mb", "os_type", "reservation_id", "root_gb",
-    "shutdown_terminate", "user_data", "vcpus", "vm_mode",
+    "auto_disk_config",
+    "kernel_id",
+    "ramdisk_id",
+    "root_device_name",
+    "progress",
+    "terminated_at",
+    "locked_by",
+    "architecture",
+    "cell_name",
+    "cleaned",
+    "default_ephemeral_device",
+    "default_swap_device",
+    "deleted",
+    "deleted_at",
+    "disable_terminate",
+    "ephemeral_gb",
+    "ephemeral_key_uuid",
+    "id",
+    "key_data",
+    "launched_on",
+    "memory_mb",
+    "os_type",
+    "reservation_id",
+    "root_gb",
+    "shutdown_terminate",
+    "user_data",
+    "vcpus",
+    "vm_mode",
 ];
 /// Rows that are read at a time when rows are filtered here.
 const CHUNK: i64 = 500;
@@ -70,7 +184,10 @@ impl Late {
             || !self.others.is_empty()
             || self.ip.is_some()
             || self.ip6.is_some()
-            || !(self.tags.is_empty() && self.tags_any.is_empty() && self.not_tags.is_empty() && self.not_tags_any.is_empty())
+            || !(self.tags.is_empty()
+                && self.tags_any.is_empty()
+                && self.not_tags.is_empty()
+                && self.not_tags_any.is_empty())
     }
 
     fn keeps(&self, s: &Server, ports: Option<&Vec<crate::logic::deps::ServerPort>>) -> bool {
@@ -78,7 +195,12 @@ impl Late {
         let addresses = |v4: bool, r: &Regex| {
             ports.is_some_and(|ps| {
                 ps.iter()
-                    .flat_map(|p| p.fixed_ips.iter().map(|(_, a)| a).chain(p.floating.iter().map(|(_, a)| a)))
+                    .flat_map(|p| {
+                        p.fixed_ips
+                            .iter()
+                            .map(|(_, a)| a)
+                            .chain(p.floating.iter().map(|(_, a)| a))
+                    })
                     .any(|a| a.is_ipv4() == v4 && r.is_match(&a.to_string()))
             })
         };
@@ -107,7 +229,12 @@ fn regex(name: &str, text: &str) -> Result<Regex> {
         .nest_limit(32)
         .case_insensitive(true)
         .build()
-        .map_err(|_| Error::field(name, format!("Invalid value '{text}' for {name}: it is not a regular expression, or too large a one.")))
+        .map_err(|_| {
+            Error::field(
+                name,
+                format!("Invalid value '{text}' for {name}: it is not a regular expression, or too large a one."),
+            )
+        })
 }
 
 /// A page and whether more follow.
@@ -126,13 +253,22 @@ struct Plan {
 }
 
 fn time(name: &str, text: &str) -> Result<i64> {
-    clock::parse(text).ok_or_else(|| Error::field(name, format!("Invalid input for query parameters {name}. Value: {text}. '{text}' is not a 'date-time'")))
+    clock::parse(text).ok_or_else(|| {
+        Error::field(
+            name,
+            format!("Invalid input for query parameters {name}. Value: {text}. '{text}' is not a 'date-time'"),
+        )
+    })
 }
 
 fn plan(app: &Compute, ctx: &Ctx, req: &Req, detail: bool) -> Result<Plan> {
     let v = req.version;
     super::super::api::check_query(req, KNOWN)?;
-    if let Some((k, _)) = req.query.iter().find(|(k, _)| INTERNAL.contains(&k.as_str()) || k.starts_with('_')) {
+    if let Some((k, _)) = req
+        .query
+        .iter()
+        .find(|(k, _)| INTERNAL.contains(&k.as_str()) || k.starts_with('_'))
+    {
         return Err(Error::field(k.clone(), format!("Invalid filter field: {k}.")));
     }
     let all = match req.q("all_tenants") {
@@ -160,8 +296,15 @@ fn plan(app: &Compute, ctx: &Ctx, req: &Req, detail: bool) -> Result<Plan> {
         query = query.eq("project_id", project);
     }
     for (name, column) in [
-        ("user_id", "user_id"), ("uuid", "id"), ("image", "image_id"), ("image_ref", "image_id"), ("flavor", "flavor_id"),
-        ("key_name", "key_name"), ("availability_zone", "zone"), ("access_ip_v4", "access_ip_v4"), ("access_ip_v6", "access_ip_v6"),
+        ("user_id", "user_id"),
+        ("uuid", "id"),
+        ("image", "image_id"),
+        ("image_ref", "image_id"),
+        ("flavor", "flavor_id"),
+        ("key_name", "key_name"),
+        ("availability_zone", "zone"),
+        ("access_ip_v4", "access_ip_v4"),
+        ("access_ip_v6", "access_ip_v6"),
     ] {
         if let Some(value) = q(name) {
             query = query.eq(column, value);
@@ -216,11 +359,18 @@ fn plan(app: &Compute, ctx: &Ctx, req: &Req, detail: bool) -> Result<Plan> {
         query = by_status(req, v, query, &mut nothing)?;
     }
     let since = q("changes-since").map(|t| time("changes-since", t)).transpose()?;
-    let before = if v >= Ver(2, 66) { q("changes-before").map(|t| time("changes-before", t)).transpose()? } else { None };
+    let before = if v >= Ver(2, 66) {
+        q("changes-before").map(|t| time("changes-before", t)).transpose()?
+    } else {
+        None
+    };
     if let (Some(s), Some(b)) = (since, before)
         && s > b
     {
-        return Err(Error::field("changes-since", "The value of changes-since must be less than or equal to changes-before."));
+        return Err(Error::field(
+            "changes-since",
+            "The value of changes-since must be less than or equal to changes-before.",
+        ));
     }
     if let Some(t) = since {
         query = query.ge("updated_at", t);
@@ -250,8 +400,11 @@ fn plan(app: &Compute, ctx: &Ctx, req: &Req, detail: bool) -> Result<Plan> {
         late.name = Some(regex("name", text)?);
     }
     for (name, field) in [
-        ("hostname", "hostname"), ("description", "description"), ("display_description", "description"),
-        ("reservation_id", "reservation_id"), ("locked_by", "locked_by"),
+        ("hostname", "hostname"),
+        ("description", "description"),
+        ("display_description", "description"),
+        ("reservation_id", "reservation_id"),
+        ("locked_by", "locked_by"),
     ] {
         if let Some(text) = q(name) {
             late.others.push((field, regex(name, text)?));
@@ -268,7 +421,12 @@ fn plan(app: &Compute, ctx: &Ctx, req: &Req, detail: bool) -> Result<Plan> {
     for (c, d) in &order {
         query = query.order(c, *d);
     }
-    Ok(Plan { query, late, order, nothing })
+    Ok(Plan {
+        query,
+        late,
+        order,
+        nothing,
+    })
 }
 
 fn by_status(req: &Req, v: Ver, query: Query, nothing: &mut bool) -> Result<Query> {
@@ -276,7 +434,9 @@ fn by_status(req: &Req, v: Ver, query: Query, nothing: &mut bool) -> Result<Quer
     let mut args: Vec<V> = Vec::new();
     let mut known = false;
     for name in req.qs("status") {
-        let Some((vms, tasks)) = state::of_status(name) else { continue };
+        let Some((vms, tasks)) = state::of_status(name) else {
+            continue;
+        };
         known = true;
         if vms == ["deleted"] && !req.ctx()?.is_admin() {
             return Err(Error::forbidden("Only administrators may list deleted instances"));
@@ -305,11 +465,20 @@ fn order(req: &Req, ctx: &Ctx, v: Ver) -> Result<Vec<(&'static str, Dir)>> {
     let mut order: Vec<(&'static str, Dir)> = Vec::new();
     let mut last = Dir::Desc;
     for (i, key) in req.qs("sort_key").enumerate() {
-        if let Some(d) = dirs.get(i).copied().or(dirs.first().copied().filter(|_| dirs.len() == 1)) {
+        if let Some(d) = dirs
+            .get(i)
+            .copied()
+            .or(dirs.first().copied().filter(|_| dirs.len() == 1))
+        {
             last = match d {
                 "asc" => Dir::Asc,
                 "desc" => Dir::Desc,
-                other => return Err(Error::field("sort_dir", format!("Unknown sort direction '{other}', must be 'desc' or 'asc'."))),
+                other => {
+                    return Err(Error::field(
+                        "sort_dir",
+                        format!("Unknown sort direction '{other}', must be 'desc' or 'asc'."),
+                    ));
+                }
             };
         }
         match SORT.iter().find(|(n, _)| *n == key) {
@@ -322,14 +491,34 @@ fn order(req: &Req, ctx: &Ctx, v: Ver) -> Result<Vec<(&'static str, Dir)>> {
                     order.push((column, last));
                 }
             }
-            None if SORT_IGNORED.contains(&key) && (v < Ver(2, 75) || ["auto_disk_config", "kernel_id", "ramdisk_id", "root_device_name", "progress", "terminated_at", "locked_by"].contains(&key)) => {}
+            None if SORT_IGNORED.contains(&key)
+                && (v < Ver(2, 75)
+                    || [
+                        "auto_disk_config",
+                        "kernel_id",
+                        "ramdisk_id",
+                        "root_device_name",
+                        "progress",
+                        "terminated_at",
+                        "locked_by",
+                    ]
+                    .contains(&key)) => {}
             None => {
-                return Err(Error::field("sort_key", format!("Invalid input for query parameters sort_key. Value: {key}. It must be one of {}.", SORT.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", "))));
+                return Err(Error::field(
+                    "sort_key",
+                    format!(
+                        "Invalid input for query parameters sort_key. Value: {key}. It must be one of {}.",
+                        SORT.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ")
+                    ),
+                ));
             }
         }
     }
     if let Some(bad) = dirs.iter().find(|d| !["asc", "desc"].contains(*d)) {
-        return Err(Error::field("sort_dir", format!("Unknown sort direction '{bad}', must be 'desc' or 'asc'.")));
+        return Err(Error::field(
+            "sort_dir",
+            format!("Unknown sort direction '{bad}', must be 'desc' or 'asc'."),
+        ));
     }
     if order.is_empty() {
         order.push(("created_at", last));
@@ -348,7 +537,10 @@ async fn after(tx: &mut Tx, ctx: &Ctx, marker: &str, order: &[(&'static str, Dir
     }
     let columns: Vec<&str> = order.iter().map(|(c, _)| *c).collect();
     let row = tx
-        .row(&format!("SELECT project_id, {} FROM server WHERE id = $1", columns.join(", ")), &[marker.into()])
+        .row(
+            &format!("SELECT project_id, {} FROM server WHERE id = $1", columns.join(", ")),
+            &[marker.into()],
+        )
         .await?
         .ok_or_else(missing)?;
     if row.opt_str(0)?.as_deref() != Some(ctx.project_id()) && !ctx.is_admin() {
@@ -359,7 +551,8 @@ async fn after(tx: &mut Tx, ctx: &Ctx, marker: &str, order: &[(&'static str, Dir
         .enumerate()
         .map(|(i, (c, _))| {
             Ok(match *c {
-                "created_at" | "updated_at" | "power_state" | "launched_at" | "launch_index" | "config_drive" | "locked" => V::I(row.i64(i + 1)?),
+                "created_at" | "updated_at" | "power_state" | "launched_at" | "launch_index" | "config_drive"
+                | "locked" => V::I(row.i64(i + 1)?),
                 _ => V::T(row.str(i + 1)?),
             })
         })
@@ -368,11 +561,20 @@ async fn after(tx: &mut Tx, ctx: &Ctx, marker: &str, order: &[(&'static str, Dir
 
 impl Compute {
     /// Servers in full.
-    pub(crate) async fn list_servers(&self, tx: &mut Tx, req: &Req, page: &Page, detail: bool) -> Result<Found<Stored<Server>>> {
+    pub(crate) async fn list_servers(
+        &self,
+        tx: &mut Tx,
+        req: &Req,
+        page: &Page,
+        detail: bool,
+    ) -> Result<Found<Stored<Server>>> {
         let ctx = req.ctx()?;
         let p = plan(self, ctx, req, detail)?;
         if p.nothing {
-            return Ok(Found { rows: vec![], more: false });
+            return Ok(Found {
+                rows: vec![],
+                more: false,
+            });
         }
         let mut query = p.query;
         if let Some(m) = &page.marker {
@@ -411,7 +613,12 @@ impl Compute {
     }
 
     /// Ids and names only.
-    pub(crate) async fn list_server_names(&self, tx: &mut Tx, req: &Req, page: &Page) -> Result<Found<(String, String)>> {
+    pub(crate) async fn list_server_names(
+        &self,
+        tx: &mut Tx,
+        req: &Req,
+        page: &Page,
+    ) -> Result<Found<(String, String)>> {
         let ctx = req.ctx()?;
         let p = plan(self, ctx, req, false)?;
         if p.late.any() || p.nothing {
@@ -426,7 +633,10 @@ impl Compute {
             query = query.after(after(tx, ctx, m, &p.order).await?);
         }
         let rows: Vec<Row> = tx.columns_of::<Server>("id, name", &query.limit(page.fetch())).await?;
-        let mut rows = rows.iter().map(|r| Ok((r.str(0)?, r.str(1)?))).collect::<Result<Vec<_>>>()?;
+        let mut rows = rows
+            .iter()
+            .map(|r| Ok((r.str(0)?, r.str(1)?)))
+            .collect::<Result<Vec<_>>>()?;
         let more = page.cut(&mut rows);
         Ok(Found { rows, more })
     }

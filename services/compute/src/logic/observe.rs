@@ -35,7 +35,11 @@ impl Compute {
     /// A host greeted: its service, its provider and what it has.
     async fn host_joined(&self, tx: &mut Tx, g: &Greeting) -> Result<()> {
         let host = g.host_id.to_string();
-        let known = tx.list::<ComputeService>(&Query::new().eq("host_id", host.as_str())).await?.into_iter().next();
+        let known = tx
+            .list::<ComputeService>(&Query::new().eq("host_id", host.as_str()))
+            .await?
+            .into_iter()
+            .next();
         match known {
             None => {
                 let service = ComputeService {
@@ -60,8 +64,18 @@ impl Compute {
         let (c, have) = (&self.config, &g.inventory);
         let classes = [
             ("VCPU", i64::from(have.vcpus), 0, c.cpu_allocation_ratio),
-            ("MEMORY_MB", have.memory_mib as i64, c.reserved_memory_mib as i64, c.ram_allocation_ratio),
-            ("DISK_GB", have.disk_gib as i64, c.reserved_disk_gib as i64, c.disk_allocation_ratio),
+            (
+                "MEMORY_MB",
+                have.memory_mib as i64,
+                c.reserved_memory_mib as i64,
+                c.ram_allocation_ratio,
+            ),
+            (
+                "DISK_GB",
+                have.disk_gib as i64,
+                c.reserved_disk_gib as i64,
+                c.disk_allocation_ratio,
+            ),
         ];
         for (class, total, reserved, allocation_ratio) in classes {
             let inventory = Inventory {
@@ -88,8 +102,13 @@ impl Compute {
         if self.jobs.running(tx, ("server", &id)).await?.is_some() {
             return self.jobs.poke(tx, ("server", &id)).await;
         }
-        let Some(stored) = tx.find::<Server>(&id).await? else { return Ok(()) };
-        if stored.host_id.as_deref() != Some(host) || (seen.generation as i64) < stored.desired_generation || !seen.settled {
+        let Some(stored) = tx.find::<Server>(&id).await? else {
+            return Ok(());
+        };
+        if stored.host_id.as_deref() != Some(host)
+            || (seen.generation as i64) < stored.desired_generation
+            || !seen.settled
+        {
             return Ok(());
         }
         let mut s = stored.value.clone();

@@ -11,7 +11,14 @@ pub const RAM: &str = "compute.ram";
 
 impl Compute {
     /// Takes servers, cores and MiB; all may be negative to give back.
-    pub(crate) async fn quota_change(&self, tx: &mut Tx, project: &str, servers: i64, cores: i64, ram: i64) -> Result<()> {
+    pub(crate) async fn quota_change(
+        &self,
+        tx: &mut Tx,
+        project: &str,
+        servers: i64,
+        cores: i64,
+        ram: i64,
+    ) -> Result<()> {
         let c = &self.config;
         for (name, n, default) in [
             (INSTANCES, servers, c.quota_instances),

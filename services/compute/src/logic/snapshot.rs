@@ -65,7 +65,13 @@ impl Compute {
 
     pub(crate) async fn read_snapshot(&self) -> Result<Snapshot> {
         let mut tx = self.db.read().await?;
-        let up: HashMap<String, bool> = self.fleet.hosts(&mut tx).await?.into_iter().map(|h| (h.id, h.up)).collect();
+        let up: HashMap<String, bool> = self
+            .fleet
+            .hosts(&mut tx)
+            .await?
+            .into_iter()
+            .map(|h| (h.id, h.up))
+            .collect();
         let services: HashMap<String, ComputeService> = tx
             .list::<ComputeService>(&Query::new())
             .await?

@@ -54,7 +54,12 @@ impl Resource for Flavor {
         &self.name
     }
     fn columns(&self) -> Vec<V> {
-        vec![self.is_public.into(), self.ram.into(), self.disk.into(), self.vcpus.into()]
+        vec![
+            self.is_public.into(),
+            self.ram.into(),
+            self.disk.into(),
+            self.vcpus.into(),
+        ]
     }
 }
 
@@ -108,7 +113,10 @@ impl FlavorShot {
         [
             ("VCPU", self.vcpus),
             ("MEMORY_MB", self.ram),
-            ("DISK_GB", self.root_gib(image_gib) + self.ephemeral + (self.swap + 1023) / 1024),
+            (
+                "DISK_GB",
+                self.root_gib(image_gib) + self.ephemeral + (self.swap + 1023) / 1024,
+            ),
         ]
     }
     /// GiB of the root disk.

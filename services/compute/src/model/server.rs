@@ -1,7 +1,7 @@
 //! Servers.
 
-use crate::model::state::{self, Task, VmState, power};
 use crate::model::FlavorShot;
+use crate::model::state::{self, Task, VmState, power};
 use haneul_agent_api::{ImageRef, Power, PublicKey};
 use haneul_auth::{Secured, Target};
 use haneul_core::{Error, Result};
@@ -206,9 +206,25 @@ impl Resource for Server {
     const KIND: &'static str = "server";
     const TABLE: &'static str = "server";
     const COLUMNS: &'static [&'static str] = &[
-        "user_id", "host_id", "vm_state", "task_state", "image_id", "flavor_id", "key_name", "description", "hostname",
-        "power_state", "launched_at", "launch_index", "zone", "locked", "config_drive", "access_ip_v4", "access_ip_v6",
-        "server_group", "ec2",
+        "user_id",
+        "host_id",
+        "vm_state",
+        "task_state",
+        "image_id",
+        "flavor_id",
+        "key_name",
+        "description",
+        "hostname",
+        "power_state",
+        "launched_at",
+        "launch_index",
+        "zone",
+        "locked",
+        "config_drive",
+        "access_ip_v4",
+        "access_ip_v6",
+        "server_group",
+        "ec2",
     ];
     fn id(&self) -> &str {
         &self.id

@@ -60,7 +60,9 @@ pub mod power {
 pub fn status(vm: VmState, task: Option<Task>) -> &'static str {
     match (vm, task) {
         (VmState::Active, Some(Task::Rebooting)) => "REBOOT",
-        (VmState::Active | VmState::Paused | VmState::Stopped | VmState::Error, Some(Task::RebootingHard)) => "HARD_REBOOT",
+        (VmState::Active | VmState::Paused | VmState::Stopped | VmState::Error, Some(Task::RebootingHard)) => {
+            "HARD_REBOOT"
+        }
         (VmState::Active | VmState::Stopped | VmState::Error, Some(Task::Rebuilding)) => "REBUILD",
         (VmState::Active | VmState::Stopped, Some(Task::ResizePrep | Task::ResizeFinish)) => "RESIZE",
         (VmState::Resized, Some(Task::ResizeReverting)) => "REVERT_RESIZE",
@@ -90,11 +92,19 @@ pub fn of_status(name: &str) -> Option<(&'static [&'static str], Option<&'static
         "REVERT_RESIZE" => (&["resized"], Some(&["resize_reverting"])),
         // Known to Nova; nothing here is ever in them.
         "DELETED" => (&["deleted"], None),
-        "SOFT_DELETED" | "SUSPENDED" | "RESCUE" | "SHELVED" | "SHELVED_OFFLOADED" | "MIGRATING" | "PASSWORD" => (&["none"], None),
+        "SOFT_DELETED" | "SUSPENDED" | "RESCUE" | "SHELVED" | "SHELVED_OFFLOADED" | "MIGRATING" | "PASSWORD" => {
+            (&["none"], None)
+        }
         _ => return None,
     })
 }
 
 /// Tasks that have a status of their own for some vm_state: a filter by the plain status leaves them out.
-pub const TASKS_WITH_STATUS: &[&str] =
-    &["rebooting", "rebooting_hard", "rebuilding", "resize_prep", "resize_finish", "resize_reverting"];
+pub const TASKS_WITH_STATUS: &[&str] = &[
+    "rebooting",
+    "rebooting_hard",
+    "rebuilding",
+    "resize_prep",
+    "resize_finish",
+    "resize_reverting",
+];

@@ -3,7 +3,8 @@
 use axum::body::Body;
 use bytes::Bytes;
 use haneul_agent_api::{
-    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Object, ObservedGuest, Power, Report, ToAgent, path,
+    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Object, ObservedGuest, Power,
+    Report, ToAgent, path,
 };
 use haneul_auth::context::CtxInner;
 use haneul_auth::{Authenticator, BoxFuture, Policy, RoleRef, ScopeKind};
@@ -39,7 +40,9 @@ impl Authenticator for Stub {
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<CtxInner>>> {
         Box::pin(async move {
             let parts: Vec<&str> = token.split(':').collect();
-            let [role, project, user] = parts.as_slice() else { return Err(Error::unauthorized()) };
+            let [role, project, user] = parts.as_slice() else {
+                return Err(Error::unauthorized());
+            };
             let names: &[&str] = match *role {
                 "admin" => &["admin", "manager", "member", "reader"],
                 "member" => &["member", "reader"],
@@ -57,7 +60,13 @@ impl Authenticator for Stub {
                     domain_id: "default".into(),
                     domain_name: "Default".into(),
                 },
-                roles: names.iter().map(|n| RoleRef { id: (*n).into(), name: (*n).into() }).collect(),
+                roles: names
+                    .iter()
+                    .map(|n| RoleRef {
+                        id: (*n).into(),
+                        name: (*n).into(),
+                    })
+                    .collect(),
                 expires_at: clock::now() + 3600 * clock::SECOND,
                 issued_at: clock::now(),
                 audit_ids: vec![],
@@ -115,7 +124,10 @@ impl Lab {
     pub async fn with(change: impl FnOnce(&mut Config)) -> Lab {
         let dir = std::env::temp_dir().join(format!("haneul-compute-{}", Uuid::new_v4().simple()));
         std::fs::create_dir_all(&dir).unwrap();
-        let mut config = Config { lab: true, ..Config::default() };
+        let mut config = Config {
+            lab: true,
+            ..Config::default()
+        };
         config.state_dir.0 = dir.clone();
         config.image.reserve_bytes = 0;
         config.compute.reserved_disk_gib = 0;
@@ -138,12 +150,22 @@ impl Lab {
         let placement = Arc::new(Placement::new(db.clone()));
         let image = Images::new(db.clone(), &config).unwrap();
         let network = Network::new(db.clone(), &config, fleet.clone()).await.unwrap();
-        let compute = Compute::new(db.clone(), &config, jobs.clone(), fleet.clone(), placement, image.clone(), network.clone());
+        let compute = Compute::new(
+            db.clone(),
+            &config,
+            jobs.clone(),
+            fleet.clone(),
+            placement,
+            image.clone(),
+            network.clone(),
+        );
         fleet.set_observers(vec![network.clone(), compute.clone()]);
         jobs.register(compute.sagas());
         let rules = [haneul_image::RULES, haneul_network::RULES, haneul_compute::RULES].concat();
         let server = Server {
-            auth: Arc::new(Stub { policy: Arc::new(Policy::new(&rules, &[]).unwrap()) }),
+            auth: Arc::new(Stub {
+                policy: Arc::new(Policy::new(&rules, &[]).unwrap()),
+            }),
             metrics: Arc::new(Metrics::default()),
             public_url: "http://cloud".into(),
             max_body: 1 << 20,
@@ -160,35 +182,80 @@ impl Lab {
         tokio::spawn(haneul_fleet::serve(fleet, listener, uid, std::future::pending()));
         let running = jobs.clone();
         tokio::spawn(async move { running.run().await });
-        let mut lab = Lab { db, compute, router, socket, image: String::new(), network: String::new(), dir };
+        let mut lab = Lab {
+            db,
+            compute,
+            router,
+            socket,
+            image: String::new(),
+            network: String::new(),
+            dir,
+        };
         lab.furnish().await;
         lab
     }
 
     /// An image, flavors and a network of the demo project.
     async fn furnish(&mut self) {
-        let made = self.at(ADMIN, "2.1").raw(
-            self, Method::POST, "/image/v2/images",
-            json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"}).to_string().into(), "application/json",
-        ).await;
+        let made = self
+            .at(ADMIN, "2.1")
+            .raw(
+                self,
+                Method::POST,
+                "/image/v2/images",
+                json!({"name": "tiny", "disk_format": "raw", "container_format": "bare", "visibility": "public"})
+                    .to_string()
+                    .into(),
+                "application/json",
+            )
+            .await;
         assert_eq!(made.status, 201, "{}", made.body);
         self.image = made.body["id"].as_str().unwrap().to_owned();
-        let put = self.at(ADMIN, "2.1").raw(
-            self, Method::PUT, &format!("/image/v2/images/{}/file", self.image), vec![7u8; 4096].into(), "application/octet-stream",
-        ).await;
+        let put = self
+            .at(ADMIN, "2.1")
+            .raw(
+                self,
+                Method::PUT,
+                &format!("/image/v2/images/{}/file", self.image),
+                vec![7u8; 4096].into(),
+                "application/octet-stream",
+            )
+            .await;
         assert_eq!(put.status, 204, "{}", put.body);
         for (id, vcpus, ram, disk) in [("1", 1, 512, 1), ("2", 2, 1024, 2), ("9", 64, 1 << 20, 4000)] {
-            self.post(ADMIN, "2.1", "/v2.1/flavors", json!({"flavor": {"name": format!("f{id}"), "id": id, "vcpus": vcpus, "ram": ram, "disk": disk}}), 200).await;
+            self.post(
+                ADMIN,
+                "2.1",
+                "/v2.1/flavors",
+                json!({"flavor": {"name": format!("f{id}"), "id": id, "vcpus": vcpus, "ram": ram, "disk": disk}}),
+                200,
+            )
+            .await;
         }
-        let net = self.at(DEMO, "2.1").raw(
-            self, Method::POST, "/network/v2.0/networks", json!({"network": {"name": "private"}}).to_string().into(), "application/json",
-        ).await;
+        let net = self
+            .at(DEMO, "2.1")
+            .raw(
+                self,
+                Method::POST,
+                "/network/v2.0/networks",
+                json!({"network": {"name": "private"}}).to_string().into(),
+                "application/json",
+            )
+            .await;
         if net.status == 201 {
             self.network = net.body["network"]["id"].as_str().unwrap().to_owned();
-            let sub = self.at(DEMO, "2.1").raw(
-                self, Method::POST, "/network/v2.0/subnets",
-                json!({"subnet": {"network_id": self.network, "cidr": "10.1.0.0/16", "ip_version": 4}}).to_string().into(), "application/json",
-            ).await;
+            let sub = self
+                .at(DEMO, "2.1")
+                .raw(
+                    self,
+                    Method::POST,
+                    "/network/v2.0/subnets",
+                    json!({"subnet": {"network_id": self.network, "cidr": "10.1.0.0/16", "ip_version": 4}})
+                        .to_string()
+                        .into(),
+                    "application/json",
+                )
+                .await;
             assert_eq!(sub.status, 201, "{}", sub.body);
         }
     }
@@ -199,7 +266,9 @@ impl Lab {
 
     pub async fn call(&self, token: &str, version: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
         let bytes = body.map_or_else(Bytes::new, |b| b.to_string().into());
-        self.at(token, version).raw(self, method, &format!("/compute{path}"), bytes, "application/json").await
+        self.at(token, version)
+            .raw(self, method, &format!("/compute{path}"), bytes, "application/json")
+            .await
     }
 
     pub async fn get(&self, token: &str, version: &str, path: &str) -> Value {
@@ -234,7 +303,8 @@ impl Lab {
     }
 
     pub async fn act(&self, id: &str, body: Value, status: u16) -> Value {
-        self.post(DEMO, "2.96", &format!("/v2.1/servers/{id}/action"), body, status).await
+        self.post(DEMO, "2.96", &format!("/v2.1/servers/{id}/action"), body, status)
+            .await
     }
 
     pub async fn server(&self, id: &str) -> Value {
@@ -257,7 +327,9 @@ impl Lab {
     pub async fn wait_gone(&self, id: &str) {
         let start = Instant::now();
         loop {
-            let a = self.call(ADMIN, "2.96", Method::GET, &format!("/v2.1/servers/{id}"), None).await;
+            let a = self
+                .call(ADMIN, "2.96", Method::GET, &format!("/v2.1/servers/{id}"), None)
+                .await;
             if a.status == 404 {
                 return;
             }
@@ -277,8 +349,24 @@ impl Lab {
     pub async fn rows(&self) -> Vec<i64> {
         let mut tx = self.db.read().await.unwrap();
         let mut out = Vec::new();
-        for t in ["server", "flavor", "keypair", "server_group", "job", "fleet_desired", "placement_allocation", "change_log"] {
-            out.push(tx.row(&format!("SELECT COUNT(*) FROM {t}"), &[]).await.unwrap().unwrap().i64(0).unwrap());
+        for t in [
+            "server",
+            "flavor",
+            "keypair",
+            "server_group",
+            "job",
+            "fleet_desired",
+            "placement_allocation",
+            "change_log",
+        ] {
+            out.push(
+                tx.row(&format!("SELECT COUNT(*) FROM {t}"), &[])
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .i64(0)
+                    .unwrap(),
+            );
         }
         out
     }
@@ -357,7 +445,11 @@ impl FakeHost {
             host_id: host.inner.id,
             host_name: format!("secret-host-{}", &host.inner.id.to_string()[..4]),
             boot_id: "b".into(),
-            inventory: Inventory { vcpus, memory_mib, disk_gib },
+            inventory: Inventory {
+                vcpus,
+                memory_mib,
+                disk_gib,
+            },
             hypervisor: HypervisorInfo {
                 kind: "fake".into(),
                 version: 1,
@@ -371,7 +463,8 @@ impl FakeHost {
                 threads: 1,
             },
         };
-        host.send(Method::POST, path::GREET, serde_json::to_vec(&greeting).unwrap().into()).await;
+        host.send(Method::POST, path::GREET, serde_json::to_vec(&greeting).unwrap().into())
+            .await;
         let me = host.clone();
         let (ready, listed) = tokio::sync::oneshot::channel();
         tokio::spawn(async move { me.watch(ready).await });
@@ -415,7 +508,12 @@ impl FakeHost {
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Bytes {
         let mut c = self.connect().await;
-        let r = Request::builder().method(method).uri(path).header("host", "control").body(Full::new(body)).unwrap();
+        let r = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "control")
+            .body(Full::new(body))
+            .unwrap();
         let reply = c.send_request(r).await.unwrap();
         let status = reply.status();
         let bytes = reply.into_body().collect().await.unwrap().to_bytes();
@@ -448,7 +546,11 @@ impl FakeHost {
                     ToAgent::Remove(t) => {
                         if !*self.inner.stubborn.lock().unwrap() {
                             self.inner.held.lock().unwrap().remove(&t.id);
-                            self.report(Report { gone: vec![t], ..self.blank() }).await;
+                            self.report(Report {
+                                gone: vec![t],
+                                ..self.blank()
+                            })
+                            .await;
                         }
                     }
                     ToAgent::Bookmark { .. } => {
@@ -458,10 +560,14 @@ impl FakeHost {
                     }
                     ToAgent::Ask { stream, what } => {
                         let text = match what {
-                            Ask::ConsoleLog { lines, .. } => format!("boot\nline two\n{}", lines.map_or(String::new(), |n| format!("last {n}\n"))),
+                            Ask::ConsoleLog { lines, .. } => format!(
+                                "boot\nline two\n{}",
+                                lines.map_or(String::new(), |n| format!("last {n}\n"))
+                            ),
                             Ask::Audit => "{}".into(),
                         };
-                        self.send(Method::POST, &format!("{}{stream}", path::STREAM), text.into()).await;
+                        self.send(Method::POST, &format!("{}{stream}", path::STREAM), text.into())
+                            .await;
                     }
                     ToAgent::Ping => {}
                 }
@@ -470,16 +576,22 @@ impl FakeHost {
     }
 
     fn blank(&self) -> Report {
-        Report { host_id: self.inner.id, ..Report::default() }
+        Report {
+            host_id: self.inner.id,
+            ..Report::default()
+        }
     }
 
     async fn report(&self, r: Report) {
-        self.send(Method::POST, path::REPORT, serde_json::to_vec(&r).unwrap().into()).await;
+        self.send(Method::POST, path::REPORT, serde_json::to_vec(&r).unwrap().into())
+            .await;
     }
 
     async fn observe(&self, d: &Desired) {
         let Object::Guest(g) = &d.object else { return };
-        let Some((state, failure)) = (self.inner.behave.lock().unwrap())(g) else { return };
+        let Some((state, failure)) = (self.inner.behave.lock().unwrap())(g) else {
+            return;
+        };
         self.say(d, state, failure).await;
     }
 
@@ -502,18 +614,37 @@ impl FakeHost {
             memory_mib: g.memory_mib,
             disk_gib: g.root.size_gib,
         };
-        self.report(Report { guests: vec![seen], ..self.blank() }).await;
+        self.report(Report {
+            guests: vec![seen],
+            ..self.blank()
+        })
+        .await;
     }
 
     /// The guest did something by itself.
     pub async fn event(&self, id: &str, state: GuestState) {
-        let d = self.inner.held.lock().unwrap().get(&Uuid::try_parse(id).unwrap()).cloned().unwrap();
+        let d = self
+            .inner
+            .held
+            .lock()
+            .unwrap()
+            .get(&Uuid::try_parse(id).unwrap())
+            .cloned()
+            .unwrap();
         self.say(&d, state, None).await;
     }
 
     /// What the host was last asked for.
     pub fn guest(&self, id: &str) -> Option<Guest> {
-        match self.inner.held.lock().unwrap().get(&Uuid::try_parse(id).unwrap())?.object.clone() {
+        match self
+            .inner
+            .held
+            .lock()
+            .unwrap()
+            .get(&Uuid::try_parse(id).unwrap())?
+            .object
+            .clone()
+        {
             Object::Guest(g) => Some(*g),
             _ => None,
         }

@@ -12,15 +12,27 @@ async fn create_and_delete() {
     let body = json!({"server": {"name": "web 1", "flavorRef": "1", "imageRef": lab.image, "networks": [{"uuid": lab.network}],
         "metadata": {"role": "db"}, "user_data": "aGVsbG8="}});
     let made = lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await;
-    assert!(made["server"]["adminPass"].is_string() && made["server"]["links"][0]["href"].as_str().unwrap().contains("/v2.1/servers/"));
+    assert!(
+        made["server"]["adminPass"].is_string()
+            && made["server"]["links"][0]["href"]
+                .as_str()
+                .unwrap()
+                .contains("/v2.1/servers/")
+    );
     let id = made["server"]["id"].as_str().unwrap().to_owned();
     let s = lab.wait(&id, "ACTIVE").await;
     assert_eq!(s["OS-EXT-STS:power_state"], 1);
-    assert!(s["OS-SRV-USG:launched_at"].is_string() && s["OS-EXT-SRV-ATTR:host"].as_str().unwrap().starts_with("secret-host"));
+    assert!(
+        s["OS-SRV-USG:launched_at"].is_string()
+            && s["OS-EXT-SRV-ATTR:host"].as_str().unwrap().starts_with("secret-host")
+    );
     assert_eq!(s["addresses"]["private"][0]["OS-EXT-IPS:type"], "fixed");
     assert_eq!(s["security_groups"][0]["name"], "default");
     let g = host.guest(&id).unwrap();
-    assert_eq!((g.metadata.hostname.as_str(), g.nics.len(), g.vcpus, g.memory_mib), ("web-1", 1, 1, 512));
+    assert_eq!(
+        (g.metadata.hostname.as_str(), g.nics.len(), g.vcpus, g.memory_mib),
+        ("web-1", 1, 1, 512)
+    );
     assert_eq!(g.metadata.meta["role"], "db");
     assert_eq!(g.root.size_gib, 1);
     // Tenants see no host.
@@ -28,18 +40,35 @@ async fn create_and_delete() {
     assert!(!seen.contains("secret-host"), "{seen}");
     lab.audit().await;
 
-    let hidden = lab.call(OTHER, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None).await;
+    let hidden = lab
+        .call(OTHER, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None)
+        .await;
     assert_eq!(hidden.status, 404);
-    let gone = lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None).await;
+    let gone = lab
+        .call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None)
+        .await;
     assert_eq!(gone.status, 204);
     lab.wait_gone(&id).await;
     lab.audit().await;
     // What was done stays in the log.
-    let acts = lab.get(DEMO, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions")).await;
-    let names: Vec<&str> = acts["instanceActions"].as_array().unwrap().iter().map(|a| a["action"].as_str().unwrap()).collect();
+    let acts = lab
+        .get(DEMO, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions"))
+        .await;
+    let names: Vec<&str> = acts["instanceActions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["action"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["delete", "create"]);
     let request = acts["instanceActions"][1]["request_id"].as_str().unwrap();
-    let one = lab.get(DEMO, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions/{request}")).await;
+    let one = lab
+        .get(
+            DEMO,
+            "2.96",
+            &format!("/v2.1/servers/{id}/os-instance-actions/{request}"),
+        )
+        .await;
     assert_eq!(one["instanceAction"]["events"][0]["result"], "Success");
 }
 
@@ -54,7 +83,10 @@ async fn actions() {
     let s = lab.wait(&id, "SHUTOFF").await;
     assert_eq!(s["OS-EXT-STS:power_state"], 4);
     let wrong = lab.act(&id, json!({"pause": null}), 409).await;
-    assert_eq!(wrong["conflictingRequest"]["message"], format!("Cannot 'pause' instance {id} while it is in vm_state stopped"));
+    assert_eq!(
+        wrong["conflictingRequest"]["message"],
+        format!("Cannot 'pause' instance {id} while it is in vm_state stopped")
+    );
     lab.act(&id, json!({"os-start": null}), 202).await;
     lab.wait(&id, "ACTIVE").await;
     lab.act(&id, json!({"pause": null}), 202).await;
@@ -69,7 +101,13 @@ async fn actions() {
     let g = host.guest(&id).unwrap();
     assert_eq!((g.soft_reboots, g.hard_reboots), (1, 1));
 
-    let rebuilt = lab.act(&id, json!({"rebuild": {"imageRef": lab.image, "name": "b", "metadata": {"x": "y"}}}), 202).await;
+    let rebuilt = lab
+        .act(
+            &id,
+            json!({"rebuild": {"imageRef": lab.image, "name": "b", "metadata": {"x": "y"}}}),
+            202,
+        )
+        .await;
     assert_eq!(rebuilt["server"]["name"], "b");
     assert!(rebuilt["server"]["adminPass"].is_string());
     lab.wait(&id, "ACTIVE").await;
@@ -81,14 +119,33 @@ async fn actions() {
     lab.act(&id, json!({"lock": {"locked_reason": "mine"}}), 202).await;
     assert_eq!(lab.server(&id).await["locked_reason"], "mine");
     lab.act(&id, json!({"unlock": null}), 202).await;
-    lab.post(ADMIN, "2.96", &format!("/v2.1/servers/{id}/action"), json!({"lock": null}), 202).await;
+    lab.post(
+        ADMIN,
+        "2.96",
+        &format!("/v2.1/servers/{id}/action"),
+        json!({"lock": null}),
+        202,
+    )
+    .await;
     let locked = lab.act(&id, json!({"os-stop": null}), 409).await;
-    assert_eq!(locked["conflictingRequest"]["message"], format!("Instance {id} is locked"));
+    assert_eq!(
+        locked["conflictingRequest"]["message"],
+        format!("Instance {id} is locked")
+    );
     lab.act(&id, json!({"unlock": null}), 403).await;
-    lab.post(ADMIN, "2.96", &format!("/v2.1/servers/{id}/action"), json!({"unlock": null}), 202).await;
+    lab.post(
+        ADMIN,
+        "2.96",
+        &format!("/v2.1/servers/{id}/action"),
+        json!({"unlock": null}),
+        202,
+    )
+    .await;
     lab.audit().await;
 
-    let names: Vec<String> = lab.get(DEMO, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions")).await["instanceActions"]
+    let names: Vec<String> = lab
+        .get(DEMO, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions"))
+        .await["instanceActions"]
         .as_array()
         .unwrap()
         .iter()
@@ -96,7 +153,10 @@ async fn actions() {
         .collect();
     assert_eq!(
         names,
-        ["unlock", "lock", "unlock", "lock", "rebuild", "reboot", "reboot", "unpause", "pause", "start", "stop", "create"]
+        [
+            "unlock", "lock", "unlock", "lock", "rebuild", "reboot", "reboot", "unpause", "pause", "start", "stop",
+            "create"
+        ]
     );
 }
 
@@ -123,12 +183,39 @@ async fn resize_confirm_and_revert() {
     // A disk only grows; a flavor too large for the host is refused with numbers.
     let small = lab.act(&id, json!({"resize": {"flavorRef": "1"}}), 400).await;
     assert!(small["badRequest"]["message"].as_str().unwrap().contains("only grows"));
-    lab.call(ADMIN, "2.96", Method::PUT, "/v2.1/os-quota-sets/demo", Some(json!({"quota_set": {"cores": -1, "ram": -1}}))).await;
+    lab.call(
+        ADMIN,
+        "2.96",
+        Method::PUT,
+        "/v2.1/os-quota-sets/demo",
+        Some(json!({"quota_set": {"cores": -1, "ram": -1}})),
+    )
+    .await;
     let large = lab.act(&id, json!({"resize": {"flavorRef": "9"}}), 400).await;
-    assert!(large["badRequest"]["message"].as_str().unwrap().contains("VCPU (needed 62 more, free 6)"), "{large}");
+    assert!(
+        large["badRequest"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("VCPU (needed 62 more, free 6)"),
+        "{large}"
+    );
     // A resize that fails on the host gives everything back.
-    host.behave(|g| Some(if g.disk() > 2 { (GuestState::Failed, Some(broken())) } else { (GuestState::Running, None) })).await;
-    lab.post(ADMIN, "2.96", "/v2.1/flavors", json!({"flavor": {"name": "f3", "id": "3", "vcpus": 3, "ram": 1024, "disk": 3}}), 200).await;
+    host.behave(|g| {
+        Some(if g.disk() > 2 {
+            (GuestState::Failed, Some(broken()))
+        } else {
+            (GuestState::Running, None)
+        })
+    })
+    .await;
+    lab.post(
+        ADMIN,
+        "2.96",
+        "/v2.1/flavors",
+        json!({"flavor": {"name": "f3", "id": "3", "vcpus": 3, "ram": 1024, "disk": 3}}),
+        200,
+    )
+    .await;
     lab.act(&id, json!({"resize": {"flavorRef": "3"}}), 202).await;
     let s = lab.wait(&id, "ERROR").await;
     assert_eq!(s["flavor"]["vcpus"], 2);
@@ -145,7 +232,11 @@ impl Disk for haneul_agent_api::Guest {
 }
 
 fn broken() -> Failure {
-    Failure { code: FailureCode::DiskError, message: "The disk could not be made.".into(), detail: "/dev/secret".into() }
+    Failure {
+        code: FailureCode::DiskError,
+        message: "The disk could not be made.".into(),
+        detail: "/dev/secret".into(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,8 +252,15 @@ async fn failures_and_recovery() {
     assert!(tenant["server"]["fault"]["details"].is_null());
     lab.audit().await;
     let never = lab.act(&id, json!({"reboot": {"type": "HARD"}}), 409).await;
-    assert!(never["conflictingRequest"]["message"].as_str().unwrap().contains("launched_at"), "{never}");
-    lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None).await;
+    assert!(
+        never["conflictingRequest"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("launched_at"),
+        "{never}"
+    );
+    lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None)
+        .await;
     lab.wait_gone(&id).await;
     lab.audit().await;
 
@@ -181,7 +279,14 @@ async fn failures_and_recovery() {
     host.event(&id, GuestState::Running).await;
     lab.wait(&id, "ACTIVE").await;
     // A stop that fails leaves it running.
-    host.behave(|g| Some(if g.power == Power::Stopped { (GuestState::Failed, Some(broken())) } else { (GuestState::Running, None) })).await;
+    host.behave(|g| {
+        Some(if g.power == Power::Stopped {
+            (GuestState::Failed, Some(broken()))
+        } else {
+            (GuestState::Running, None)
+        })
+    })
+    .await;
     lab.act(&id, json!({"os-stop": null}), 202).await;
     lab.wait(&id, "ACTIVE").await;
     lab.audit().await;
@@ -196,18 +301,39 @@ async fn delete_takes_the_place_of_what_runs() {
     let id = lab.create("a", "1").await;
     assert_eq!(lab.server(&id).await["status"], "BUILD");
     let busy = lab.act(&id, json!({"os-stop": null}), 409).await;
-    assert!(busy["conflictingRequest"]["message"].as_str().unwrap().contains("building"));
+    assert!(
+        busy["conflictingRequest"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("building")
+    );
     for _ in 0..2 {
-        let gone = lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None).await;
+        let gone = lab
+            .call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None)
+            .await;
         assert_eq!(gone.status, 204);
     }
     let s = lab.server(&id).await;
     assert_eq!(s["OS-EXT-STS:task_state"], "deleting");
     // The job says what it waits for.
-    let acts = lab.get(ADMIN, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions")).await;
+    let acts = lab
+        .get(ADMIN, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions"))
+        .await;
     let request = acts["instanceActions"][0]["request_id"].as_str().unwrap();
-    let one = lab.get(ADMIN, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions/{request}")).await;
-    assert!(one["instanceAction"]["events"][0]["details"].as_str().unwrap().contains("given up at"), "{one}");
+    let one = lab
+        .get(
+            ADMIN,
+            "2.96",
+            &format!("/v2.1/servers/{id}/os-instance-actions/{request}"),
+        )
+        .await;
+    assert!(
+        one["instanceAction"]["events"][0]["details"]
+            .as_str()
+            .unwrap()
+            .contains("given up at"),
+        "{one}"
+    );
     lab.audit().await;
     // Another host's word about it counts for nothing; the tombstone is carried out late.
     FakeHost::join(&lab, 1, 512, 1).await;
@@ -219,7 +345,10 @@ async fn no_host_fits() {
     let lab = Lab::start().await;
     let id = lab.create("early", "1").await;
     let s = lab.wait(&id, "ERROR").await;
-    assert!(s["fault"]["message"].as_str().unwrap().contains("No host has joined"), "{s}");
+    assert!(
+        s["fault"]["message"].as_str().unwrap().contains("No host has joined"),
+        "{s}"
+    );
     FakeHost::join(&lab, 2, 700, 10).await;
     let id2 = lab.create("large", "2").await;
     let s = lab.wait(&id2, "ERROR").await;
@@ -231,7 +360,12 @@ async fn no_host_fits() {
     let tenant = lab.get(DEMO, "2.96", &format!("/v2.1/servers/{id2}")).await.to_string();
     assert!(!tenant.contains("secret-host"), "{tenant}");
     for id in [id, id2] {
-        assert_eq!(lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None).await.status, 204);
+        assert_eq!(
+            lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None)
+                .await
+                .status,
+            204
+        );
         lab.wait_gone(&id).await;
     }
     lab.audit().await;
@@ -242,14 +376,29 @@ async fn several_at_once_and_groups() {
     let lab = Lab::start().await;
     let a = FakeHost::join(&lab, 8, 8192, 100).await;
     let b = FakeHost::join(&lab, 8, 8192, 100).await;
-    let group = lab.post(DEMO, "2.96", "/v2.1/os-server-groups", json!({"server_group": {"name": "g", "policy": "anti-affinity"}}), 200).await;
+    let group = lab
+        .post(
+            DEMO,
+            "2.96",
+            "/v2.1/os-server-groups",
+            json!({"server_group": {"name": "g", "policy": "anti-affinity"}}),
+            200,
+        )
+        .await;
     let gid = group["server_group"]["id"].as_str().unwrap().to_owned();
     let body = json!({"server": {"name": "n", "flavorRef": "1", "imageRef": lab.image, "networks": "none", "min_count": 2, "max_count": 2,
         "return_reservation_id": true}, "os:scheduler_hints": {"group": gid}});
     let made = lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await;
     assert!(made["reservation_id"].as_str().unwrap().starts_with("r-"));
-    let list = lab.get(DEMO, "2.96", "/v2.1/servers?sort_key=display_name&sort_dir=asc").await;
-    let names: Vec<&str> = list["servers"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let list = lab
+        .get(DEMO, "2.96", "/v2.1/servers?sort_key=display_name&sort_dir=asc")
+        .await;
+    let names: Vec<&str> = list["servers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["n-1", "n-2"]);
     let mut hosts = Vec::new();
     for s in list["servers"].as_array().unwrap() {
@@ -260,10 +409,22 @@ async fn several_at_once_and_groups() {
     }
     assert_ne!(hosts[0], hosts[1]);
     let third = json!({"server": {"name": "x", "flavorRef": "1", "imageRef": lab.image, "networks": "none"}, "os:scheduler_hints": {"group": gid}});
-    let id = lab.post(DEMO, "2.96", "/v2.1/servers", third, 202).await["server"]["id"].as_str().unwrap().to_owned();
+    let id = lab.post(DEMO, "2.96", "/v2.1/servers", third, 202).await["server"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let s = lab.wait(&id, "ERROR").await;
-    assert!(s["fault"]["message"].as_str().unwrap().contains("ServerGroupFilter refused 2"), "{s}");
-    assert!(s["fault"]["message"].as_str().unwrap().contains("leave out group"), "{s}");
+    assert!(
+        s["fault"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("ServerGroupFilter refused 2"),
+        "{s}"
+    );
+    assert!(
+        s["fault"]["message"].as_str().unwrap().contains("leave out group"),
+        "{s}"
+    );
     let g = lab.get(DEMO, "2.96", &format!("/v2.1/os-server-groups/{gid}")).await;
     assert_eq!(g["server_group"]["members"].as_array().unwrap().len(), 3);
     lab.audit().await;
@@ -276,23 +437,39 @@ async fn quotas() {
     let body = json!({"server": {"name": "n", "flavorRef": "1", "imageRef": lab.image, "networks": "none", "min_count": 1, "max_count": 5}});
     lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await;
     let list = lab.get(DEMO, "2.96", "/v2.1/servers").await;
-    assert_eq!(list["servers"].as_array().unwrap().len(), 2, "as many as the quota lets through");
+    assert_eq!(
+        list["servers"].as_array().unwrap().len(),
+        2,
+        "as many as the quota lets through"
+    );
     let before = lab.rows().await;
     let body = json!({"server": {"name": "n", "flavorRef": "1", "imageRef": lab.image, "networks": "none"}});
     let over = lab.post(DEMO, "2.96", "/v2.1/servers", body, 403).await;
     let text = over["forbidden"]["message"].as_str().unwrap();
-    assert!(text.contains("Requested 1, but already used 2 of 2 instances"), "{text}");
+    assert!(
+        text.contains("Requested 1, but already used 2 of 2 instances"),
+        "{text}"
+    );
     let limits = lab.get(DEMO, "2.96", "/v2.1/limits").await;
-    assert_eq!((&limits["limits"]["absolute"]["maxTotalInstances"], &limits["limits"]["absolute"]["totalInstancesUsed"]), (&json!(2), &json!(2)));
+    assert_eq!(
+        (
+            &limits["limits"]["absolute"]["maxTotalInstances"],
+            &limits["limits"]["absolute"]["totalInstancesUsed"]
+        ),
+        (&json!(2), &json!(2))
+    );
     let list = lab.get(DEMO, "2.96", "/v2.1/servers").await;
     for s in list["servers"].as_array().unwrap() {
         lab.wait(s["id"].as_str().unwrap(), "ACTIVE").await;
     }
-    assert_eq!(lab.rows().await[..7], {
-        let mut b = before;
-        b[4] = lab.rows().await[4];
-        b[..7].to_vec()
-    }[..]);
+    assert_eq!(
+        lab.rows().await[..7],
+        {
+            let mut b = before;
+            b[4] = lab.rows().await[4];
+            b[..7].to_vec()
+        }[..]
+    );
     lab.audit().await;
 }
 
@@ -305,7 +482,8 @@ async fn a_silent_host_is_given_up_at_the_deadline() {
     let s = lab.wait(&id, "ERROR").await;
     assert!(s["fault"]["message"].as_str().unwrap().contains("deadline"), "{s}");
     lab.audit().await;
-    lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None).await;
+    lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None)
+        .await;
     lab.wait_gone(&id).await;
     lab.audit().await;
 }

@@ -11,49 +11,158 @@ async fn flavors() {
         .post(ADMIN, "2.96", "/v2.1/flavors", json!({"flavor": {"name": "secret", "id": "auto", "ram": "256", "vcpus": 1, "disk": 0, "os-flavor-access:is_public": false}}), 200)
         .await;
     let id = made["flavor"]["id"].as_str().unwrap().to_owned();
-    assert_eq!((&made["flavor"]["ram"], &made["flavor"]["swap"]), (&json!(256), &json!(0)));
-    assert_eq!(lab.call(DEMO, "2.1", Method::GET, &format!("/v2.1/flavors/{id}"), None).await.status, 404);
-    lab.post(ADMIN, "2.96", &format!("/v2.1/flavors/{id}/action"), json!({"addTenantAccess": {"tenant": "demo"}}), 200).await;
-    assert_eq!(lab.get(DEMO, "2.1", &format!("/v2.1/flavors/{id}")).await["flavor"]["swap"], "");
+    assert_eq!(
+        (&made["flavor"]["ram"], &made["flavor"]["swap"]),
+        (&json!(256), &json!(0))
+    );
+    assert_eq!(
+        lab.call(DEMO, "2.1", Method::GET, &format!("/v2.1/flavors/{id}"), None)
+            .await
+            .status,
+        404
+    );
+    lab.post(
+        ADMIN,
+        "2.96",
+        &format!("/v2.1/flavors/{id}/action"),
+        json!({"addTenantAccess": {"tenant": "demo"}}),
+        200,
+    )
+    .await;
+    assert_eq!(
+        lab.get(DEMO, "2.1", &format!("/v2.1/flavors/{id}")).await["flavor"]["swap"],
+        ""
+    );
     let list = lab.get(ADMIN, "2.96", "/v2.1/flavors?is_public=none").await;
     assert_eq!(list["flavors"].as_array().unwrap().len(), 4);
-    assert_eq!(lab.get(DEMO, "2.96", "/v2.1/flavors").await["flavors"].as_array().unwrap().len(), 3);
-    let page = lab.get(DEMO, "2.96", "/v2.1/flavors/detail?limit=2&sort_key=vcpus&sort_dir=desc").await;
+    assert_eq!(
+        lab.get(DEMO, "2.96", "/v2.1/flavors").await["flavors"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+    let page = lab
+        .get(
+            DEMO,
+            "2.96",
+            "/v2.1/flavors/detail?limit=2&sort_key=vcpus&sort_dir=desc",
+        )
+        .await;
     assert_eq!(page["flavors"][0]["id"], "9");
-    let next = page["flavors_links"][0]["href"].as_str().unwrap().split("/compute").nth(1).unwrap().to_owned();
+    let next = page["flavors_links"][0]["href"]
+        .as_str()
+        .unwrap()
+        .split("/compute")
+        .nth(1)
+        .unwrap()
+        .to_owned();
     let rest = lab.get(DEMO, "2.96", &next).await;
     assert_eq!(rest["flavors"][0]["id"], "1");
     assert!(rest["flavors_links"].is_null());
-    lab.post(ADMIN, "2.96", "/v2.1/flavors/1/os-extra_specs", json!({"extra_specs": {"hw:cpu_policy": "shared", "a": "b"}}), 200).await;
-    assert_eq!(lab.get(DEMO, "2.61", "/v2.1/flavors/1").await["flavor"]["extra_specs"]["a"], "b");
+    lab.post(
+        ADMIN,
+        "2.96",
+        "/v2.1/flavors/1/os-extra_specs",
+        json!({"extra_specs": {"hw:cpu_policy": "shared", "a": "b"}}),
+        200,
+    )
+    .await;
+    assert_eq!(
+        lab.get(DEMO, "2.61", "/v2.1/flavors/1").await["flavor"]["extra_specs"]["a"],
+        "b"
+    );
     assert!(lab.get(DEMO, "2.60", "/v2.1/flavors/1").await["flavor"]["extra_specs"].is_null());
-    assert_eq!(lab.call(ADMIN, "2.96", Method::DELETE, "/v2.1/flavors/1/os-extra_specs/a", None).await.status, 200);
-    let put = lab.call(ADMIN, "2.96", Method::PUT, "/v2.1/flavors/1", Some(json!({"flavor": {"description": "small"}}))).await;
+    assert_eq!(
+        lab.call(ADMIN, "2.96", Method::DELETE, "/v2.1/flavors/1/os-extra_specs/a", None)
+            .await
+            .status,
+        200
+    );
+    let put = lab
+        .call(
+            ADMIN,
+            "2.96",
+            Method::PUT,
+            "/v2.1/flavors/1",
+            Some(json!({"flavor": {"description": "small"}})),
+        )
+        .await;
     assert_eq!(put.body["flavor"]["description"], "small");
-    assert_eq!(lab.call(ADMIN, "2.96", Method::DELETE, &format!("/v2.1/flavors/{id}"), None).await.status, 202);
+    assert_eq!(
+        lab.call(ADMIN, "2.96", Method::DELETE, &format!("/v2.1/flavors/{id}"), None)
+            .await
+            .status,
+        202
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keypairs() {
     let lab = Lab::start().await;
     let host = FakeHost::join(&lab, 8, 8192, 100).await;
-    let made = lab.post(DEMO, "2.1", "/v2.1/os-keypairs", json!({"keypair": {"name": "gen"}}), 200).await;
+    let made = lab
+        .post(
+            DEMO,
+            "2.1",
+            "/v2.1/os-keypairs",
+            json!({"keypair": {"name": "gen"}}),
+            200,
+        )
+        .await;
     assert!(made["keypair"]["private_key"].as_str().unwrap().contains("PRIVATE KEY"));
     let public = made["keypair"]["public_key"].clone();
-    let imported = lab.post(DEMO, "2.92", "/v2.1/os-keypairs", json!({"keypair": {"name": "me@x.y", "public_key": public}}), 201).await;
+    let imported = lab
+        .post(
+            DEMO,
+            "2.92",
+            "/v2.1/os-keypairs",
+            json!({"keypair": {"name": "me@x.y", "public_key": public}}),
+            201,
+        )
+        .await;
     assert_eq!(imported["keypair"]["fingerprint"], made["keypair"]["fingerprint"]);
     assert_eq!(imported["keypair"]["type"], "ssh");
-    lab.post(DEMO, "2.92", "/v2.1/os-keypairs", json!({"keypair": {"name": "me@x.y", "public_key": public}}), 409).await;
+    lab.post(
+        DEMO,
+        "2.92",
+        "/v2.1/os-keypairs",
+        json!({"keypair": {"name": "me@x.y", "public_key": public}}),
+        409,
+    )
+    .await;
     assert_eq!(lab.get(OTHER, "2.96", "/v2.1/os-keypairs").await["keypairs"], json!([]));
-    assert_eq!(lab.get(ADMIN, "2.96", "/v2.1/os-keypairs?user_id=alice").await["keypairs"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        lab.get(ADMIN, "2.96", "/v2.1/os-keypairs?user_id=alice").await["keypairs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
     let page = lab.get(DEMO, "2.35", "/v2.1/os-keypairs?limit=1").await;
     assert_eq!(page["keypairs"][0]["keypair"]["name"], "gen");
-    assert!(page["keypairs_links"][0]["href"].as_str().unwrap().contains("marker=gen"));
+    assert!(
+        page["keypairs_links"][0]["href"]
+            .as_str()
+            .unwrap()
+            .contains("marker=gen")
+    );
     let body = json!({"server": {"name": "k", "flavorRef": "1", "imageRef": lab.image, "networks": "none", "key_name": "gen"}});
-    let id = lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await["server"]["id"].as_str().unwrap().to_owned();
+    let id = lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await["server"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     lab.wait(&id, "ACTIVE").await;
-    assert_eq!(host.guest(&id).unwrap().metadata.public_keys[0].key, public.as_str().unwrap());
-    assert_eq!(lab.call(DEMO, "2.96", Method::DELETE, "/v2.1/os-keypairs/gen", None).await.status, 204);
+    assert_eq!(
+        host.guest(&id).unwrap().metadata.public_keys[0].key,
+        public.as_str().unwrap()
+    );
+    assert_eq!(
+        lab.call(DEMO, "2.96", Method::DELETE, "/v2.1/os-keypairs/gen", None)
+            .await
+            .status,
+        204
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,13 +170,36 @@ async fn what_hangs_below_a_server() {
     let lab = Lab::start().await;
     let host = FakeHost::join(&lab, 8, 8192, 100).await;
     let body = json!({"server": {"name": "s", "flavorRef": "1", "imageRef": lab.image, "networks": [{"uuid": lab.network, "tag": "nic1"}]}});
-    let id = lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await["server"]["id"].as_str().unwrap().to_owned();
+    let id = lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await["server"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     lab.wait(&id, "ACTIVE").await;
     let at = |p: &str| format!("/v2.1/servers/{id}{p}");
-    lab.post(DEMO, "2.96", &at("/metadata"), json!({"metadata": {"a": "1"}}), 200).await;
-    assert_eq!(lab.call(DEMO, "2.96", Method::PUT, &at("/metadata/b"), Some(json!({"meta": {"b": "2"}}))).await.status, 200);
-    assert_eq!(lab.get(DEMO, "2.96", &at("/metadata")).await["metadata"], json!({"a": "1", "b": "2"}));
-    assert_eq!(lab.call(DEMO, "2.96", Method::DELETE, &at("/metadata/a"), None).await.status, 204);
+    lab.post(DEMO, "2.96", &at("/metadata"), json!({"metadata": {"a": "1"}}), 200)
+        .await;
+    assert_eq!(
+        lab.call(
+            DEMO,
+            "2.96",
+            Method::PUT,
+            &at("/metadata/b"),
+            Some(json!({"meta": {"b": "2"}}))
+        )
+        .await
+        .status,
+        200
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.96", &at("/metadata")).await["metadata"],
+        json!({"a": "1", "b": "2"})
+    );
+    assert_eq!(
+        lab.call(DEMO, "2.96", Method::DELETE, &at("/metadata/a"), None)
+            .await
+            .status,
+        204
+    );
     lab.wait(&id, "ACTIVE").await;
     for _ in 0..200 {
         if host.guest(&id).unwrap().metadata.meta.len() == 1 {
@@ -76,22 +208,64 @@ async fn what_hangs_below_a_server() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     assert_eq!(host.guest(&id).unwrap().metadata.meta["b"], "2");
-    assert_eq!(lab.call(DEMO, "2.96", Method::PUT, &at("/tags/x"), None).await.status, 201);
-    assert_eq!(lab.call(DEMO, "2.96", Method::PUT, &at("/tags/x"), None).await.status, 204);
-    assert_eq!(lab.get(DEMO, "2.96", "/v2.1/servers?tags=x").await["servers"][0]["id"], id);
-    assert_eq!(lab.get(DEMO, "2.96", "/v2.1/servers?not-tags-any=x").await["servers"], json!([]));
+    assert_eq!(
+        lab.call(DEMO, "2.96", Method::PUT, &at("/tags/x"), None).await.status,
+        201
+    );
+    assert_eq!(
+        lab.call(DEMO, "2.96", Method::PUT, &at("/tags/x"), None).await.status,
+        204
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.96", "/v2.1/servers?tags=x").await["servers"][0]["id"],
+        id
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.96", "/v2.1/servers?not-tags-any=x").await["servers"],
+        json!([])
+    );
     let ips = lab.get(DEMO, "2.96", &at("/ips")).await;
     let ip = ips["addresses"]["private"][0]["addr"].as_str().unwrap().to_owned();
-    assert_eq!(lab.get(DEMO, "2.96", &format!("/v2.1/servers?ip={}", ip.replace('.', "%5C."))).await["servers"][0]["id"], id);
+    assert_eq!(
+        lab.get(DEMO, "2.96", &format!("/v2.1/servers?ip={}", ip.replace('.', "%5C.")))
+            .await["servers"][0]["id"],
+        id
+    );
     assert_eq!(lab.get(DEMO, "2.96", "/v2.1/servers?ip=99").await["servers"], json!([]));
     let nics = lab.get(DEMO, "2.70", &at("/os-interface")).await;
-    assert_eq!((&nics["interfaceAttachments"][0]["tag"], &nics["interfaceAttachments"][0]["fixed_ips"][0]["ip_address"]), (&json!("nic1"), &json!(ip)));
-    assert_eq!(lab.get(DEMO, "2.96", &at("/os-volume_attachments")).await["volumeAttachments"], json!([]));
-    assert_eq!(lab.get(DEMO, "2.96", &at("/os-security-groups")).await["security_groups"][0]["name"], "default");
+    assert_eq!(
+        (
+            &nics["interfaceAttachments"][0]["tag"],
+            &nics["interfaceAttachments"][0]["fixed_ips"][0]["ip_address"]
+        ),
+        (&json!("nic1"), &json!(ip))
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.96", &at("/os-volume_attachments")).await["volumeAttachments"],
+        json!([])
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.96", &at("/os-security-groups")).await["security_groups"][0]["name"],
+        "default"
+    );
     assert_eq!(lab.get(ADMIN, "2.48", &at("/diagnostics")).await["state"], "running");
-    let put = lab.call(DEMO, "2.96", Method::PUT, &at(""), Some(json!({"server": {"name": "renamed", "description": null}}))).await;
-    assert_eq!((put.status.as_u16(), &put.body["server"]["name"]), (200, &json!("renamed")));
-    assert_eq!(lab.get(DEMO, "2.96", "/v2.1/servers?name=%5Eren").await["servers"][0]["id"], id);
+    let put = lab
+        .call(
+            DEMO,
+            "2.96",
+            Method::PUT,
+            &at(""),
+            Some(json!({"server": {"name": "renamed", "description": null}})),
+        )
+        .await;
+    assert_eq!(
+        (put.status.as_u16(), &put.body["server"]["name"]),
+        (200, &json!("renamed"))
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.96", "/v2.1/servers?name=%5Eren").await["servers"][0]["id"],
+        id
+    );
     lab.audit().await;
 }
 
@@ -101,40 +275,106 @@ async fn administrators() {
     let host = FakeHost::join(&lab, 8, 8192, 100).await;
     let id = lab.create("a", "1").await;
     lab.wait(&id, "ACTIVE").await;
-    let new = lab.get(ADMIN, "2.96", "/v2.1/os-hypervisors/detail?with_servers=true").await;
+    let new = lab
+        .get(ADMIN, "2.96", "/v2.1/os-hypervisors/detail?with_servers=true")
+        .await;
     assert_eq!(new["hypervisors"][0]["id"], host.id());
     assert_eq!(new["hypervisors"][0]["servers"][0]["uuid"], id);
     assert!(new["hypervisors"][0]["vcpus"].is_null());
     let old = lab.get(ADMIN, "2.28", "/v2.1/os-hypervisors/1").await;
-    assert_eq!((&old["hypervisor"]["vcpus_used"], &old["hypervisor"]["running_vms"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&old["hypervisor"]["vcpus_used"], &old["hypervisor"]["running_vms"]),
+        (&json!(1), &json!(1))
+    );
     assert_eq!(old["hypervisor"]["cpu_info"]["arch"], "x86_64");
     assert!(lab.get(ADMIN, "2.27", "/v2.1/os-hypervisors/1").await["hypervisor"]["cpu_info"].is_string());
-    assert_eq!(lab.get(ADMIN, "2.87", "/v2.1/os-hypervisors/statistics").await["hypervisor_statistics"]["memory_mb_used"], 512);
+    assert_eq!(
+        lab.get(ADMIN, "2.87", "/v2.1/os-hypervisors/statistics").await["hypervisor_statistics"]["memory_mb_used"],
+        512
+    );
     let services = lab.get(ADMIN, "2.96", "/v2.1/os-services").await;
     let sid = services["services"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(services["services"][0]["state"], "up");
     let off = lab
-        .call(ADMIN, "2.96", Method::PUT, &format!("/v2.1/os-services/{sid}"), Some(json!({"status": "disabled", "disabled_reason": "rest"})))
+        .call(
+            ADMIN,
+            "2.96",
+            Method::PUT,
+            &format!("/v2.1/os-services/{sid}"),
+            Some(json!({"status": "disabled", "disabled_reason": "rest"})),
+        )
         .await;
     assert_eq!(off.body["service"]["disabled_reason"], "rest");
     assert_eq!(lab.server(&id).await["host_status"], "MAINTENANCE");
     let none = lab.create("b", "1").await;
     let s = lab.wait(&none, "ERROR").await;
-    assert!(s["fault"]["message"].as_str().unwrap().contains("ComputeFilter refused 1"));
+    assert!(
+        s["fault"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("ComputeFilter refused 1")
+    );
     let name = services["services"][0]["host"].as_str().unwrap();
-    let on = lab.call(ADMIN, "2.1", Method::PUT, "/v2.1/os-services/enable", Some(json!({"host": name, "binary": "nova-compute"}))).await;
+    let on = lab
+        .call(
+            ADMIN,
+            "2.1",
+            Method::PUT,
+            "/v2.1/os-services/enable",
+            Some(json!({"host": name, "binary": "nova-compute"})),
+        )
+        .await;
     assert_eq!(on.body["service"]["status"], "enabled");
-    assert_eq!(lab.call(ADMIN, "2.96", Method::DELETE, &format!("/v2.1/os-services/{sid}"), None).await.status, 409);
-    assert_eq!(lab.get(DEMO, "2.1", "/v2.1/os-availability-zone").await["availabilityZoneInfo"][0]["zoneState"]["available"], true);
-    assert!(!lab.get(DEMO, "2.1", "/v2.1/extensions").await["extensions"].as_array().unwrap().is_empty());
-    let q = lab.call(ADMIN, "2.96", Method::PUT, "/v2.1/os-quota-sets/demo", Some(json!({"quota_set": {"instances": 3}}))).await;
+    assert_eq!(
+        lab.call(ADMIN, "2.96", Method::DELETE, &format!("/v2.1/os-services/{sid}"), None)
+            .await
+            .status,
+        409
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.1", "/v2.1/os-availability-zone").await["availabilityZoneInfo"][0]["zoneState"]["available"],
+        true
+    );
+    assert!(
+        !lab.get(DEMO, "2.1", "/v2.1/extensions").await["extensions"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    let q = lab
+        .call(
+            ADMIN,
+            "2.96",
+            Method::PUT,
+            "/v2.1/os-quota-sets/demo",
+            Some(json!({"quota_set": {"instances": 3}})),
+        )
+        .await;
     assert_eq!(q.body["quota_set"]["instances"], 3);
-    assert_eq!(lab.get(DEMO, "2.96", "/v2.1/os-quota-sets/demo/detail").await["quota_set"]["instances"], json!({"limit": 3, "in_use": 2, "reserved": 0}));
-    assert_eq!(lab.call(ADMIN, "2.96", Method::DELETE, "/v2.1/os-quota-sets/demo", None).await.status, 202);
-    assert_eq!(lab.get(DEMO, "2.96", "/v2.1/os-quota-sets/demo").await["quota_set"]["instances"], 20);
+    assert_eq!(
+        lab.get(DEMO, "2.96", "/v2.1/os-quota-sets/demo/detail").await["quota_set"]["instances"],
+        json!({"limit": 3, "in_use": 2, "reserved": 0})
+    );
+    assert_eq!(
+        lab.call(ADMIN, "2.96", Method::DELETE, "/v2.1/os-quota-sets/demo", None)
+            .await
+            .status,
+        202
+    );
+    assert_eq!(
+        lab.get(DEMO, "2.96", "/v2.1/os-quota-sets/demo").await["quota_set"]["instances"],
+        20
+    );
     let usage = lab.get(DEMO, "2.40", "/v2.1/os-simple-tenant-usage/demo").await;
     assert_eq!(usage["tenant_usage"]["server_usages"].as_array().unwrap().len(), 1);
-    lab.post(ADMIN, "2.96", &format!("/v2.1/servers/{id}/action"), json!({"os-resetState": {"state": "error"}}), 202).await;
+    lab.post(
+        ADMIN,
+        "2.96",
+        &format!("/v2.1/servers/{id}/action"),
+        json!({"os-resetState": {"state": "error"}}),
+        202,
+    )
+    .await;
     assert_eq!(lab.server(&id).await["status"], "ERROR");
     lab.audit().await;
 }

@@ -15,12 +15,16 @@ async fn creates_and_lists() {
         .await,
     );
     FakeHost::join(&lab, 4096, 4 << 20, 4096).await;
-    let body = json!({"server": {"name": "n", "flavorRef": "1", "imageRef": lab.image, "networks": [{"uuid": lab.network}]}});
+    let body =
+        json!({"server": {"name": "n", "flavorRef": "1", "imageRef": lab.image, "networks": [{"uuid": lab.network}]}});
     // One at a time, to ACTIVE.
     let mut times = Vec::new();
     for _ in 0..20 {
         let start = Instant::now();
-        let id = lab.post(DEMO, "2.96", "/v2.1/servers", body.clone(), 202).await["server"]["id"].as_str().unwrap().to_owned();
+        let id = lab.post(DEMO, "2.96", "/v2.1/servers", body.clone(), 202).await["server"]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         lab.wait(&id, "ACTIVE").await;
         times.push(start.elapsed());
     }
@@ -41,13 +45,18 @@ async fn creates_and_lists() {
         t.await.unwrap();
     }
     let rate = 300.0 / start.elapsed().as_secs_f64();
-    let n = lab.get(DEMO, "2.96", "/v2.1/servers/detail").await["servers"].as_array().unwrap().len();
+    let n = lab.get(DEMO, "2.96", "/v2.1/servers/detail").await["servers"]
+        .as_array()
+        .unwrap()
+        .len();
     let (list, used) = (Instant::now(), cpu());
     for _ in 0..10 {
         lab.bytes(DEMO, "/v2.1/servers/detail").await;
     }
     let (listed, used) = (list.elapsed() / 10, (cpu() - used) / 10);
-    eprintln!("POST to ACTIVE p50 {p50:?}; {rate:.0} creates/s at 10 at a time; detail of {n}: {listed:?}, of processor {used:?}");
+    eprintln!(
+        "POST to ACTIVE p50 {p50:?}; {rate:.0} creates/s at 10 at a time; detail of {n}: {listed:?}, of processor {used:?}"
+    );
     assert!(p50 < Duration::from_millis(250) && rate > 10.0 && listed < Duration::from_secs(1));
 }
 

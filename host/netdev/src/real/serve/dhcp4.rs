@@ -77,7 +77,11 @@ pub fn answer(v: &View, bytes: &[u8], from: Ipv4Addr, lease: u32) -> Option<Repl
         MessageType::Request if other_server => return None,
         MessageType::Request => {
             let wants = asked.unwrap_or(m.ciaddr());
-            if wants == ip { MessageType::Ack } else { MessageType::Nak }
+            if wants == ip {
+                MessageType::Ack
+            } else {
+                MessageType::Nak
+            }
         }
         MessageType::Inform => MessageType::Ack,
         MessageType::Decline => {
@@ -104,7 +108,15 @@ pub fn answer(v: &View, bytes: &[u8], from: Ipv4Addr, lease: u32) -> Option<Repl
         } else {
             r.set_yiaddr(ip).set_ciaddr(m.ciaddr());
         }
-        options(&mut r, v, port, subnet, ip, server, if inform { None } else { Some(lease) });
+        options(
+            &mut r,
+            v,
+            port,
+            subnet,
+            ip,
+            server,
+            if inform { None } else { Some(lease) },
+        );
     }
     r.opts_mut().insert(DhcpOption::MessageType(kind));
     r.opts_mut().insert(DhcpOption::ServerIdentifier(server));
@@ -148,15 +160,7 @@ fn v4s(ips: &[IpAddr]) -> Vec<Ipv4Addr> {
         .collect()
 }
 
-fn options(
-    r: &mut Message,
-    v: &View,
-    port: &Port,
-    s: &Subnet,
-    _ip: Ipv4Addr,
-    server: Ipv4Addr,
-    lease: Option<u32>,
-) {
+fn options(r: &mut Message, v: &View, port: &Port, s: &Subnet, _ip: Ipv4Addr, server: Ipv4Addr, lease: Option<u32>) {
     let mut put = |code: u8, data: Vec<u8>| {
         // An option's length is one byte; what is longer is left out whole.
         if data.len() <= 255 {
@@ -184,7 +188,10 @@ fn options(
     if let Some(l) = lease {
         put(51, l.to_be_bytes().to_vec());
         put(58, (l / 2).to_be_bytes().to_vec());
-        put(59, (u64::from(l) * 7 / 8).min(u64::from(u32::MAX)).to_be_bytes()[4..].to_vec());
+        put(
+            59,
+            (u64::from(l) * 7 / 8).min(u64::from(u32::MAX)).to_be_bytes()[4..].to_vec(),
+        );
     }
     put(121, classless(s, server));
     for (name, value, version) in &port.extra_dhcp_opts {
@@ -245,13 +252,26 @@ fn extra(r: &mut Message, name: &str, value: &str) {
         "ntp-server" => (42, ip(value).unwrap_or_default()),
         "domain-name" => (15, value.into()),
         "hostname" | "host-name" => (12, value.into()),
-        "mtu" => (26, value.parse::<u16>().map(|m| m.to_be_bytes().to_vec()).unwrap_or_default()),
-        "lease-time" => (51, value.parse::<u32>().map(|m| m.to_be_bytes().to_vec()).unwrap_or_default()),
+        "mtu" => (
+            26,
+            value
+                .parse::<u16>()
+                .map(|m| m.to_be_bytes().to_vec())
+                .unwrap_or_default(),
+        ),
+        "lease-time" => (
+            51,
+            value
+                .parse::<u32>()
+                .map(|m| m.to_be_bytes().to_vec())
+                .unwrap_or_default(),
+        ),
         n => match n.parse::<u8>() {
             Ok(c) if c > 0 && c < 255 && c != 53 && c != 54 => {
-                let hex: Option<Vec<u8>> = value.contains(':').then(|| {
-                    value.split(':').map(|b| u8::from_str_radix(b, 16).ok()).collect()
-                }).flatten();
+                let hex: Option<Vec<u8>> = value
+                    .contains(':')
+                    .then(|| value.split(':').map(|b| u8::from_str_radix(b, 16).ok()).collect())
+                    .flatten();
                 (c, hex.or_else(|| ip(value)).unwrap_or_else(|| value.into()))
             }
             _ => return,

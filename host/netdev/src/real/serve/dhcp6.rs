@@ -1,9 +1,8 @@
 //! DHCP for IPv6 (RFC 8415): addresses where the subnet is `dhcpv6-stateful`, settings only where it
 //! is `dhcpv6-stateless`. As with IPv4, the answer is the port's address, always.
 
-
-use crate::real::view::View;
 use crate::real::serve::dns::encode_name;
+use crate::real::view::View;
 use dhcproto::v6::{DhcpOption, Message, MessageType};
 use dhcproto::{Decodable, Decoder};
 use haneul_agent_api::Port;
@@ -106,9 +105,8 @@ pub fn answer(v: &View, bytes: &[u8], from: Ipv6Addr, mac: [u8; 6], lease: u32) 
         .fixed_ips
         .iter()
         .filter(|f| {
-            v.subnet(f.subnet_id).is_some_and(|s| {
-                s.enable_dhcp && s.ipv6_address_mode.as_deref() == Some("dhcpv6-stateful")
-            })
+            v.subnet(f.subnet_id)
+                .is_some_and(|s| s.enable_dhcp && s.ipv6_address_mode.as_deref() == Some("dhcpv6-stateful"))
         })
         .filter_map(|f| match f.ip {
             IpAddr::V6(a) => Some(a),
@@ -188,4 +186,3 @@ fn addresses(o: &dhcproto::v6::DhcpOptions) -> impl Iterator<Item = Ipv6Addr> {
         _ => None,
     })
 }
-

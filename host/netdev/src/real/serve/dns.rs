@@ -275,7 +275,9 @@ fn reverse(name: &str) -> Option<IpAddr> {
     if hex.len() != 32 {
         return None;
     }
-    u128::from_str_radix(&hex, 16).ok().map(|n| IpAddr::V6(Ipv6Addr::from(n)))
+    u128::from_str_radix(&hex, 16)
+        .ok()
+        .map(|n| IpAddr::V6(Ipv6Addr::from(n)))
 }
 
 /// Name servers of a resolv.conf.

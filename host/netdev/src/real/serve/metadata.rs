@@ -60,11 +60,7 @@ impl Limiter {
 }
 
 /// Accepts connections.
-pub async fn run(
-    listener: TcpListener,
-    view: watch::Receiver<Arc<View>>,
-    shared: Arc<Shared>,
-) {
+pub async fn run(listener: TcpListener, view: watch::Receiver<Arc<View>>, shared: Arc<Shared>) {
     let room = Arc::new(Semaphore::new(64));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else {
@@ -86,12 +82,7 @@ pub async fn run(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: IpAddr,
-    view: watch::Receiver<Arc<View>>,
-    shared: Arc<Shared>,
-) {
+async fn connection(stream: TcpStream, peer: IpAddr, view: watch::Receiver<Arc<View>>, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |req: Request<Incoming>| {
         let view = view.borrow().clone();
@@ -120,13 +111,7 @@ fn reply(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<B
     r
 }
 
-fn respond(
-    method: &Method,
-    path: &str,
-    peer: IpAddr,
-    view: &View,
-    shared: &Shared,
-) -> Response<Full<Bytes>> {
+fn respond(method: &Method, path: &str, peer: IpAddr, view: &View, shared: &Shared) -> Response<Full<Bytes>> {
     let Some(port) = view.by_ip.get(&peer) else {
         return plain(StatusCode::NOT_FOUND, "404 Not Found\n");
     };

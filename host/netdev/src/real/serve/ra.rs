@@ -1,8 +1,8 @@
 //! Router advertisements (RFC 4861, 8106), from the router's namespace: at once when something
 //! changed, when a guest asks, and every now and then.
 
-use crate::real::view::Advert;
 use crate::real::serve::dns::encode_name;
+use crate::real::view::Advert;
 use nix::sys::socket::{MsgFlags, SockaddrIn6, recvfrom, sendto};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};

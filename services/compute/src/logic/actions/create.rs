@@ -20,7 +20,13 @@ impl HostAction for Create {
         // A guest that switched itself off in its first moments was built all the same.
         matches!(seen.state, GuestState::Running | GuestState::Stopped)
     }
-    fn done<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+    fn done<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        seen: &'t ObservedGuest,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             s.launched_at = Some(clock::now());
             s.settle(VmState::Active, power::RUNNING);
@@ -33,7 +39,13 @@ impl HostAction for Create {
         })
     }
     /// The host forgets the guest; ports, allocation and quota stay until the server is deleted.
-    fn undo<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        fault: &'t Fault,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             if let Some(host) = &s.host_id {
                 app.fleet.remove(tx, host, Kind::Guest, &s.id).await?;

@@ -30,7 +30,9 @@ impl Compute {
         self.db
             .write(&ctx.actor(), async move |tx| {
                 let old = fetch(tx, &c, acts::Unlock, &id).await?;
-                if old.locked_by.as_deref() == Some("admin") && !c.may(acts::UnlockOverride::RULE, &Target::project(&old.project_id)) {
+                if old.locked_by.as_deref() == Some("admin")
+                    && !c.may(acts::UnlockOverride::RULE, &Target::project(&old.project_id))
+                {
                     return Err(Error::forbidden(format!(
                         "Policy doesn't allow {} to be performed.",
                         acts::UnlockOverride::RULE

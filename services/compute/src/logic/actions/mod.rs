@@ -2,6 +2,7 @@
 //! guest and starts a job in one transaction; [`HostAction`] is what follows when the host has done it, and
 //! how it is taken back.
 
+pub mod confirm_resize;
 pub mod create;
 pub mod lock;
 pub mod pause;
@@ -10,7 +11,6 @@ pub mod rebuild;
 pub mod reset_state;
 pub mod resize;
 pub mod revert_resize;
-pub mod confirm_resize;
 pub mod start;
 pub mod stop;
 pub mod unpause;
@@ -37,9 +37,21 @@ pub(crate) trait HostAction: Send + Sync + 'static {
     /// Whether what was seen (settled, and of the generation that was asked for) is what was wanted.
     fn met(s: &Server, seen: &ObservedGuest) -> bool;
     /// The server afterwards.
-    fn done<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, job: &'t Job, seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>>;
+    fn done<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        job: &'t Job,
+        seen: &'t ObservedGuest,
+    ) -> BoxFuture<'t, Result<()>>;
     /// Takes it back: desired state as before, and the server in the state that is true then.
-    fn undo<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>>;
+    fn undo<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        job: &'t Job,
+        fault: &'t Fault,
+    ) -> BoxFuture<'t, Result<()>>;
 }
 
 /// What a job of an action remembers.
@@ -91,7 +103,13 @@ pub(crate) fn check_lock<A: Action<On = Server>>(ctx: &Ctx, s: &Server, _action:
 
 impl Compute {
     /// Writes what an action decided: desired guest, job. The caller updates the row afterwards.
-    pub(crate) async fn begin<A: HostAction>(&self, tx: &mut Tx, s: &mut Server, task: Task, memory: Value) -> Result<()> {
+    pub(crate) async fn begin<A: HostAction>(
+        &self,
+        tx: &mut Tx,
+        s: &mut Server,
+        task: Task,
+        memory: Value,
+    ) -> Result<()> {
         s.task_state = Some(task);
         s.fault = None;
         let request_id = tx.actor().request_id.clone();

@@ -53,12 +53,24 @@ impl HostAction for Reboot {
     fn met(_s: &Server, seen: &ObservedGuest) -> bool {
         seen.state == GuestState::Running
     }
-    fn done<'t>(_app: &'t Compute, _tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, _seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+    fn done<'t>(
+        _app: &'t Compute,
+        _tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        _seen: &'t ObservedGuest,
+    ) -> BoxFuture<'t, Result<()>> {
         s.settle(VmState::Active, power::RUNNING);
         Box::pin(async { Ok(()) })
     }
     /// A reboot cannot be taken back: the server is in ERROR with the cause, and a hard reboot may mend it.
-    fn undo<'t>(_app: &'t Compute, _tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        _app: &'t Compute,
+        _tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        fault: &'t Fault,
+    ) -> BoxFuture<'t, Result<()>> {
         s.fail(fault.clone());
         Box::pin(async { Ok(()) })
     }

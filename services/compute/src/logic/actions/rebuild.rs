@@ -35,14 +35,23 @@ pub(crate) struct RebuildRequest {
 
 impl Compute {
     /// Begins it (202); answers the server as it is then.
-    pub(crate) async fn rebuild_server(self: &Arc<Self>, ctx: &Ctx, id: &str, r: RebuildRequest) -> Result<Stored<Server>> {
+    pub(crate) async fn rebuild_server(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        id: &str,
+        r: RebuildRequest,
+    ) -> Result<Stored<Server>> {
         let (app, c, id) = (self.clone(), ctx.clone(), id.to_owned());
         let out = self
             .db
             .write(&ctx.actor(), async move |tx| {
                 let old = fetch(tx, &c, acts::Rebuild, &id).await?;
                 check_lock(&c, &old, acts::Rebuild)?;
-                check_state(&old, "rebuild", &[VmState::Active, VmState::Stopped, VmState::Paused, VmState::Error])?;
+                check_state(
+                    &old,
+                    "rebuild",
+                    &[VmState::Active, VmState::Stopped, VmState::Paused, VmState::Error],
+                )?;
                 let image = boot_image(&app, tx, &c, &r.image).await?;
                 check_image_fits(&old.flavor, &image)?;
                 let mut s = old.edit();
@@ -94,7 +103,13 @@ impl HostAction for Rebuild {
     fn met(s: &Server, seen: &ObservedGuest) -> bool {
         seen.rebuilds >= s.rebuilds && matches!(seen.state, GuestState::Running | GuestState::Stopped)
     }
-    fn done<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+    fn done<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        seen: &'t ObservedGuest,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             s.launched_at = Some(clock::now());
             if seen.state == GuestState::Stopped && s.wanted == Power::Running {
@@ -106,7 +121,13 @@ impl HostAction for Rebuild {
         })
     }
     /// The old disk is gone: the server is in ERROR with the cause, and another rebuild may mend it.
-    fn undo<'t>(_app: &'t Compute, _tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        _app: &'t Compute,
+        _tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        fault: &'t Fault,
+    ) -> BoxFuture<'t, Result<()>> {
         s.fail(fault.clone());
         Box::pin(async { Ok(()) })
     }

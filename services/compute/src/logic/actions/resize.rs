@@ -60,15 +60,25 @@ impl Compute {
 
     /// Claims what the new flavor has more of, or refuses with numbers.
     async fn claim_growth(&self, tx: &mut Tx, s: &Server, held: &[(&'static str, i64); 3]) -> Result<()> {
-        let Some(host) = s.host_id.as_deref() else { return Ok(()) };
+        let Some(host) = s.host_id.as_deref() else {
+            return Ok(());
+        };
         let mut more = s.amounts();
         for (m, (_, h)) in more.iter_mut().zip(held) {
             m.1 = (m.1 - h).max(0);
         }
         let have = self.placement.inventories(tx, host).await?;
         // One server never gets more than the host has, whatever is overcommitted.
-        let too_large = s.amounts().iter().any(|(class, n)| have.get(*class).is_some_and(|(i, _)| *n > i.max_unit));
-        if !too_large && self.placement.allocate(tx, &s.id, &s.project_id, &s.user_id, host, &more).await? {
+        let too_large = s
+            .amounts()
+            .iter()
+            .any(|(class, n)| have.get(*class).is_some_and(|(i, _)| *n > i.max_unit));
+        if !too_large
+            && self
+                .placement
+                .allocate(tx, &s.id, &s.project_id, &s.user_id, host, &more)
+                .await?
+        {
             return Ok(());
         }
         let lacks: Vec<String> = CLASSES
@@ -103,7 +113,8 @@ impl Compute {
         if let Some(host) = s.host_id.as_deref() {
             self.placement.reduce(tx, &s.id, host, &s.amounts()).await?;
         }
-        self.quota_change(tx, &s.project_id, 0, s.flavor.vcpus - cores, s.flavor.ram - ram).await
+        self.quota_change(tx, &s.project_id, 0, s.flavor.vcpus - cores, s.flavor.ram - ram)
+            .await
     }
 }
 
@@ -115,13 +126,25 @@ impl HostAction for Resize {
             _ => seen.state == GuestState::Running,
         }
     }
-    fn done<'t>(_app: &'t Compute, _tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, _seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+    fn done<'t>(
+        _app: &'t Compute,
+        _tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        _seen: &'t ObservedGuest,
+    ) -> BoxFuture<'t, Result<()>> {
         s.settle_as_wanted();
         s.vm_state = VmState::Resized;
         Box::pin(async { Ok(()) })
     }
     /// The old flavor again, on the host and in the books.
-    fn undo<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        fault: &'t Fault,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             if let Some(old) = s.old_flavor.take() {
                 s.old_flavor = Some(std::mem::replace(&mut s.flavor, old));

@@ -28,7 +28,8 @@ impl Compute {
                 if let Some(flavor) = s.old_flavor.take() {
                     s.old_flavor = Some(std::mem::replace(&mut s.flavor, flavor));
                 }
-                app.begin::<RevertResize>(tx, &mut s, Task::ResizeReverting, before).await?;
+                app.begin::<RevertResize>(tx, &mut s, Task::ResizeReverting, before)
+                    .await?;
                 tx.update(&old, &s).await?;
                 Ok(())
             })
@@ -46,7 +47,13 @@ impl HostAction for RevertResize {
             _ => seen.state == GuestState::Running,
         }
     }
-    fn done<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, _seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+    fn done<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        _seen: &'t ObservedGuest,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             app.drop_other_flavor(tx, s).await?;
             s.settle_as_wanted();
@@ -54,7 +61,13 @@ impl HostAction for RevertResize {
         })
     }
     /// The host is still asked for the old flavor; the books go with it, and the server is in ERROR.
-    fn undo<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        fault: &'t Fault,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             app.drop_other_flavor(tx, s).await?;
             s.fail(fault.clone());

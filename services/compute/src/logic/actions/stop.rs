@@ -41,12 +41,24 @@ impl HostAction for Stop {
     fn met(_s: &Server, seen: &ObservedGuest) -> bool {
         seen.state == GuestState::Stopped
     }
-    fn done<'t>(_app: &'t Compute, _tx: &'t mut Tx, s: &'t mut Server, _job: &'t Job, _seen: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
+    fn done<'t>(
+        _app: &'t Compute,
+        _tx: &'t mut Tx,
+        s: &'t mut Server,
+        _job: &'t Job,
+        _seen: &'t ObservedGuest,
+    ) -> BoxFuture<'t, Result<()>> {
         s.settle(VmState::Stopped, power::SHUTDOWN);
         Box::pin(async { Ok(()) })
     }
     /// The host is asked for what was before, and the server is in that state again; the cause stays as its fault.
-    fn undo<'t>(app: &'t Compute, tx: &'t mut Tx, s: &'t mut Server, job: &'t Job, fault: &'t Fault) -> BoxFuture<'t, Result<()>> {
+    fn undo<'t>(
+        app: &'t Compute,
+        tx: &'t mut Tx,
+        s: &'t mut Server,
+        job: &'t Job,
+        fault: &'t Fault,
+    ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             restore(s, job);
             s.fault = Some(fault.clone());
