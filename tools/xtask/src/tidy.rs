@@ -34,7 +34,6 @@ fn allowed(krate: &str) -> Option<Vec<&'static str>> {
         "console" => vec!["core", "http"],
         "testkit" => vec!["core", "http", "store", "agent-api"],
         "bench" => vec!["core", "http", "testkit", "agent-api"],
-        "bench" => vec!["testkit"],
         "xtask" => vec!["core"],
         _ => return None,
     })
