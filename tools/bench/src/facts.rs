@@ -1,6 +1,5 @@
 //! What the figures were measured on, and the document around them.
 
-use crate::Options;
 use crate::figures::Table;
 use std::process::Command;
 
@@ -43,8 +42,7 @@ fn flush() -> String {
     samples.text()
 }
 
-pub fn document(options: &Options, table: &Table, load: &str) -> String {
-    let _ = options;
+pub fn document(table: &Table, load: &str) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory: u64 = line_of("/proc/meminfo", "MemTotal")
         .trim_end_matches(" kB")
@@ -85,7 +83,7 @@ Nova 34 with its fake hypervisor, Neutron 29, MariaDB, RabbitMQ, memcached), whi
 in each second. An empty cell was not measured there.
 
 Throughput between guests and through routers, beside the same path built by hand, is measured by the data plane's own
-tests, as root: `cargo test -p haneul-netdev --test it speed -- --nocapture`.
+tests, as root: `cargo nextest run -p haneul-netdev --run-ignored only -E 'test(throughput)' --no-capture`.
 ",
         date = read("date", &["-u", "+%Y-%m-%d"]),
         commit = read("git", &["rev-parse", "--short", "HEAD"]),

@@ -89,7 +89,7 @@ fn main() -> Result<()> {
             );
         }
     }
-    let text = facts::document(&options, &table, &load);
+    let text = facts::document(&table, &load);
     if options.only.is_empty() && !options.quick {
         std::fs::write("docs/performance.md", &text)?;
         say("docs/performance.md is written");
