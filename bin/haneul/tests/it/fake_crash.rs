@@ -563,6 +563,31 @@ async fn fake_crash_hung_agent_before_it_reports() {
     hang("agent.report.taken").await;
 }
 
+/// A deadline that passed while the control plane was dead fails nothing before the host had a moment to speak.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_crash_deadline_has_grace_after_a_restart() {
+    let mut lab = Lab::new(Options {
+        sets: vec!["compute.build_timeout_s=1".into()],
+        ..options()
+    })
+    .await;
+    lab.r.cloud.arm("agent.desired.stored=kill");
+    let server = lab.r.create("late").await;
+    eventually("the agent dies", SETTLED, || async {
+        lab.r.cloud.armed().is_empty().then_some(())
+    })
+    .await;
+    lab.r.cloud.kill_agent();
+    lab.r.cloud.kill_serve();
+    // The deadline passes: it is time itself that is waited for.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    lab.r.cloud.start_serve();
+    eventually("the control plane answers", SETTLED, || lab.r.show(&server)).await;
+    lab.r.cloud.start_agent();
+    lab.r.wait(&server, "ACTIVE").await;
+    lab.r.cloud.audit().await;
+}
+
 /// A step that fails ends in ERROR with its cause, and a commit that fails in a refusal without a trace.
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_crash_failing_points() {
