@@ -296,23 +296,44 @@ impl Jobs {
             .collect::<Result<_>>()?;
         drop(tx);
         for id in late {
-            self.end(&id, |j| {
-                Error::unavailable(format!(
-                    "The step '{}' did not finish within its deadline.{}",
-                    j.step,
-                    if j.progress.is_empty() {
-                        String::new()
-                    } else {
-                        format!(" It was at: {}.", j.progress)
-                    }
-                ))
-            })
-            .await?;
+            let ended = self
+                .end(&id, |j| {
+                    Error::unavailable(format!(
+                        "The step '{}' did not finish within its deadline.{}",
+                        j.step,
+                        if j.progress.is_empty() {
+                            String::new()
+                        } else {
+                            format!(" It was at: {}.", j.progress)
+                        }
+                    ))
+                })
+                .await;
+            // One that cannot be undone now must not keep the others from their ends; it is tried again.
+            if let Err(e) = ended {
+                tracing::error!(job = id, error = %e, "a job past its deadline could not be ended");
+                self.postpone(&id).await?;
+            }
         }
         let mut tx = self.inner.db.read().await?;
         tx.row("SELECT MIN(deadline) FROM job WHERE status = 'running'", &[])
             .await?
             .map_or(Ok(None), |r| r.opt_i64(0))
+    }
+
+    async fn postpone(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.inner
+            .db
+            .write(&Actor::system("deadline"), async move |tx| {
+                tx.exec(
+                    "UPDATE job SET deadline = $2 WHERE id = $1 AND status = 'running'",
+                    &[id.as_str().into(), (clock::now() + GRACE).into()],
+                )
+                .await
+            })
+            .await?;
+        Ok(())
     }
 
     async fn end(&self, id: &str, cause: fn(&Job) -> Error) -> Result<()> {
