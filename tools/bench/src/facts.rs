@@ -72,7 +72,8 @@ docs/adr/0002) with separate processes, SQLite with `synchronous=FULL` on the ma
 where real guests are named, and the client on the same cores. p50 is the median.
 
 - Date: {date}; commit {commit}{dirty}.
-- Machine: {cores} cores ({model}), {gib:.0} GiB, Linux {kernel}; load when the run began: {load}.
+- Machine: {cores} cores ({model}), {gib:.0} GiB, Linux {kernel}; load of the last minute: {load}. It counts the bench
+  itself and whatever else ran on the machine.
 - A 4 KiB append made durable (fdatasync) on this disk takes {flush}.
 
 {verdict}

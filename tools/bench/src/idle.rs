@@ -5,7 +5,6 @@ use crate::figures::{Samples, Table, ms};
 use crate::http::{Api, Conn, request};
 use anyhow::{Result, bail};
 use haneul_testkit::Cloud;
-use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -181,23 +180,14 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of processes, in the scheduler's own nanoseconds.
+/// CPU time of processes, of threads that have ended meanwhile too.
 fn cpu(pids: &[u32]) -> Duration {
-    let mut total = 0;
-    for pid in pids {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-            continue;
-        };
-        for t in tasks.flatten() {
-            total += first_number(&t.path().join("schedstat"));
-        }
-    }
-    Duration::from_nanos(total)
-}
-
-fn first_number(path: &Path) -> u64 {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+    let of = |pid: &u32| -> Option<Duration> {
+        let clock: ClockId = clock_getcpuclockid(nix::unistd::Pid::from_raw(*pid as i32)).ok()?;
+        Some(clock_gettime(clock).ok()?.into())
+    };
+    pids.iter().filter_map(of).sum()
 }
 
 /// Resident and proportional size, KiB.

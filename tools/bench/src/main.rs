@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut table = Table::default();
-    let load = facts::load();
+    let mut load = vec![format!("{} when it began", facts::load())];
     for group in GROUPS {
         if !options.only.is_empty() && !options.only.iter().any(|o| o == group) {
             continue;
@@ -77,6 +77,7 @@ fn main() -> Result<()> {
                 _ => real::run(&options, &mut table).await,
             }
         });
+        load.push(format!("{} after {group}", facts::load()));
         if let Err(e) = done {
             // A group that failed is a row of the table, not a reason to forget the others.
             table.0.truncate(before);
@@ -89,7 +90,7 @@ fn main() -> Result<()> {
             );
         }
     }
-    let text = facts::document(&table, &load);
+    let text = facts::document(&table, &load.join(", "));
     if options.only.is_empty() && !options.quick {
         std::fs::write("docs/performance.md", &text)?;
         say("docs/performance.md is written");

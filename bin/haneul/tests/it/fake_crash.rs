@@ -3,6 +3,7 @@
 //! there. After the restart no transitional state is without a job, the operation is done or was never begun,
 //! `haneul audit` is empty, and what is deleted leaves neither rows nor files.
 
+use crate::crash_ops::{NONE, OPS, Op};
 use crate::setup::{Ready, options};
 use haneul_store::{Actor, Db, OpenOptions};
 use haneul_testkit::{Answer, Options, eventually};
@@ -16,125 +17,6 @@ use std::time::{Duration, Instant};
 const SETTLED: Duration = Duration::from_secs(10);
 /// A point that is passed more often in one operation is killed at its first passes only.
 const PASSES: usize = 5;
-/// Status of a server that is not there.
-const NONE: &str = "none";
-
-/// One operation on one server.
-#[derive(Clone, Copy)]
-struct Op {
-    name: &'static str,
-    /// Actions that bring a new server to where the operation begins, and the status after each.
-    before: &'static [(&'static str, &'static str)],
-    /// `create`, `delete`, or an action's body (`IMAGE` stands for the image).
-    what: &'static str,
-    /// Status before and afterwards.
-    from: &'static str,
-    to: &'static str,
-    /// Whether the host's record of the guest says that the operation was carried out there.
-    met: fn(&Value) -> bool,
-}
-
-const RESIZE: (&str, &str) = (r#"{"resize":{"flavorRef":"small"}}"#, "VERIFY_RESIZE");
-
-const OPS: &[Op] = &[
-    Op {
-        name: "create",
-        before: &[],
-        what: "create",
-        from: NONE,
-        to: "ACTIVE",
-        met: |r| r["state"] == "running",
-    },
-    Op {
-        name: "delete",
-        before: &[],
-        what: "delete",
-        from: "ACTIVE",
-        to: NONE,
-        met: Value::is_null,
-    },
-    Op {
-        name: "stop",
-        before: &[],
-        what: r#"{"os-stop":null}"#,
-        from: "ACTIVE",
-        to: "SHUTOFF",
-        met: |r| r["state"] == "stopped",
-    },
-    Op {
-        name: "start",
-        before: &[(r#"{"os-stop":null}"#, "SHUTOFF")],
-        what: r#"{"os-start":null}"#,
-        from: "SHUTOFF",
-        to: "ACTIVE",
-        met: |r| r["state"] == "running",
-    },
-    Op {
-        name: "pause",
-        before: &[],
-        what: r#"{"pause":null}"#,
-        from: "ACTIVE",
-        to: "PAUSED",
-        met: |r| r["state"] == "paused",
-    },
-    Op {
-        name: "unpause",
-        before: &[(r#"{"pause":null}"#, "PAUSED")],
-        what: r#"{"unpause":null}"#,
-        from: "PAUSED",
-        to: "ACTIVE",
-        met: |r| r["state"] == "running",
-    },
-    Op {
-        name: "soft-reboot",
-        before: &[],
-        what: r#"{"reboot":{"type":"SOFT"}}"#,
-        from: "ACTIVE",
-        to: "ACTIVE",
-        met: |r| r["guest"]["soft_reboots"] == 1,
-    },
-    Op {
-        name: "hard-reboot",
-        before: &[],
-        what: r#"{"reboot":{"type":"HARD"}}"#,
-        from: "ACTIVE",
-        to: "ACTIVE",
-        met: |r| r["guest"]["hard_reboots"] == 1,
-    },
-    Op {
-        name: "rebuild",
-        before: &[],
-        what: r#"{"rebuild":{"imageRef":"IMAGE"}}"#,
-        from: "ACTIVE",
-        to: "ACTIVE",
-        met: |r| r["guest"]["rebuilds"] == 1,
-    },
-    Op {
-        name: "resize",
-        before: &[],
-        what: RESIZE.0,
-        from: "ACTIVE",
-        to: "VERIFY_RESIZE",
-        met: |r| r["guest"]["memory_mib"] == 512,
-    },
-    Op {
-        name: "confirm",
-        before: &[RESIZE],
-        what: r#"{"confirmResize":null}"#,
-        from: "VERIFY_RESIZE",
-        to: "ACTIVE",
-        met: |r| r["guest"]["memory_mib"] == 512,
-    },
-    Op {
-        name: "revert",
-        before: &[RESIZE],
-        what: r#"{"revertResize":null}"#,
-        from: "VERIFY_RESIZE",
-        to: "ACTIVE",
-        met: |r| r["guest"]["memory_mib"] == 128,
-    },
-];
-
 /// A server of the test: its name is known before it exists.
 struct Subject {
     name: String,

@@ -2,6 +2,7 @@
 //! `real_*` boots guests and needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod crash_ops;
 mod fake_crash;
 mod fake_create;
 mod fake_refusals;
