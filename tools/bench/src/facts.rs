@@ -42,7 +42,21 @@ fn flush() -> String {
     samples.text()
 }
 
-pub fn document(table: &Table, load: &str) -> String {
+/// The commit of the tree that the bench was started in, asked before anything else can change it.
+pub fn commit() -> String {
+    let dirty = !read("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
+    let commit = read("git", &["rev-parse", "--short", "HEAD"]);
+    format!(
+        "{commit}{}",
+        if dirty {
+            " with changes that are not committed"
+        } else {
+            ""
+        }
+    )
+}
+
+pub fn document(table: &Table, load: &str, commit: &str) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory: u64 = line_of("/proc/meminfo", "MemTotal")
         .trim_end_matches(" kB")
@@ -59,11 +73,6 @@ pub fn document(table: &Table, load: &str) -> String {
     } else {
         format!("Missed: {}.", missed.join("; "))
     };
-    let dirty = if read("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {
-        ""
-    } else {
-        " with changes that are not committed"
-    };
     format!(
         "# Performance
 
@@ -71,7 +80,7 @@ Written by `cargo xtask bench`; do not edit. All figures are of one run: whole c
 docs/adr/0002) with separate processes, SQLite with `synchronous=FULL` on the machine's disk, the fake host driver except
 where real guests are named, and the client on the same cores. p50 is the median.
 
-- Date: {date}; commit {commit}{dirty}.
+- Date: {date}; commit {commit}.
 - Machine: {cores} cores ({model}), {gib:.0} GiB, Linux {kernel}; load of the last minute: {load}. It counts the bench
   itself and whatever else ran on the machine.
 - A 4 KiB append made durable (fdatasync) on this disk takes {flush}.
@@ -87,7 +96,6 @@ Throughput between guests and through routers, beside the same path built by han
 tests, as root: `cargo nextest run -p haneul-netdev --run-ignored only -E 'test(throughput)' --no-capture`.
 ",
         date = read("date", &["-u", "+%Y-%m-%d"]),
-        commit = read("git", &["rev-parse", "--short", "HEAD"]),
         model = line_of("/proc/cpuinfo", "model name"),
         gib = memory as f64 / 1048576.0,
         kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().split('-').next().unwrap_or(""),

@@ -181,7 +181,7 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
 }
 
 /// CPU time of processes, of threads that have ended meanwhile too.
-fn cpu(pids: &[u32]) -> Duration {
+pub fn cpu(pids: &[u32]) -> Duration {
     use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
     let of = |pid: &u32| -> Option<Duration> {
         let clock: ClockId = clock_getcpuclockid(nix::unistd::Pid::from_raw(*pid as i32)).ok()?;

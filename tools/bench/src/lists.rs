@@ -3,6 +3,7 @@
 use crate::Options;
 use crate::figures::{Samples, Table, ms};
 use crate::http::Api;
+use crate::idle::cpu;
 use crate::ready::Ready;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -15,19 +16,23 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     ready.fill(1000).await?;
     let mut detail = Samples::default();
     let mut bytes = 0;
+    let serve: Vec<u32> = ready.cloud.pids().0.into_iter().collect();
+    let before = cpu(&serve);
     for _ in 0..options.n(40).max(5) {
         let start = Instant::now();
         bytes = api.get("/compute/v2.1/servers/detail").await?.expect(200)?.body.len();
         detail.add(start.elapsed());
     }
+    // Other work on the machine lengthens the wall clock; this much it cannot explain.
+    let each = cpu(&serve).saturating_sub(before) / options.n(40).max(5) as u32;
     let met = detail.p50() <= Duration::from_millis(50);
-    let size = format!("{}, {} KiB", detail.text(), bytes >> 10);
+    let size = format!("{}, {} KiB; CPU of serve {}", detail.text(), bytes >> 10, ms(each));
     table.target(
         GROUP,
         "GET /servers/detail, 1,000 servers",
         size,
         ("p50 <= 50 ms", met),
-        "p50 11.8 s",
+        "p50 11.8 s; CPU 10.6 s",
     );
     let mut ports = Samples::default();
     for _ in 0..options.n(40).max(5) {

@@ -60,6 +60,7 @@ fn main() -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut table = Table::default();
+    let commit = facts::commit();
     let mut load = vec![format!("{} when it began", facts::load())];
     for group in GROUPS {
         if !options.only.is_empty() && !options.only.iter().any(|o| o == group) {
@@ -90,7 +91,7 @@ fn main() -> Result<()> {
             );
         }
     }
-    let text = facts::document(&table, &load.join(", "));
+    let text = facts::document(&table, &load.join(", "), &commit);
     if options.only.is_empty() && !options.quick {
         std::fs::write("docs/performance.md", &text)?;
         say("docs/performance.md is written");
