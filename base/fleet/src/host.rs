@@ -76,7 +76,16 @@ impl Fleet {
         Ok(())
     }
 
-    pub(crate) async fn down(&self, tx: &mut Tx, id: &str) -> Result<()> {
+    pub(crate) async fn is_up(&self, id: &str) -> Result<bool> {
+        let mut tx = self.db.read().await?;
+        Ok(self.host(&mut tx, id).await?.is_some_and(|h| h.up))
+    }
+
+    /// A stream of the host ended. When the next is open already, the host is not down.
+    pub(crate) async fn stream_ended(&self, tx: &mut Tx, id: &str) -> Result<()> {
+        if self.hub.is_open(id) {
+            return Ok(());
+        }
         let Some(old) = tx.find::<Host>(id).await?.filter(|h| h.up) else {
             return Ok(());
         };

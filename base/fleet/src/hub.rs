@@ -78,6 +78,10 @@ impl Hub {
         newest
     }
 
+    pub fn is_open(&self, host: &str) -> bool {
+        self.lock().watches.contains_key(host)
+    }
+
     pub async fn ask(&self, host: &str, what: Ask, timeout: Duration) -> Result<Bytes> {
         let (send, receive) = oneshot::channel();
         let stream = Uuid::new_v4();

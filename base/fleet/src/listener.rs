@@ -147,6 +147,11 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
     let mut last = 0;
     let mut listed = false;
     let ended = loop {
+        // The end of the stream before may have been written behind this agent's greeting. Who counts as down greets
+        // anew, or the host would be down with its stream open.
+        if !listed && !fleet.is_up(&id).await.unwrap_or(false) {
+            break "not greeted";
+        }
         match fleet.lines(&id, last).await {
             Ok((lines, newest)) => {
                 let full = lines.len() == 500;
@@ -192,7 +197,9 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
         let f = fleet.clone();
         let done = fleet
             .db
-            .write(&agent(host), async move |tx| f.down(tx, &host.to_string()).await)
+            .write(&agent(host), async move |tx| {
+                f.stream_ended(tx, &host.to_string()).await
+            })
             .await;
         if let Err(e) = done {
             tracing::error!(error = %e, "the host could not be marked down");
@@ -306,4 +313,103 @@ async fn stream(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>, request: 
     };
     fleet.hub.answer(id, bytes);
     answer(Ok(Ack { ok: true }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use haneul_agent_api::{HypervisorInfo, Inventory};
+    use haneul_store::{Db, OpenOptions};
+
+    async fn fleet(dir: &std::path::Path) -> Arc<Fleet> {
+        std::fs::create_dir_all(dir).unwrap();
+        let url = format!("sqlite:{}", dir.join("t.db").display());
+        let db = Db::open(&OpenOptions { url, readers: 2 }, crate::MIGRATIONS)
+            .await
+            .unwrap();
+        Fleet::open(db).await.unwrap()
+    }
+
+    fn greeting(host_id: Uuid) -> Greeting {
+        Greeting {
+            protocol: PROTOCOL,
+            release: "1".into(),
+            host_id,
+            host_name: "one".into(),
+            boot_id: String::new(),
+            inventory: Inventory {
+                vcpus: 1,
+                memory_mib: 1,
+                disk_gib: 1,
+            },
+            hypervisor: HypervisorInfo {
+                kind: "fake".into(),
+                version: 1,
+                accelerator: "fake".into(),
+                arch: "x86_64".into(),
+                cpu_model: String::new(),
+                cpu_vendor: String::new(),
+                cpu_features: vec![],
+                sockets: 1,
+                cores: 1,
+                threads: 1,
+            },
+        }
+    }
+
+    /// An agent comes back at once, and the end of its former stream is written late.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_late_end_leaves_no_open_stream_of_a_host_that_is_down() {
+        let dir = std::env::temp_dir().join(format!("haneul-fleet-{}", haneul_core::id::hex()));
+        let fleet = fleet(&dir).await;
+        let host = Uuid::new_v4();
+        let id = host.to_string();
+        let greet = async || {
+            let (f, g) = (fleet.clone(), greeting(host));
+            fleet
+                .db
+                .write(&agent(host), async move |tx| f.greet(tx, &g).await)
+                .await
+                .unwrap();
+        };
+        let end = async || {
+            let (f, id) = (fleet.clone(), id.clone());
+            fleet
+                .db
+                .write(&agent(host), async move |tx| f.stream_ended(tx, &id).await)
+                .await
+                .unwrap();
+        };
+        // Between greeting and watch: the watch ends, so that the agent greets anew.
+        greet().await;
+        end().await;
+        let (send, mut receive) = mpsc::channel(16);
+        tokio::spawn(pump(fleet.clone(), host, send));
+        let first = tokio::time::timeout(Duration::from_secs(2), receive.recv())
+            .await
+            .unwrap();
+        assert!(first.is_none(), "the stream of a host that is down stays open");
+        // After the watch was opened: the late end says nothing any more.
+        greet().await;
+        let (send, mut receive) = mpsc::channel(16);
+        tokio::spawn(pump(fleet.clone(), host, send));
+        let first = tokio::time::timeout(Duration::from_secs(2), receive.recv())
+            .await
+            .unwrap();
+        assert!(first.is_some());
+        end().await;
+        assert!(fleet.is_up(&id).await.unwrap());
+        // The end of this one does.
+        drop(receive);
+        let start = std::time::Instant::now();
+        while fleet.is_up(&id).await.unwrap() {
+            assert!(
+                start.elapsed() < Duration::from_secs(2),
+                "the host is up without a stream"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

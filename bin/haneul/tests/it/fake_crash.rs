@@ -62,6 +62,15 @@ impl Lab {
         }
     }
 
+    /// Waits until control has noticed that the agent is dead: only then `ready` speaks of the next one.
+    async fn noticed(&self) {
+        eventually("the host is down", SETTLED, || async {
+            let s = self.r.cloud.admin(Method::GET, "/admin/v1/status").await?;
+            (s["ready"] == false).then_some(())
+        })
+        .await;
+    }
+
     /// The points passed since the trace was emptied, in order.
     fn traced(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.trace_file()).unwrap();
@@ -428,6 +437,7 @@ async fn hang(point: &str) {
     );
     assert!(failed["OS-EXT-STS:task_state"].is_null(), "{failed}");
     lab.r.cloud.kill_agent();
+    lab.noticed().await;
     lab.r.cloud.start_agent();
     lab.r.cloud.ready().await;
     lab.r.delete(&server).await;
@@ -617,6 +627,7 @@ async fn fake_crash_empty_database_kills_no_guest() {
     for forgotten in [false, true] {
         if forgotten {
             lab.r.cloud.kill_agent();
+            lab.noticed().await;
             std::fs::remove_file(dir.join("agent/desired.journal")).unwrap();
             lab.r.cloud.start_agent();
             lab.r.cloud.ready().await;
