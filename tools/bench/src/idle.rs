@@ -112,7 +112,7 @@ pub async fn start(options: &Options, table: &mut Table) -> Result<()> {
         "first start of `haneul run` (keys and database made) to the first answer",
         first.text(),
         ("<= 1 s", met),
-        "install to first server 36 min",
+        "",
     );
     let met = again.p50() <= Duration::from_secs(1);
     table.target(
