@@ -79,6 +79,8 @@ impl Req {
         };
         let announced = self.header("content-length").and_then(|l| l.parse::<usize>().ok());
         if announced.is_some_and(|n| n > self.max_body) {
+            // Whoever only announces a long body and sends none of it is not waited for.
+            let _ = tokio::time::timeout(DRAIN_TIME, drain(self.take_body())).await;
             return Err(too_large(self.max_body));
         }
         let body = self.take_body();
@@ -134,6 +136,22 @@ impl Req {
     /// The body as a stream, for uploads.
     pub fn take_body(&mut self) -> Body {
         std::mem::take(self.body.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What is read and dropped of a body that is too long, bytes.
+const DRAIN: usize = 16 << 20;
+/// And for how long.
+const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Reads on for a while: a client that writes into a closed connection never sees why it was refused.
+async fn drain(mut body: Body) {
+    let mut left = DRAIN;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
     }
 }
 
