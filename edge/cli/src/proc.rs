@@ -139,6 +139,10 @@ impl PidFile {
     }
 }
 
+/// How long a lock may still be held by a child of a killed process: from its fork to its exec it has a copy of the
+/// lock.
+const LAST_BREATH: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A lock that is held as long as the value (and the process) lives. It does not pass to children.
 pub struct Lock(#[allow(dead_code, reason = "held for its destructor")] File);
 
@@ -155,7 +159,17 @@ impl Lock {
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
             .open(&path)
             .at(&path)?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        let start = std::time::Instant::now();
+        let taken = loop {
+            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                // There is no lock with a time-out to wait for.
+                Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LAST_BREATH => {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                other => break other,
+            }
+        };
+        match taken {
             Ok(()) => Ok(Self(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let who = PidFile::new(run_dir, name)

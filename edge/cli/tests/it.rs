@@ -210,6 +210,21 @@ fn only_one_run_per_directory() {
     run.wait().unwrap();
 }
 
+/// The child of a killed process holds a copy of its lock from fork to exec; the next process waits for that.
+#[test]
+fn a_lock_is_waited_for_a_moment() {
+    let dir = Dir::new();
+    let held = Lock::take(&dir.0, "agent").unwrap();
+    assert!(Lock::take(&dir.0, "agent").is_err());
+    let next = std::thread::spawn({
+        let dir = dir.0.clone();
+        move || Lock::take(&dir, "agent").is_ok()
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    drop(held);
+    assert!(next.join().unwrap());
+}
+
 #[test]
 fn pid_files_of_the_dead_are_not_believed() {
     let dir = Dir::new();
