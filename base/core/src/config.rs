@@ -61,6 +61,9 @@ section!(
         max_body_bytes: usize = 1 << 20,
         /// Rows on a page at the most.
         max_limit: i64 = 1000,
+        /// Rules of oslo.policy that take the place of the built-in ones, for all services: a YAML or JSON file
+        /// of `"name": "check"`. Read at start; docs/routes.txt names the rule of every route.
+        policy_file: Option<PathBuf> = None,
         /// Name of the region in the catalog.
         region: String = "RegionOne".into(),
     }
@@ -292,6 +295,7 @@ impl Config {
 fn full_default() -> Config {
     let mut c = Config::default();
     c.api.public_url = Some(String::new());
+    c.api.policy_file = Some(PathBuf::new());
     c.database.url = Some(String::new());
     c.network.external_cidr = Some(String::new());
     c

@@ -5,6 +5,7 @@ mod admin;
 mod agent;
 mod audit;
 mod front;
+mod policy_file;
 mod serve;
 
 use haneul_cli::Command;

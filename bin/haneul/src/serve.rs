@@ -1,6 +1,6 @@
 //! `haneul serve`: the control plane, put together.
 
-use crate::{admin, front};
+use crate::{admin, front, policy_file};
 use haneul_auth::Policy;
 use haneul_cli::RELEASE;
 use haneul_compute::Compute;
@@ -69,6 +69,8 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
             "--role {role}: only \"all\" is served for now"
         )));
     }
+    let overrides = config.api.policy_file.as_deref().map(policy_file::read).transpose()?;
+    let policy = Policy::new(&rules(), &overrides.unwrap_or_default())?;
     let control = config.control_dir();
     private_dir(&control)?;
     let listener = TcpListener::bind(config.api.listen).await.map_err(|e| {
@@ -94,7 +96,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let jobs = Jobs::new(db.clone());
     let fleet = Fleet::open(db.clone()).await?;
     let identity = Arc::new(Identity::new(db.clone(), &config, control.join("fernet-keys"))?);
-    identity.set_policy(Arc::new(Policy::new(&rules(), &[])?));
+    identity.set_policy(Arc::new(policy));
     first_password(&identity, &control.join("admin-password")).await?;
     let placement = Arc::new(Placement::new(db.clone()));
     let image = Images::new(db.clone(), &config)?;

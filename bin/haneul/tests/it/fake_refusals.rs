@@ -4,7 +4,7 @@ use crate::setup::{Ready, id, options};
 use haneul_testkit::{Client, Options};
 use serde_json::{Value, json};
 
-async fn tenant(r: &Ready, name: &str) -> (Client, String) {
+pub async fn tenant(r: &Ready, name: &str) -> (Client, String) {
     let p = r
         .admin
         .post(

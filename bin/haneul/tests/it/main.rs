@@ -5,6 +5,7 @@
 mod crash_ops;
 mod fake_crash;
 mod fake_create;
+mod fake_policy;
 mod fake_refusals;
 mod fake_routes;
 mod real;

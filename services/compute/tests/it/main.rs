@@ -6,5 +6,4 @@ mod decide;
 mod lab;
 mod lifecycle;
 mod resources;
-mod speed;
 mod views;

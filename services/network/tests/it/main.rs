@@ -9,7 +9,6 @@ mod compute;
 mod hosts;
 mod life;
 mod lists;
-mod speed;
 
 /// Each case runs on SQLite and on PostgreSQL.
 macro_rules! suite {
