@@ -249,19 +249,21 @@ async fn pull(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) 
 /// Waits until the data plane has the guest's ports.
 async fn ports(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {
     let mut ready = shared.net_ready.subscribe();
-    let all = ready.wait_for(|have| guest.nics.iter().all(|n| have.contains_key(&n.port_id)));
-    match tokio::time::timeout(PORTS_DEADLINE, all).await {
-        Ok(Ok(_)) => Ok(()),
-        _ => Err(Failure {
-            code: FailureCode::NetworkError,
-            message: format!(
-                "the host's network had not all of the server's {} ports after {} s",
-                guest.nics.len(),
-                PORTS_DEADLINE.as_secs()
-            ),
-            detail: String::new(),
-        }),
+    let all = ready.wait_for(|net| guest.nics.iter().all(|n| net.ports.contains_key(&n.port_id)));
+    if let Ok(Ok(_)) = tokio::time::timeout(PORTS_DEADLINE, all).await {
+        return Ok(());
     }
+    let why = shared.net_ready.borrow().failure.clone();
+    let (why, detail) = why.map_or_else(Default::default, |f| (format!(": {}", f.message), f.detail));
+    Err(Failure {
+        code: FailureCode::NetworkError,
+        message: format!(
+            "the host's network had not all of the server's {} ports after {} s{why}",
+            guest.nics.len(),
+            PORTS_DEADLINE.as_secs()
+        ),
+        detail,
+    })
 }
 
 fn config_drive_path(shared: &Arc<Shared>, guest: Uuid) -> std::path::PathBuf {

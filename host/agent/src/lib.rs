@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     /// Rung when a network object changed.
     pub net_dirty: Notify,
     /// Ports that the data plane has (id and generation), for guests that wait for them.
-    pub net_ready: tokio::sync::watch::Sender<std::collections::HashMap<Uuid, u64>>,
+    pub net_ready: tokio::sync::watch::Sender<nets::Ready>,
     pub link: link::Handle,
 }
 

@@ -11,6 +11,15 @@ use uuid::Uuid;
 /// Epoch, generation and failure, by object.
 type Said = HashMap<(Kind, Uuid), (u64, u64, Option<Failure>)>;
 
+/// What guests wait for.
+#[derive(Default)]
+pub(crate) struct Ready {
+    /// Ports that are plugged, with the generation of each.
+    pub ports: HashMap<Uuid, u64>,
+    /// Why the last round failed.
+    pub failure: Option<Failure>,
+}
+
 /// What control has been told.
 #[derive(Default)]
 pub(crate) struct Told(Mutex<Said>);
@@ -52,10 +61,14 @@ async fn round(shared: &Arc<Shared>) -> bool {
         tracing::error!(code = ?f.code, message = f.message, detail = f.detail, "the data plane could not be brought to what is desired");
     }
     let ready = tell(shared, order, failure.as_ref());
-    if failure.is_none() {
-        shared.net_ready.send_replace(ready);
-    }
     let mut again = failure.is_some();
+    shared.net_ready.send_modify(|net| {
+        // What was there stays there when a round fails.
+        if failure.is_none() {
+            net.ports = ready;
+        }
+        net.failure = failure;
+    });
     for t in shared.store.net_tombstones() {
         match shared.drivers.net.remove(t.kind, t.id).await {
             Ok(()) => {

@@ -78,7 +78,7 @@ pub fn rules(r: &Router) -> Model {
         // The router itself answers pings and speaks neighbour discovery; no more.
         .rule("in", "iifname \"lo\" accept")
         .rule("in", "ct state established,related accept")
-        .rule("in", "meta l4proto { icmp, ipv6-icmp } accept")
+        .rule("in", "meta l4proto { 1, 58 } accept")
         .rule("fw", "ct state established,related accept")
         // Metadata is each network's own: it never crosses a router.
         .rule("fw", "ip daddr 169.254.0.0/16 drop")

@@ -233,7 +233,7 @@ fn guard_port(t: &mut Table, p: &Port) -> bool {
             t.rule(
                 &c,
                 format!(
-                    "ether type {ether} meta l4proto tcp ether saddr . {field} saddr {{ {} }} accept",
+                    "ether type {ether} meta l4proto 6 ether saddr . {field} saddr {{ {} }} accept",
                     list.join(", ")
                 ),
             );
@@ -395,7 +395,7 @@ fn rule(r: &Rule) -> String {
     match (r.protocol, v4) {
         (None, _) => {}
         (Some(1), true) => {
-            s += " meta l4proto icmp";
+            s += " meta l4proto 1";
             if let Some(t) = r.port_min {
                 s += &format!(" icmp type {t}");
             }
@@ -405,7 +405,7 @@ fn rule(r: &Rule) -> String {
         }
         // "icmp" in an IPv6 rule means ICMPv6, as in Neutron.
         (Some(1 | 58), false) => {
-            s += " meta l4proto ipv6-icmp";
+            s += " meta l4proto 58";
             if let Some(t) = r.port_min {
                 s += &format!(" icmpv6 type {t}");
             }

@@ -82,7 +82,7 @@ fn rules(names: &Names, uplink: &Uplink, nets: &[&Network]) -> Model {
         .base("fw", "type filter hook forward priority 0; policy accept;")
         .base("post", "type nat hook postrouting priority 100; policy accept;")
         .rule("in", "iifname @veths ct state established,related accept")
-        .rule("in", "iifname @veths meta l4proto { icmp, ipv6-icmp } accept")
+        .rule("in", "iifname @veths meta l4proto { 1, 58 } accept")
         .rule("in", "iifname @veths drop");
     for n in nets {
         t.element("veths", format!("\"{}\"", names.uplink(n.index)));
