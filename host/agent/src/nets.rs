@@ -57,7 +57,11 @@ async fn round(shared: &Arc<Shared>) -> bool {
     let applied = shared.drivers.net.apply(&desired).await;
     fault_point!("agent.net.applied");
     let failure: Option<Failure> = applied.err();
-    if let Some(f) = &failure {
+    // Once, not with every attempt.
+    if let Some(f) = failure
+        .as_ref()
+        .filter(|f| shared.net_ready.borrow().failure.as_ref() != Some(*f))
+    {
         tracing::error!(code = ?f.code, message = f.message, detail = f.detail, "the data plane could not be brought to what is desired");
     }
     let ready = tell(shared, order, failure.as_ref());

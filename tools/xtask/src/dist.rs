@@ -6,15 +6,29 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+#[derive(clap::Args)]
+pub struct Options {
+    /// With the profile that the tests use, which is built already
+    #[arg(long)]
+    dev: bool,
+}
+
 /// The command.
-pub fn dist() -> Result<()> {
-    Cmd::new("cargo").args(["build", "--release", "-p", "haneul"]).run()?;
+pub fn dist(options: &Options) -> Result<()> {
+    let (profile, built) = if options.dev {
+        ("dev", "debug")
+    } else {
+        ("release", "release")
+    };
+    Cmd::new("cargo")
+        .args(["build", "--profile", profile, "-p", "haneul"])
+        .run()?;
     let name = format!("haneul-{}-x86_64", env!("CARGO_PKG_VERSION"));
     let dir = root().join("dist");
     let stage = dir.join(&name);
     let _ = fs::remove_dir_all(&stage);
     fs::create_dir_all(stage.join("systemd"))?;
-    fs::copy(target_dir().join("release/haneul"), stage.join("haneul")).context("the binary")?;
+    fs::copy(target_dir().join(built).join("haneul"), stage.join("haneul")).context("the binary")?;
     for unit in ["haneul-serve.service", "haneul-agent.service"] {
         fs::copy(
             root().join("packaging/systemd").join(unit),

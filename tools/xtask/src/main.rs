@@ -53,7 +53,7 @@ enum Command {
     /// Measure; writes docs/performance.md
     Bench(Pass),
     /// Build dist/haneul-VERSION-x86_64.tar.gz
-    Dist,
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -95,7 +95,7 @@ fn run(command: Command) -> Result<()> {
             let bench = shell::as_root(&built.join("bench"));
             bench.arg("--binary").arg(built.join("haneul")).args(&pass.args).exec()
         }
-        Command::Dist => dist::dist(),
+        Command::Dist(options) => dist::dist(&options),
     }
 }
 

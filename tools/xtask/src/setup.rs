@@ -9,12 +9,18 @@ use std::path::{Path, PathBuf};
 const CLIENT: &str = include_str!("../requirements.txt");
 
 /// Package, and a file that tells that it is there.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: &[(&str, &str)] = &[
     ("postgresql-15", "/usr/lib/postgresql/15/bin/postgres"),
     ("python3-venv", "/usr/lib/python3.11/ensurepip/__init__.py"),
     ("openssh-client", "/usr/bin/ssh"),
     ("iperf3", "/usr/bin/iperf3"),
     ("jq", "/usr/bin/jq"),
+];
+
+/// What only the step "bare" of `test --full` needs.
+const BARE: &[(&str, &str)] = &[
+    ("debootstrap", "/usr/sbin/debootstrap"),
+    ("systemd-container", "/usr/bin/systemd-nspawn"),
 ];
 
 /// The directory with the programs of the Python environment.
@@ -25,7 +31,7 @@ pub fn client_bin() -> PathBuf {
 /// Installs what is missing; quick when nothing is.
 pub fn setup(haneul: &Path) -> Result<()> {
     if is_root() {
-        packages()?;
+        packages(PACKAGES)?;
         // The binary's own step: QEMU, nftables, the account and so on.
         Cmd::new(haneul).args(["up", "--packages-only", "--yes"]).run()?;
     } else {
@@ -34,8 +40,13 @@ pub fn setup(haneul: &Path) -> Result<()> {
     client()
 }
 
-fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+/// Installs what a bare machine is made with.
+pub fn bare() -> Result<()> {
+    packages(BARE)
+}
+
+fn packages(wanted: &[(&'static str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(_, file)| !Path::new(file).exists())
         .map(|(p, _)| *p)

@@ -18,7 +18,7 @@ pub struct Options {
     /// Also what does not fit in CI's time
     #[arg(long)]
     full: bool,
-    /// Only these lanes or steps: fmt, clippy, tidy, unit, fake, real
+    /// Only these lanes or steps: fmt, clippy, tidy, unit, fake, real, bare
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Install nothing
@@ -95,7 +95,22 @@ pub fn test(options: &Options) -> Result<()> {
             step(lane, &mut || run_lane(lane, prefix, &binary, options.full).map(Some));
         }
     }
+    if built && (options.full && wanted("bare") || options.only.iter().any(|o| o == "bare")) {
+        step("bare", &mut || bare_machine().map(|()| None));
+    }
     summary(&mut lines, begun.elapsed(), wanted("real") && built, options.full)
+}
+
+/// `cargo xtask up` and the tarball on a minimal Debian.
+fn bare_machine() -> Result<()> {
+    if !is_root() {
+        bail!("it needs root, for debootstrap and systemd-nspawn");
+    }
+    setup::bare()?;
+    Cmd::new(root().join("bin/haneul/tests/scripts/bare-machine.sh"))
+        .arg(root())
+        .arg(target_dir().join("bare"))
+        .run()
 }
 
 /// nextest where it is installed (a process for each test, retries nothing), else cargo's own runner.

@@ -94,7 +94,7 @@ pub fn version() -> Check {
 fn in_namespace(script: &str, input: &str) -> Result<(), String> {
     let unshare = find_program("unshare").ok_or("the program unshare (package util-linux) is missing")?;
     let mut child = Command::new(unshare)
-        .args(["--net", "--mount", "sh", "-c", script])
+        .args(["--net", "sh", "-c", script])
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

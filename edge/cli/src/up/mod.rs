@@ -171,7 +171,7 @@ fn farewell(config: &Config, clouds: &clouds::Written, first: Option<&seed::Firs
     }
     ui::line("");
     ui::line(
-        "With the openstack client (once: `python3 -m venv ~/openstack && ~/openstack/bin/pip install python-openstackclient`):",
+        "With the openstack client (once, with Debian's package python3-venv: `python3 -m venv ~/openstack && ~/openstack/bin/pip install python-openstackclient`):",
     );
     if let Some(variable) = clouds.variable() {
         ui::line(format_args!("  export {variable}"));

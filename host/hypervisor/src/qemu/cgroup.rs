@@ -19,7 +19,8 @@ pub(crate) struct Limits {
 }
 
 pub(crate) struct Cgroups {
-    /// Directory `haneul-TAG` per hierarchy, with the controllers that are used there.
+    /// Directory `haneul-TAG` per hierarchy, with the controllers that are used there: none where the hierarchy
+    /// only says what belongs to which of systemd's units.
     roots: Vec<(PathBuf, Vec<&'static str>)>,
     v2: bool,
 }
@@ -39,24 +40,29 @@ impl Cgroups {
             let path = PathBuf::from(path);
             if *kind == "cgroup2" {
                 let has = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
-                if CONTROLLERS.iter().all(|c| has.split_whitespace().any(|h| h == *c)) {
-                    match open_v2(&path, tag) {
-                        Ok(root) => {
-                            return Self {
-                                roots: vec![(root, CONTROLLERS.to_vec())],
-                                v2: true,
-                            };
-                        }
-                        Err(e) => tracing::warn!(error = %e, "cgroup v2 is there but not ours to use"),
+                if !CONTROLLERS.iter().all(|c| has.split_whitespace().any(|h| h == *c)) {
+                    v1.push((path, vec![]));
+                    continue;
+                }
+                match open_v2(&path, tag) {
+                    Ok(root) => {
+                        return Self {
+                            roots: vec![(root, CONTROLLERS.to_vec())],
+                            v2: true,
+                        };
                     }
+                    Err(e) => tracing::warn!(error = %e, "cgroup v2 is there but not ours to use"),
                 }
             } else if *kind == "cgroup" {
                 let here: Vec<&'static str> = CONTROLLERS
                     .into_iter()
                     .filter(|c| options.split(',').any(|o| o == *c))
                     .collect();
+                // Guests leave the agent's unit there, too: what systemd does to the unit is not meant for them.
+                if options.split(',').any(|o| o == "name=systemd") {
+                    v1.push((path, vec![]));
                 // A hierarchy may be mounted twice (a link for each of `cpu,cpuacct`).
-                if !here.is_empty() && !v1.iter().any(|(_, c)| *c == here) {
+                } else if !here.is_empty() && !v1.iter().any(|(_, c)| *c == here) {
                     v1.push((path, here));
                 }
             }
@@ -69,7 +75,7 @@ impl Cgroups {
                 Err(e) => tracing::warn!(error = %e, ?controllers, "a cgroup hierarchy is not ours to use"),
             }
         }
-        if roots.is_empty() {
+        if roots.iter().all(|(_, controllers)| controllers.is_empty()) {
             tracing::warn!("no cgroups to be had on this host: guests run without limits");
         }
         Self { roots, v2: false }

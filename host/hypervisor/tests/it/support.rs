@@ -144,7 +144,7 @@ impl Host {
         let Ok(tag) = fs::read_to_string(self.dir.join("hv/tag")) else {
             return vec![];
         };
-        ["cpu", "memory", "pids", "unified", "."]
+        ["cpu", "memory", "pids", "systemd", "unified", "."]
             .iter()
             .map(|c| PathBuf::from(format!("/sys/fs/cgroup/{c}/haneul-{tag}")))
             .filter(|p| p.exists())
