@@ -226,7 +226,7 @@ impl ImageSource for Pulls {
 }
 
 fn private_dir(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir)?;
+    haneul_core::durable::make_dir(dir, 0o700)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::{Result, Trouble};
 use haneul_core::config::Config;
+use haneul_core::durable;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub fn write_secret(path: &Path, secret: &str) -> Result<()> {
     replace(path, format!("{secret}\n").as_bytes(), 0o600)
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all, and durably: who reads the password today has it after a power cut, too.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
@@ -72,5 +73,6 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         .at(&new)?;
     file.write_all(bytes).at(&new)?;
     file.sync_all().at(&new)?;
-    std::fs::rename(&new, path).at(path)
+    std::fs::rename(&new, path).at(path)?;
+    durable::sync_dir(durable::parent(path)).at(path)
 }

@@ -14,11 +14,12 @@ use crate::args::{Globals, RunOptions};
 use crate::proc::{Ident, Lock, PidFile, monotonic};
 use crate::{ACCOUNT, Error, Result, Trouble, failed, ui};
 use haneul_core::config::Config;
+use haneul_core::durable::make_dir;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{Gid, Uid, User, chown};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -103,7 +104,13 @@ pub fn prepare(config: &Config) -> Result<Option<(Uid, Gid)>> {
         log_dir(config),
     ];
     for (dir, mode) in dirs.iter().zip([0o711, 0o700, 0o700, 0o700, 0o750]) {
-        DirBuilder::new().recursive(true).mode(mode).create(dir).at(dir)?;
+        make_dir(dir, mode).at(dir)?;
+    }
+    // Under systemd the umask closed it, or an agent that came first did; what must be closed is below.
+    let state_dir = &config.state_dir.0;
+    let meta = std::fs::metadata(state_dir).at(state_dir)?;
+    if meta.uid() == Uid::effective().as_raw() && meta.mode() & 0o011 != 0o011 {
+        std::fs::set_permissions(state_dir, PermissionsExt::from_mode(0o711)).at(state_dir)?;
     }
     if !Uid::effective().is_root() {
         return Ok(None);

@@ -52,7 +52,7 @@ impl MetadataSource for Documents {
 /// Runs the agent until `stop` resolves. Guests are not touched by its end.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let dir = config.agent_dir();
-    std::fs::create_dir_all(&dir)?;
+    haneul_core::durable::make_dir(&dir, 0o700)?;
     let host_id = host_id(&dir)?;
     let drivers = open_drivers(&config, host_id).await?;
     let (net_ready, _) = tokio::sync::watch::channel(Default::default());

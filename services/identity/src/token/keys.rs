@@ -3,10 +3,11 @@
 //! primary at the next rotation; the others still open what they sealed.
 
 use fernet::Fernet;
+use haneul_core::durable::make_dir;
 use haneul_core::{Error, Result, fault_point};
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -23,7 +24,7 @@ pub(crate) struct Keys {
 impl Keys {
     /// Reads the repository, and makes it when it is not there.
     pub(crate) fn open(dir: PathBuf) -> Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        make_dir(&dir, 0o700)?;
         if numbers(&dir)?.is_empty() {
             write_key(&dir, 1)?;
             write_key(&dir, 0)?;

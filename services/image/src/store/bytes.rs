@@ -6,12 +6,13 @@
 //! never delete, for the database may be a restored older one.
 
 use crate::format::{DiskFormat, InspectError, Inspection, inspect};
+use haneul_core::durable::make_dir;
 use haneul_core::{Error, Kind, Result, fault_point};
 use md5::Md5;
 use sha2::{Digest, Sha512};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// See the module.
@@ -25,11 +26,7 @@ pub(crate) struct Files {
 impl Files {
     /// Opens the directory, made on first use and readable by its owner only.
     pub fn open(dir: PathBuf, reserve: u64) -> Result<Self> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|e| Error::internal(format!("{}: {e}", dir.display())))?;
+        make_dir(&dir, 0o700).map_err(|e| Error::internal(format!("{}: {e}", dir.display())))?;
         Ok(Self { dir, reserve })
     }
 
