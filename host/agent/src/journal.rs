@@ -52,6 +52,9 @@ pub(crate) struct Journal {
     size: u64,
     /// How long it was when it was last written anew.
     fresh: u64,
+    /// A flush failed. The kernel may have dropped what it could not write and call the next flush good: what is
+    /// appended here now may stand behind a hole.
+    failed: bool,
 }
 
 impl Journal {
@@ -93,12 +96,18 @@ impl Journal {
             end,
             size: bytes.len() as u64,
             fresh: end,
+            failed: false,
         })
     }
 
-    /// Whether most of it is old.
+    /// Whether it is to be written anew before more is appended: most of it is old, or a flush failed.
     pub fn is_stale(&self) -> bool {
-        self.end > SMALL.max(self.fresh * 4)
+        self.failed || self.end > SMALL.max(self.fresh * 4)
+    }
+
+    /// To be called when a flush failed.
+    pub fn distrust(&mut self) {
+        self.failed = true;
     }
 
     /// The same file, written anew with these lines.
@@ -122,6 +131,13 @@ impl Journal {
         }
         self.file.write_all_at(&bytes, self.end)?;
         self.end = end;
+        Ok(())
+    }
+
+    /// Lets every flush from now on fail, and loses what is appended.
+    #[cfg(test)]
+    pub fn lose(&mut self) -> Result<()> {
+        self.file = Arc::new(File::options().write(true).open("/dev/null")?);
         Ok(())
     }
 

@@ -63,7 +63,8 @@ struct State {
 }
 
 pub(crate) struct Store {
-    /// Held while news is taken, also during the flush; nothing else waits for it.
+    /// Held while something is made durable, also during the flush: what is appended is in the state only afterwards, and
+    /// a file that was written anew from the state in between would lack it.
     taking: Mutex<()>,
     journal: Mutex<Journal>,
     /// Never held while the disk works. Taken after `journal` by who needs both.
@@ -146,10 +147,7 @@ impl Store {
         let (mut lines, mut touched) = (Vec::new(), Vec::new());
         let written = {
             let mut journal = lock(&self.journal);
-            if journal.is_stale() {
-                let all = self.lock().lines();
-                journal.renew(all.iter())?;
-            }
+            self.renew_stale(&mut journal)?;
             let mut state = self.lock();
             // What is newer within the news itself.
             let mut newest: BTreeMap<(Kind, Uuid), (u64, u64)> = BTreeMap::new();
@@ -200,6 +198,9 @@ impl Store {
             journal.append(lines.iter()).map(|()| journal.flush())
         };
         let durable = written.and_then(|flush| flush());
+        if durable.is_err() {
+            lock(&self.journal).distrust();
+        }
         let mut state = self.lock();
         for line in lines {
             match (&durable, &line) {
@@ -209,6 +210,15 @@ impl Store {
             }
         }
         durable.map(|()| touched)
+    }
+
+    /// To be called with `taking` held.
+    fn renew_stale(&self, journal: &mut Journal) -> Result<()> {
+        if journal.is_stale() {
+            let all = self.lock().lines();
+            journal.renew(all.iter())?;
+        }
+        Ok(())
     }
 
     /// Notes what may be lost in a power cut, because it would only be done again.
@@ -227,10 +237,16 @@ impl Store {
     /// The guest's user id, durable before anything runs under it. It came with the desired guest, unless that is
     /// wanted again after it was removed.
     pub fn uid(&self, guest: Uuid) -> Result<u32> {
-        if let Some(uid) = self.lock().uids.get(guest) {
+        let given = || self.lock().uids.get(guest);
+        if let Some(uid) = given() {
+            return Ok(uid);
+        }
+        let _one_at_a_time = lock(&self.taking);
+        if let Some(uid) = given() {
             return Ok(uid);
         }
         let mut journal = lock(&self.journal);
+        self.renew_stale(&mut journal)?;
         let uid = self
             .lock()
             .uids
@@ -240,6 +256,7 @@ impl Store {
             .append(std::iter::once(&Line::Uid(guest, uid)))
             .and_then(|()| journal.flush()());
         if durable.is_err() {
+            journal.distrust();
             self.lock().uids.free(guest);
         }
         durable.map(|()| uid)
@@ -426,6 +443,27 @@ mod tests {
         assert_eq!(s.uid(Uuid::from_u128(8)).unwrap(), 101);
         s.free_uid(guest).unwrap();
         assert_eq!(Store::open(&path, 100).unwrap().uid(Uuid::from_u128(9)).unwrap(), 100);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// After a flush that failed nothing is appended to that file any more: what it holds is not known.
+    #[test]
+    fn a_failed_flush_begins_a_new_file() {
+        let path = std::env::temp_dir().join(format!("haneul-store-{}", haneul_core::id::hex()));
+        let s = Store::open(&path, 100).unwrap();
+        s.take(vec![network(1, 5, 1)]).unwrap();
+        lock(&s.journal).lose().unwrap();
+        assert!(s.take(vec![network(2, 6, 1)]).is_err());
+        assert_eq!(look(&s, 2), (None, None), "refused, and not acted upon");
+        s.take(vec![network(2, 6, 1), network(3, 7, 1)]).unwrap();
+        lock(&s.journal).lose().unwrap();
+        let guest = Uuid::from_u128(7);
+        assert!(s.uid(guest).is_err());
+        assert_eq!(s.uid(guest).unwrap(), 100);
+        let s = Store::open(&path, 100).unwrap();
+        let all = [1, 2, 3].map(|id| look(&s, id).0);
+        assert_eq!(all, [Some(5), Some(6), Some(7)]);
+        assert_eq!(s.uid(Uuid::from_u128(8)).unwrap(), 101);
         std::fs::remove_file(&path).unwrap();
     }
 }
