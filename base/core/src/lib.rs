@@ -1,8 +1,9 @@
 //! What everything else stands on: errors with two halves, ids, the clock, randomness, fault points,
 //! configuration.
 //!
-//! Invariants: no IO but reading the configuration and making directories durable; knows nothing of any service; times are integer
-//! microseconds from [`clock`]; ids and random numbers come from [`id`] and nowhere else.
+//! Invariants: no IO but reading the configuration and making directories durable; knows nothing of any
+//! service; times are integer microseconds from [`clock`]; ids and random numbers come from [`id`] and nowhere
+//! else.
 
 pub mod clock;
 pub mod config;

@@ -63,8 +63,8 @@ struct State {
 }
 
 pub(crate) struct Store {
-    /// Held while something is made durable, also during the flush: what is appended is in the state only afterwards, and
-    /// a file that was written anew from the state in between would lack it.
+    /// Held while something is made durable, also during the flush: what is appended is in the state only afterwards,
+    /// and a file that was written anew from the state in between would lack it.
     taking: Mutex<()>,
     journal: Mutex<Journal>,
     /// Never held while the disk works. Taken after `journal` by who needs both.

@@ -1,5 +1,6 @@
 //! A client of one cloud, with a token.
 
+use bytes::Bytes;
 use haneul_http::client::{Peer, send};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     pub body: Value,
     pub text: String,
+    pub bytes: Bytes,
 }
 
 impl Answer {
@@ -94,6 +96,7 @@ impl Client {
             body: answer.json(),
             text: String::from_utf8_lossy(&answer.body).into_owned(),
             headers: answer.headers,
+            bytes: answer.body,
         })
     }
 

@@ -21,6 +21,8 @@ pub struct Options {
     pub real: bool,
     /// Further `section.key=value`.
     pub sets: Vec<String>,
+    /// Where its state lies (the caller's, and left to it); otherwise in a directory of its own.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Options {
@@ -31,6 +33,7 @@ impl Options {
             database: None,
             real: false,
             sets: vec![],
+            state_dir: None,
         }
     }
 }
@@ -38,6 +41,8 @@ impl Options {
 /// See the crate. Ends what it started when it is dropped.
 pub struct Cloud {
     pub dir: PathBuf,
+    /// Of a cloud in somebody else's directory: its logs, which outlive a cut of that disk.
+    outside: Option<PathBuf>,
     pub options: Options,
     pub address: String,
     pub metrics_address: String,
@@ -65,16 +70,26 @@ impl Cloud {
 
     /// Makes the directory and chooses ports, and starts nothing.
     pub fn prepare(options: Options) -> Cloud {
-        let dir = std::env::temp_dir().join(format!("haneul-test-{}", haneul_core::id::hex()));
-        std::fs::create_dir_all(dir.join("log")).expect("a directory");
-        Cloud {
+        let own = std::env::temp_dir().join(format!("haneul-test-{}", haneul_core::id::hex()));
+        let (dir, outside) = match &options.state_dir {
+            Some(given) => (given.clone(), Some(own)),
+            None => (own, None),
+        };
+        let cloud = Cloud {
             address: format!("127.0.0.1:{}", free_port()),
             metrics_address: format!("127.0.0.1:{}", free_port()),
             dir,
+            outside,
             options,
             serve: None,
             agent: None,
-        }
+        };
+        std::fs::create_dir_all(cloud.logs()).expect("a directory");
+        cloud
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.outside.as_ref().unwrap_or(&self.dir).join("log")
     }
 
     /// The command line that all processes of this cloud share.
@@ -109,7 +124,7 @@ impl Cloud {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.dir.join("log").join(format!("{what}.log")))
+            .open(self.logs().join(format!("{what}.log")))
             .expect("a log");
         self.command()
             .arg(what)
@@ -244,7 +259,7 @@ impl Cloud {
         ["serve", "agent"]
             .iter()
             .map(|p| {
-                let text = std::fs::read_to_string(self.dir.join("log").join(format!("{p}.log"))).unwrap_or_default();
+                let text = std::fs::read_to_string(self.logs().join(format!("{p}.log"))).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().rev().take(25).collect();
                 format!("--- {p}\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
             })
@@ -281,7 +296,7 @@ impl Drop for Cloud {
                 .stdin(Stdio::null())
                 .output();
         }
-        remove(&self.dir);
+        remove(self.outside.as_ref().unwrap_or(&self.dir));
     }
 }
 

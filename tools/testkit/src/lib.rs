@@ -2,17 +2,19 @@
 //!
 //! A [`Cloud`] starts `haneul serve` and `haneul agent` (with fake drivers unless asked otherwise), gives a
 //! client with an administrator's token, kills and starts processes again, arms fault points, and at its end
-//! stops everything that it started.
+//! stops everything that it started. A [`Disk`] under it can lose its power.
 
 // A test kit panics where a product would answer an error.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod client;
 mod cloud;
+mod disk;
 pub mod postgres;
 
 pub use client::{Answer, Client};
 pub use cloud::{Cloud, Options};
+pub use disk::Disk;
 
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,7 @@ mod fake_create;
 mod fake_policy;
 mod fake_refusals;
 mod fake_routes;
+mod power_cut;
 mod real;
 mod real_crash;
 mod setup;

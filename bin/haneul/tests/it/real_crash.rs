@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// QEMU processes of this guest.
-fn processes(guest: &str) -> usize {
+pub fn qemus(guest: &str) -> Vec<i32> {
     std::fs::read_dir("/proc")
         .unwrap()
         .flatten()
@@ -18,7 +18,12 @@ fn processes(guest: &str) -> usize {
             let text = String::from_utf8_lossy(&arguments);
             text.contains("qemu-system") && text.contains(guest)
         })
-        .count()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn processes(guest: &str) -> usize {
+    qemus(guest).len()
 }
 
 /// Network namespaces and links of this host of a test.

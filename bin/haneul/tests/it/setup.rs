@@ -5,6 +5,9 @@ use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The image of these clouds.
+pub static IMAGE: [u8; 1 << 20] = [0x42; 1 << 20];
+
 /// A cloud that is ready for servers.
 pub struct Ready {
     pub cloud: Cloud,
@@ -46,7 +49,7 @@ impl Ready {
                 Method::PUT,
                 &format!("/image/v2/images/{image}/file"),
                 &octets,
-                vec![0x42; 1 << 20],
+                IMAGE.to_vec(),
             )
             .await;
         assert_eq!(up.status, 204, "{}", up.text);
