@@ -3,7 +3,7 @@
 # First as a developer meets it (`cargo xtask up`, the openstack client, `down --purge`), then as a user does (the
 # tarball, systemd, a reboot). It shares the host's kernel and network, and nothing else of it but the toolchain.
 # Usage: bare-machine.sh REPOSITORY DIRECTORY (some 8 GB; what is built there makes the next run quicker).
-set -euo pipefail
+set -eEuo pipefail
 repo=$1 dir=$2 root=$2/root
 here=$(dirname "$(readlink -f "$0")")
 cargo_home=${CARGO_HOME:-$HOME/.cargo} rustup_home=${RUSTUP_HOME:-$HOME/.rustup}
@@ -19,6 +19,7 @@ finish() {
   rm -rf "$root"
 } >&2
 trap finish EXIT
+trap 'echo "FAILED: line $LINENO: $BASH_COMMAND"' ERR
 
 bare() { # runs a command in the bare root, with mounts that end with it
   R=$root C=$cargo_home U=$rustup_home T=$dir/target unshare --mount --propagation private bash -c '
@@ -52,13 +53,13 @@ running() {
 }
 traces() { # of a cloud on the host: namespaces, devices, filters, mounts, accounts
   ip netns list; ip -o link show | awk -F': ' '{print $2}'; nft list tables; grep -c haneul /proc/self/mounts || true
-  chroot "$root" sh -c 'cut -d: -f1 /etc/passwd; ls /etc/apt/sources.list.d /var/lib /etc/systemd/system /root/.config 2>&1'
+  chroot "$root" sh -c 'cut -d: -f1 /etc/passwd; ls /etc/apt/sources.list.d /var/lib /etc/systemd/system /root/.config 2>&1' || true
 }
 login() { echo "ssh -n -i /root/.config/haneul/id_ed25519 -o StrictHostKeyChecking=accept-new -o ConnectTimeout=5 -o BatchMode=yes haneul@172.24.4.3"; }
 
 say a minimal Debian 12
 rm -rf "$root"; mkdir -p "$dir/target"
-mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -1)
+mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -1 || true)
 debootstrap --variant=minbase --include=ca-certificates,systemd,systemd-sysv,dbus,gcc,libc6-dev \
   bookworm "$root" "${mirror:-http://deb.debian.org/debian}" > "$dir/debootstrap.log"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
@@ -82,6 +83,12 @@ cargo xtask up
 say a login
 [ "$(LOGIN hostname)" = first ] || fail "no login"
 [ "$(stat -c %a ~/.config/openstack/clouds.yaml)" = 600 ] || fail "clouds.yaml is not 0600"
+say all three processes killed: the guest goes on, and up takes it over
+boot=$(LOGIN cat /proc/sys/kernel/random/boot_id)
+for p in run serve agent; do kill -9 "$(cut -d' ' -f1 /var/lib/haneul/run/$p.pid)"; done
+[ "$(LOGIN cat /proc/sys/kernel/random/boot_id)" = "$boot" ] || fail "the guest noticed"
+cargo xtask up > again 2>&1 || { cat again; fail "up after all were killed"; }
+[ "$(LOGIN cat /proc/sys/kernel/random/boot_id)" = "$boot" ] || fail "the guest noticed"
 say again: nothing to do
 cargo xtask up > again 2>&1 || { cat again; fail "the second up"; }
 ! grep -E 'installed|made|wrote|built,|in the background' again || fail "the second up did something"
@@ -104,7 +111,7 @@ cargo xtask up > again 2>&1 || { cat again; fail "up after down"; }
 say cargo xtask down --purge
 cargo xtask down --purge --yes
 END
-sed -i "s|LOGIN|$(login)|" "$root/root/developer"
+sed -i "s|LOGIN|$(login)|g" "$root/root/developer"
 # With bash, which every Debian has, for the trap.
 bare 'exec bash -eu /root/developer'
 compare() {
