@@ -93,11 +93,31 @@ impl Field {
     }
 }
 
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
+/// Fields whose values no message repeats, in whichever service's body they stand.
+const SECRET: &[&str] = &[
+    "adminPass",
+    "user_data",
+    "password",
+    "original_password",
+    "secret",
+    "private_key",
+];
+
+/// A value as a message repeats it: short, and without what is secret in it.
+fn shown(path: &str, value: &Value) -> String {
+    let text = masked(path.rsplit('.').next().unwrap_or_default(), value).to_string();
     match text.char_indices().nth(120) {
         Some((i, _)) => format!("{}...", text.get(..i).unwrap_or_default()),
         None => text,
+    }
+}
+
+fn masked(name: &str, value: &Value) -> Value {
+    match value {
+        _ if SECRET.contains(&name) => "***".into(),
+        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), masked(k, v))).collect(),
+        Value::Array(list) => list.iter().map(|v| masked("", v)).collect(),
+        plain => plain.clone(),
     }
 }
 
@@ -106,7 +126,7 @@ fn wrong(path: &str, value: &Value, why: &str) -> Error {
         path,
         format!(
             "Invalid input for field/attribute {path}. Value: {}. {why}",
-            shown(value)
+            shown(path, value)
         ),
     )
 }
@@ -122,7 +142,7 @@ pub fn check(body: &Body, value: &Value, v: Ver, path: &str) -> Result<()> {
                 format!("{path}.{}", field.name),
                 format!(
                     "Invalid input for field/attribute {path}. Value: {}. '{}' is a required property",
-                    shown(value),
+                    shown(path, value),
                     field.name
                 ),
             ));
@@ -292,5 +312,39 @@ fn schema_kind(kind: &Kind, v: Ver) -> Value {
         Kind::Any(kinds) => json!({"anyOf": kinds.iter().map(|k| schema_kind(k, v)).collect::<Vec<_>>()}),
         Kind::Null => json!({"type": "null"}),
         Kind::Free | Kind::Check(_) => json!({}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A refusal names the field; it repeats a value, but never a secret, however deep that stands.
+    #[test]
+    fn refusals_repeat_no_secret() {
+        static SERVER: Body = Body {
+            open: false,
+            fields: &[
+                f("name", Kind::Name).req(),
+                f("adminPass", Kind::Str { min: 0, max: 8 }),
+                f("personality", Kind::Uuid),
+            ],
+        };
+        for (body, field) in [
+            (json!({"adminPass": "hunter22"}), "name"),
+            (json!({"name": "n", "adminPass": "hunter22hunter22"}), "adminPass"),
+            (json!({"name": "n", "adminPass": ["hunter22"]}), "adminPass"),
+            (
+                json!({"name": "n", "personality": {"a": [{"password": "hunter22"}]}}),
+                "personality",
+            ),
+        ] {
+            let said = check(&SERVER, &body, Ver(2, 1), "server").unwrap_err().to_string();
+            assert!(said.contains(field) && !said.contains("hunter"), "{said}");
+        }
+        let said = check(&SERVER, &json!({"name": 7}), Ver(2, 1), "server")
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("Value: 7"), "{said}");
     }
 }
