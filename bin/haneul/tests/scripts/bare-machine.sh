@@ -53,7 +53,7 @@ running() {
 }
 traces() { # of a cloud on the host: namespaces, devices, filters, mounts, accounts
   ip netns list; ip -o link show | awk -F': ' '{print $2}'; nft list tables; grep -c haneul /proc/self/mounts || true
-  chroot "$root" sh -c 'cut -d: -f1 /etc/passwd; ls /etc/apt/sources.list.d /var/lib /etc/systemd/system /root/.config 2>&1' || true
+  chroot "$root" sh -c 'cut -d: -f1 /etc/passwd; ls -d /etc/apt/sources.list.d/* /etc/systemd/system/haneul* /var/lib/haneul /etc/haneul /root/.config/* 2>&1' || true
 }
 login() { echo "ssh -n -i /root/.config/haneul/id_ed25519 -o StrictHostKeyChecking=accept-new -o ConnectTimeout=5 -o BatchMode=yes haneul@172.24.4.3"; }
 
