@@ -138,6 +138,7 @@ rules! {
     FILTERS_ALL = "os_compute_api:servers:allow_all_filters" => ADMIN;
     FORCED_HOST = "os_compute_api:servers:create:forced_host" => ADMIN;
     REQUESTED_DESTINATION = "compute:servers:create:requested_destination" => ADMIN;
+    ZERO_DISK_FLAVOR = "os_compute_api:servers:create:zero_disk_flavor" => ADMIN;
     TRUSTED_CERTS = "os_compute_api:servers:create:trusted_certs" => PROJECT_MEMBER_OR_ADMIN;
     EXTENDED = "os_compute_api:os-extended-server-attributes" => ADMIN;
     HOST_STATUS = "os_compute_api:servers:show:host_status" => ADMIN;

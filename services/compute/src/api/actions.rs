@@ -325,7 +325,7 @@ async fn rebuild(app: &Arc<Compute>, req: &Req, ctx: &Ctx, id: &str, arg: &Value
         name: input::text(arg, "name"),
         hostname: input::text(arg, "hostname"),
         description: input::resettable(arg, "description"),
-        metadata: input::pairs(arg, "metadata"),
+        metadata: input::metadata(arg)?,
         key_name: input::resettable(arg, "key_name"),
         user_data: input::resettable(arg, "user_data"),
         access_ip_v4: input::ip(arg, "accessIPv4"),

@@ -595,11 +595,7 @@ pub(crate) async fn service_delete(app: Arc<Compute>, req: Req) -> Result<Reply>
         })
         .ok_or_else(|| Error::not_found(format!("Service {asked} not found.")))?;
     let host = n.service.host_id.clone();
-    if n.up() {
-        return Err(Error::conflict(
-            "Unable to delete the compute service of a host that is up. Stop its agent first.",
-        ));
-    }
+    let up = n.up();
     drop(tx);
     let c = req.ctx()?.clone();
     let (a, service_id) = (app.clone(), n.service.id.clone());
@@ -610,6 +606,11 @@ pub(crate) async fn service_delete(app: Arc<Compute>, req: Req) -> Result<Reply>
                 return Err(Error::conflict(format!(
                     "Unable to delete compute service that is hosting instances: there are {count}. Delete them first."
                 )));
+            }
+            if up {
+                return Err(Error::conflict(
+                    "Unable to delete the compute service of a host that is up. Stop its agent first.",
+                ));
             }
             let s = haneul_auth::fetch(tx, &c, acts::ServiceDelete, &service_id).await?;
             tx.delete(&s).await?;

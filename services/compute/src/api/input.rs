@@ -289,13 +289,24 @@ pub(crate) fn tag_ok(s: &str) -> Result<(), String> {
     }
 }
 
+/// 403 when there would be more metadata than a server may have.
+pub(crate) fn within(m: &BTreeMap<String, String>) -> Result<()> {
+    if m.len() > 128 {
+        return Err(Error::new(
+            haneul_core::Kind::OverQuota,
+            format!(
+                "Maximum number of metadata items exceeds 128: there would be {}.",
+                m.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
 pub(crate) fn metadata_ok(v: &Value, nullable: bool) -> Result<(), String> {
     let Some(map) = v.as_object() else {
         return Err("It must be an object of strings.".into());
     };
-    if map.len() > 128 {
-        return Err(format!("It has {} items, and at most 128 are allowed.", map.len()));
-    }
     for (k, x) in map {
         if k.is_empty()
             || k.chars().count() > 255
@@ -340,6 +351,12 @@ pub(crate) fn pairs(v: &Value, name: &str) -> Option<BTreeMap<String, String>> {
             .filter_map(|(k, x)| Some((k.clone(), x.as_str()?.to_owned())))
             .collect(),
     )
+}
+/// The `metadata` of a request, no more of it than a server may have.
+pub(crate) fn metadata(v: &Value) -> Result<Option<BTreeMap<String, String>>> {
+    let m = pairs(v, "metadata");
+    m.as_ref().map_or(Ok(()), within)?;
+    Ok(m)
 }
 /// A list of strings.
 pub(crate) fn strings(v: &Value, name: &str) -> Option<Vec<String>> {

@@ -2,7 +2,7 @@
 //! diagnostics (Nova API reference, the sections of these names).
 
 use super::actions::{find, no_console};
-use super::input::{self, metadata_ok, tag_ok};
+use super::input::{self, metadata_ok, tag_ok, within};
 use super::view::Addresses;
 use crate::Compute;
 use crate::logic::actions::check_lock;
@@ -61,19 +61,6 @@ fn checked(v: &Value, field: &str) -> Result<BTreeMap<String, String>> {
         .flatten()
         .filter_map(|(k, x)| Some((k.clone(), x.as_str()?.to_owned())))
         .collect())
-}
-
-fn within(m: &BTreeMap<String, String>) -> Result<()> {
-    if m.len() > 128 {
-        return Err(Error::new(
-            haneul_core::Kind::OverQuota,
-            format!(
-                "Maximum number of metadata items exceeds 128: there would be {}.",
-                m.len()
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// `GET /servers/{id}/metadata`

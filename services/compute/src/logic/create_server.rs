@@ -89,8 +89,16 @@ pub(crate) async fn boot_image(app: &Compute, tx: &mut Tx, ctx: &Ctx, id: &str) 
         })
 }
 
-/// 400 when the flavor is too small for the image.
-pub(crate) fn check_image_fits(flavor: &FlavorShot, image: &BootImage) -> Result<()> {
+/// 400 when the flavor is too small for the image; 403 when it has no disk of its own, so that the image alone would
+/// say how much of the host's is taken.
+pub(crate) fn check_image_fits(ctx: &Ctx, flavor: &FlavorShot, image: &BootImage) -> Result<()> {
+    if flavor.disk == 0 && !ctx.may(policy::ZERO_DISK_FLAVOR, &Target::own(ctx)) {
+        return Err(Error::forbidden(format!(
+            "Only volume-backed servers are allowed for flavors with zero disk, and {} has none. Choose a flavor with a disk.",
+            flavor.name
+        ))
+        .with_field("flavorRef"));
+    }
     if flavor.ram < image.min_ram_mib {
         return Err(Error::field(
             "flavorRef",
@@ -229,7 +237,7 @@ impl Compute {
         let mut tx = self.db.read().await?;
         let flavor = FlavorShot::from(&find_flavor(&mut tx, ctx, &r.flavor).await?);
         let image = boot_image(self, &mut tx, ctx, &r.image).await?;
-        check_image_fits(&flavor, &image)?;
+        check_image_fits(ctx, &flavor, &image)?;
         let keys = keys_of(&mut tx, ctx, r.key_name.as_deref()).await?;
         let names = |hint: &str| -> Vec<String> {
             match r.hints.get(hint) {

@@ -53,7 +53,7 @@ impl Compute {
                     &[VmState::Active, VmState::Stopped, VmState::Paused, VmState::Error],
                 )?;
                 let image = boot_image(&app, tx, &c, &r.image).await?;
-                check_image_fits(&old.flavor, &image)?;
+                check_image_fits(&c, &old.flavor, &image)?;
                 let mut s = old.edit();
                 let before = memory(&s);
                 s.image = image.into();

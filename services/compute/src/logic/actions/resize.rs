@@ -33,6 +33,15 @@ impl Compute {
                 if to == old.flavor {
                     return Err(Error::field("flavorRef", "When resizing, instances must change flavor!"));
                 }
+                if to.disk == 0 && old.flavor.disk != 0 {
+                    return Err(Error::field(
+                        "flavorRef",
+                        format!(
+                            "Server disk was unable to be resized because: Resize to zero disk flavor is not allowed, and {} has no disk.",
+                            to.name
+                        ),
+                    ));
+                }
                 let gib = old.image.gib();
                 if to.root_gib(gib) < old.flavor.root_gib(gib) {
                     return Err(Error::field(
