@@ -50,11 +50,12 @@ impl Service {
         let title = status.canonical_reason().unwrap_or("Error");
         let message = e.public();
         let body = match self {
+            // Whichever the service, keystonemiddleware answers in front of it.
+            _ if code == 401 => json!({"error": {"code": code, "title": title, "message": message}}),
             Service::Compute => {
                 // nova/api/openstack/wsgi.py, Fault: the name depends on the status.
                 let name = match code {
                     400 => "badRequest",
-                    401 => "unauthorized",
                     403 => "forbidden",
                     404 => "itemNotFound",
                     405 => "badMethod",
@@ -70,18 +71,12 @@ impl Service {
                 if let (Some(d), Some(map)) = (e.details(), fault.as_object_mut()) {
                     map.insert("details".into(), d.clone());
                 }
-                if code == 401 {
-                    // keystonemiddleware answers for Nova here.
-                    json!({"error": {"code": 401, "title": "Unauthorized", "message": message}})
-                } else {
-                    json!({ name: fault })
-                }
+                json!({ name: fault })
             }
             Service::Network => {
                 let kind = if e.code().is_empty() {
                     match code {
                         400 => "HTTPBadRequest",
-                        401 => "HTTPUnauthorized",
                         403 => "HTTPForbidden",
                         404 => "HTTPNotFound",
                         405 => "HTTPMethodNotAllowed",
@@ -109,8 +104,13 @@ impl Service {
                         e.code()
                     };
                     map.insert("code".into(), c.into());
-                    if let Some(d) = e.details() {
-                        map.insert("haneul:details".into(), d.clone());
+                    match e.details() {
+                        // A version that there is not: its details are Placement's own.
+                        Some(Value::Object(versions)) if code == 406 => map.extend(versions.clone()),
+                        Some(d) => {
+                            map.insert("haneul:details".into(), d.clone());
+                        }
+                        None => {}
                     }
                 }
                 json!({"errors": [one]})

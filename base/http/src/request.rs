@@ -1,6 +1,6 @@
 //! What a handler gets.
 
-use crate::{Body as FieldTable, Ver, fields};
+use crate::{Body as FieldTable, Service, Ver, fields};
 use axum::body::Body;
 use bytes::Bytes;
 use haneul_auth::Ctx;
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A request after authentication.
 pub struct Req {
     pub(crate) ctx: Option<Ctx>,
+    pub(crate) service: Service,
     pub method: Method,
     /// Path below the service's prefix, as asked.
     pub uri_path: String,
@@ -99,6 +100,7 @@ impl Req {
     }
     /// The body as JSON. Malformed JSON names the place.
     pub async fn json(&mut self) -> Result<Value> {
+        self.must_be_sent_as_json()?;
         let bytes = self.bytes().await?;
         serde_json::from_slice(&bytes).map_err(|e| {
             Error::bad_request(format!(
@@ -107,6 +109,34 @@ impl Req {
                 e.column()
             ))
         })
+    }
+    /// Refuses a body whose Content-Type says that it is something else, as each service does; Neutron does not look.
+    fn must_be_sent_as_json(&self) -> Result<()> {
+        const JSON: &str = "application/json";
+        let header = self.header("content-type").unwrap_or_default();
+        let kind = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let unsupported = |text: String| Err(Error::new(Kind::UnsupportedMediaType, text).with_field("content-type"));
+        match (self.service, kind.as_str()) {
+            (_, JSON) => Ok(()),
+            // placement/util.py, require_content
+            (Service::Placement, _) => {
+                let shown = if kind.is_empty() { "None" } else { &kind };
+                unsupported(format!("The media type {shown} is not supported, use {JSON}"))
+            }
+            // nova/api/openstack/wsgi.py, get_content_type
+            (Service::Compute, "" | "text/plain" | "application/vnd.openstack.compute+json") => Ok(()),
+            (Service::Compute, _) => unsupported(format!("Unsupported Content-Type {kind}: use {JSON}.")),
+            // keystone/server/flask/request_processing/json_body.py
+            (Service::Identity, "") => Ok(()),
+            (Service::Identity, k) if k.starts_with("application/") && k.ends_with("+json") => Ok(()),
+            (Service::Identity, _) => Err(Error::field(
+                "content-type",
+                format!(
+                    "Expecting to find {JSON} in Content-Type header. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error."
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
     /// The body as JSON, checked against the field table under `wrapper` (`{"server": {...}}`), and the
     /// object inside.

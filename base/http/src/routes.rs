@@ -273,6 +273,7 @@ impl Call {
         }
         let req = Req {
             ctx,
+            service: self.service,
             method: parts.method,
             uri_path: parts
                 .uri

@@ -2,6 +2,7 @@
 
 use haneul_core::{Error, Kind, Result};
 use http::HeaderMap;
+use serde_json::json;
 use std::fmt;
 
 /// `2.79`, ordered.
@@ -69,7 +70,8 @@ impl Versions {
                     "Version {v} is not supported by the API. Minimum is {} and maximum is {}.",
                     self.min, self.max
                 ),
-            ));
+            )
+            .with_details(json!({"min_version": self.min.to_string(), "max_version": self.max.to_string()})));
         }
         Ok(v)
     }

@@ -13,7 +13,7 @@ use axum::response::Response;
 use haneul_core::Error;
 use haneul_http::{Reply, Service};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// An error as base/http renders it, for handlers that add headers to one.
 pub(super) fn reply(e: &Error, request_id: &str) -> Reply {
@@ -34,7 +34,8 @@ async fn dress(request: Request, next: Next) -> Response {
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
-    if !is_ours || status.as_u16() < 400 || !is_json {
+    let by_keystone = status == StatusCode::UNAUTHORIZED;
+    if !is_ours || status.as_u16() < 400 || by_keystone || !is_json {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -42,15 +43,9 @@ async fn dress(request: Request, next: Next) -> Response {
     let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
     let message = serde_json::from_slice::<Value>(&bytes)
         .ok()
-        .and_then(|v| {
-            let text = v.get("message").or_else(|| v.get("error")?.get("message"))?;
-            Some(text.as_str()?.split("<br />").next()?.to_owned())
-        })
+        .and_then(|v| Some(v.get("message")?.as_str()?.split("<br />").next()?.to_owned()))
         .unwrap_or_default();
-    let (kind, text) = if status == StatusCode::UNAUTHORIZED {
-        let body = json!({"error": {"code": 401, "title": "Unauthorized", "message": message}});
-        ("application/json", body.to_string().into_bytes())
-    } else if json_wanted {
+    let (kind, text) = if json_wanted {
         ("application/json", bytes.to_vec())
     } else {
         ("text/html; charset=UTF-8", html(status, &message).into_bytes())
