@@ -185,7 +185,7 @@ async fn port(tx: &mut Tx, ctx: &Ctx, project_id: &str, id: &str) -> Result<Stor
         .ok_or_else(|| Port::not_found(id).with_field("port_id"))?;
     if port.project_id != project_id && !ctx.is_admin() {
         return Err(bad(
-            "HTTPBadRequest",
+            "BadRequest",
             "port_id",
             format!(
                 "Bad floatingip request: Port {id} is associated with a different tenant than Floating IP and therefore cannot be bound."
@@ -198,7 +198,7 @@ async fn port(tx: &mut Tx, ctx: &Ctx, project_id: &str, id: &str) -> Result<Stor
 fn fixed_without_port(body: In<'_>, has_port: bool) -> Result<()> {
     if body.get("fixed_ip_address").is_some() && !has_port {
         return Err(bad(
-            "HTTPBadRequest",
+            "BadRequest",
             "fixed_ip_address",
             "Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
         ));
@@ -287,7 +287,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
 pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = super::id(&req).to_owned();
-    let revision = input::if_match(&req)?;
+    let revision = input::deletion(&req)?;
     let actor = ctx.actor();
     let db = app.db.clone();
     db.write(&actor, async move |tx| {

@@ -111,11 +111,26 @@ pub(crate) fn if_match(req: &Req) -> Result<Option<i64>> {
         .map(Some)
         .ok_or_else(|| {
             bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "If-Match",
-                format!("Bad If-Match header '{text}': write revision_number=N."),
+                format!("Bad if-match request: the header is '{text}': write revision_number=N."),
             )
         })
+}
+
+/// What a DELETE may carry: no body, and perhaps `If-Match`.
+pub(crate) fn deletion(req: &Req) -> Result<Option<i64>> {
+    no_body(req)?;
+    if_match(req)
+}
+
+/// Refuses a DELETE with a body: it would be something else than what its sender means.
+pub(crate) fn no_body(req: &Req) -> Result<()> {
+    let announced = req.header("content-length").is_some_and(|n| n != "0");
+    if announced || req.header("transfer-encoding").is_some() {
+        return Err(Error::bad_request("Request body is not supported in DELETE."));
+    }
+    Ok(())
 }
 
 /// Refuses when the resource has another revision.
@@ -208,6 +223,7 @@ pub(crate) fn project(ctx: &Ctx, body: In<'_>) -> Result<String> {
 pub(crate) mod kind {
     //! Kinds of values beyond those of base/http.
 
+    use crate::api::tags::MAX_LEN;
     use haneul_http::FieldKind as K;
     use serde_json::Value;
     use std::net::IpAddr;
@@ -270,7 +286,9 @@ pub(crate) mod kind {
     fn tag(v: &Value) -> Result<(), String> {
         match v.as_str() {
             None => Err("a tag must be a string".into()),
-            Some(t) if t.is_empty() || t.chars().count() > 60 => Err("a tag has 1 to 60 characters".into()),
+            Some(t) if t.is_empty() || t.chars().count() > MAX_LEN => {
+                Err(format!("a tag has 1 to {MAX_LEN} characters"))
+            }
             Some(t) if t.contains(['/', ',']) => Err(format!("'{t}': a tag must not contain '/' or ','")),
             Some(_) => Ok(()),
         }

@@ -279,10 +279,13 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                 };
             }
             if net.is_default && !net.external {
-                return Err(invalid(
-                    "is_default",
-                    "only an external network can be the default one: set router:external too.",
-                ));
+                if body.bool("is_default") == Some(true) {
+                    return Err(invalid(
+                        "is_default",
+                        "only an external network can be the default one: set router:external too.",
+                    ));
+                }
+                net.is_default = false;
             }
             let mut touched = Touched::default();
             let stored = networks::update(tx, &old, &net, &mut touched).await?;
@@ -297,7 +300,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
 pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = super::id(&req).to_owned();
-    let revision = input::if_match(&req)?;
+    let revision = input::deletion(&req)?;
     let actor = ctx.actor();
     let db = app.db.clone();
     db.write(&actor, async move |tx| {

@@ -160,7 +160,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                     if q.used > *n {
                         let name = stored.rsplit('.').next().unwrap_or(stored);
                         return Err(bad(
-                            "InvalidQuotaValue",
+                            "HTTPBadRequest",
                             name,
                             format!("Change would make usage of {name} ({}) exceed the limit {n}. Free {} or choose at least {}.", q.used, q.used - n, q.used),
                         ));

@@ -335,7 +335,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
 pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = super::id(&req).to_owned();
-    let revision = input::if_match(&req)?;
+    let revision = input::deletion(&req)?;
     let actor = ctx.actor();
     let db = app.db.clone();
     db.write(&actor, async move |tx| {
@@ -356,11 +356,12 @@ static INTERFACE: Body = Body {
 
 async fn interface(req: &mut Req) -> Result<(Option<String>, Option<String>)> {
     let body = req.json().await?;
-    fields::check(&INTERFACE, &body, haneul_http::Ver(0, 0), "router_interface")?;
+    fields::check(&INTERFACE, &body, haneul_http::Ver(0, 0), "router_interface")
+        .map_err(|e| e.with_code("BadRequest"))?;
     let b = In(&body);
     match (b.str("port_id"), b.str("subnet_id")) {
         (None, None) => Err(bad(
-            "HTTPBadRequest",
+            "BadRequest",
             "subnet_id",
             "Bad router request: Either subnet_id or port_id must be specified.",
         )),
@@ -388,7 +389,7 @@ pub async fn add_interface(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     let (port_id, subnet_id) = interface(&mut req).await?;
     if port_id.is_some() && subnet_id.is_some() {
         return Err(bad(
-            "HTTPBadRequest",
+            "BadRequest",
             "subnet_id",
             "Bad router request: Cannot specify both subnet-id and port-id.",
         ));

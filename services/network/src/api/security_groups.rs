@@ -320,7 +320,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
 pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = super::id(&req).to_owned();
-    let revision = input::if_match(&req)?;
+    let revision = input::deletion(&req)?;
     let actor = ctx.actor();
     let db = app.db.clone();
     db.write(&actor, async move |tx| {
@@ -404,6 +404,7 @@ async fn rule_make(tx: &mut Tx, ctx: &Ctx, item: &Value, touched: &mut Touched) 
 
 /// `DELETE /v2.0/security-group-rules/{id}`
 pub async fn rule_delete(app: Arc<Network>, req: Req) -> Result<Reply> {
+    input::no_body(&req)?;
     let ctx = req.ctx()?.clone();
     let id = super::id(&req).to_owned();
     let actor = ctx.actor();

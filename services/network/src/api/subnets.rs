@@ -430,7 +430,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
 pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = super::id(&req).to_owned();
-    let revision = input::if_match(&req)?;
+    let revision = input::deletion(&req)?;
     let actor = ctx.actor();
     let db = app.db.clone();
     db.write(&actor, async move |tx| {

@@ -3,7 +3,7 @@
 use super::input;
 use super::list::Listed;
 use crate::Network;
-use crate::err::{bad, not_found};
+use crate::err::{bad, invalid, not_found};
 use crate::model::{Described, FloatingIp, Group, Net, Port, Router, Subnet};
 use crate::policy::action;
 use haneul_auth::{Action, Ctx, fetch};
@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Tags of a resource at the most.
 const MAX: usize = 50;
+/// Characters of a tag at the most.
+pub(crate) const MAX_LEN: usize = 255;
 
 /// Without repetitions, in the order given.
 pub(crate) fn clean(tags: Vec<String>) -> Vec<String> {
@@ -59,9 +61,9 @@ where
     }
     if tags.len() > MAX {
         return Err(bad(
-            "HTTPBadRequest",
+            "BadRequest",
             "tags",
-            format!("{} tags, and at most {MAX} are allowed.", tags.len()),
+            format!("Bad tags request: {} tags, and at most {MAX} are allowed.", tags.len()),
         ));
     }
     if tags != old.tags() {
@@ -155,13 +157,15 @@ pub async fn replace(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             "tags",
             K::List {
                 of: &input::kind::TAG,
-                max: MAX,
+                // More than MAX is another refusal.
+                max: usize::MAX,
             },
         )
         .req()],
     };
     let body = req.json().await?;
-    haneul_http::fields::check(&TAGS, &body, haneul_http::Ver(0, 0), "body")?;
+    haneul_http::fields::check(&TAGS, &body, haneul_http::Ver(0, 0), "body")
+        .map_err(|e| e.with_code("InvalidInput"))?;
     let tags = body
         .get("tags")
         .and_then(Value::as_array)
@@ -183,11 +187,10 @@ pub async fn clear(app: Arc<Network>, req: Req) -> Result<Reply> {
 /// `PUT .../tags/{tag}`
 pub async fn add(app: Arc<Network>, req: Req) -> Result<Reply> {
     let tag = req.param("tag").to_owned();
-    if tag.is_empty() || tag.chars().count() > 60 || tag.contains(',') {
-        return Err(bad(
-            "HTTPBadRequest",
+    if tag.is_empty() || tag.chars().count() > MAX_LEN || tag.contains(',') {
+        return Err(invalid(
             "tag",
-            format!("Invalid tag '{tag}': 1 to 60 characters without '/' and ','."),
+            format!("'{tag}' is no tag: 1 to {MAX_LEN} characters without '/' and ','."),
         ));
     }
     change(app, &req, Change::Add(tag)).await?;

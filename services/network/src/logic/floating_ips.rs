@@ -34,7 +34,7 @@ pub(crate) async fn target(tx: &mut Tx, fip: &FloatingIp, port: &Port, wanted: O
         Some(ip) => {
             if ip.is_ipv6() {
                 return Err(bad(
-                    "HTTPBadRequest",
+                    "BadRequest",
                     "fixed_ip_address",
                     format!(
                         "Bad floatingip request: Cannot process floating IP association with {ip}, since that is not an IPv4 address."
@@ -43,7 +43,7 @@ pub(crate) async fn target(tx: &mut Tx, fip: &FloatingIp, port: &Port, wanted: O
             }
             v4.iter().find(|f| f.ip == ip).ok_or_else(|| {
                 bad(
-                    "HTTPBadRequest",
+                    "BadRequest",
                     "fixed_ip_address",
                     format!("Bad floatingip request: Port {} does not have fixed ip {ip}.", port.id),
                 )
@@ -52,7 +52,7 @@ pub(crate) async fn target(tx: &mut Tx, fip: &FloatingIp, port: &Port, wanted: O
         None => match v4.as_slice() {
             [] => {
                 return Err(bad(
-                    "HTTPBadRequest",
+                    "BadRequest",
                     "port_id",
                     format!(
                         "Bad floatingip request: Cannot add floating IP to port {} that has no fixed IPv4 addresses.",
@@ -64,7 +64,7 @@ pub(crate) async fn target(tx: &mut Tx, fip: &FloatingIp, port: &Port, wanted: O
             many => {
                 let all: Vec<String> = many.iter().map(|f| f.ip.to_string()).collect();
                 return Err(bad(
-                    "HTTPBadRequest",
+                    "BadRequest",
                     "fixed_ip_address",
                     format!(
                         "Bad floatingip request: Port {} has multiple fixed IPv4 addresses ({}). Must provide a specific IPv4 address when assigning a floating IP.",
@@ -152,7 +152,7 @@ pub(crate) async fn insert(
 ) -> Result<Stored<FloatingIp>> {
     if !net.external {
         return Err(bad(
-            "HTTPBadRequest",
+            "BadRequest",
             "floating_network_id",
             format!(
                 "Bad floatingip request: Network {} is not a valid external network.",
@@ -167,7 +167,7 @@ pub(crate) async fn insert(
         .collect();
     if v4.is_empty() {
         return Err(bad(
-            "HTTPBadRequest",
+            "BadRequest",
             "floating_network_id",
             format!(
                 "Bad floatingip request: Network {} does not contain any IPv4 subnet.",

@@ -60,7 +60,7 @@ impl Network {
             .ok_or_else(|| Net::not_found(&wanted.network_id).with_field("external_gateway_info.network_id"))?;
         if !net.external {
             return Err(bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "external_gateway_info.network_id",
                 format!("Bad router request: Network {} is not an external network.", net.id),
             ));
@@ -91,7 +91,7 @@ impl Network {
         let subnets = ports::subnets_of(tx, &net.id).await?;
         if subnets.is_empty() {
             return Err(bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "external_gateway_info.network_id",
                 format!("Bad router request: No subnet on external network {}.", net.id),
             ));
@@ -138,7 +138,7 @@ impl Network {
             .ok_or_else(|| Subnet::not_found(subnet_id).with_field("subnet_id"))?;
         let gateway = subnet.gateway_ip.ok_or_else(|| {
             bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "subnet_id",
                 format!("Bad router request: Subnet {subnet_id} for router interface must have a gateway IP."),
             )
@@ -210,7 +210,7 @@ impl Network {
         }
         if port.fixed_ips.is_empty() {
             return Err(bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "port_id",
                 format!(
                     "Bad router request: Router port {} must have at least one fixed IP.",
@@ -220,7 +220,7 @@ impl Network {
         }
         if port.fixed_ips.iter().filter(|f| f.ip.is_ipv4()).count() > 1 {
             return Err(bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "port_id",
                 "Bad router request: Cannot have multiple IPv4 subnets on router port.",
             ));
@@ -251,7 +251,7 @@ impl Network {
     async fn check_interface(&self, tx: &mut Tx, router: &Router, net: &Net, subnet: &Subnet) -> Result<()> {
         if net.external && router.gateway.as_ref().is_some_and(|g| g.network_id == net.id) {
             return Err(bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "subnet_id",
                 format!(
                     "Bad router request: Subnet {} is of external network {}, where the router has its gateway already.",
@@ -300,7 +300,7 @@ impl Network {
                     .with_field("subnet_id")
                 }
                 (None, None) => bad(
-                    "HTTPBadRequest",
+                    "BadRequest",
                     "subnet_id",
                     "Bad router request: Either subnet_id or port_id must be specified.",
                 ),
@@ -474,14 +474,14 @@ async fn refuse_overlap(tx: &mut Tx, router: &Router, subnet: &Subnet) -> Result
     for (id, s) in &subnets {
         if id == &subnet.id {
             return Err(bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "subnet_id",
                 format!("Bad router request: Router already has a port on subnet {id}."),
             ));
         }
         if s.cidr.contains(&subnet.cidr) || subnet.cidr.contains(&s.cidr) {
             return Err(bad(
-                "HTTPBadRequest",
+                "BadRequest",
                 "subnet_id",
                 format!(
                     "Bad router request: Cidr {} of subnet {} overlaps with cidr {} of subnet {id}.",

@@ -465,7 +465,7 @@ pub async fn routers_and_floating_ips(c: &Cloud) {
             ALICE,
             json!({"subnet_id": s2}),
             400,
-            "HTTPBadRequest",
+            "BadRequest",
         )
         .await;
     assert!(e.contains("10.3.0.0/25") && e.contains("10.3.0.0/24"), "{e}");
