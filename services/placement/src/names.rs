@@ -124,14 +124,18 @@ impl Names {
             .await?;
         Ok(n == 1)
     }
-    /// Removes a custom one.
-    pub async fn remove(self, tx: &mut Tx, name: &str) -> Result<()> {
+    /// Refuses to delete a standard one, used or not.
+    pub fn must_be_custom(self, name: &str) -> Result<()> {
         if self.standard().contains(&name) {
             return Err(Error::bad_request(format!(
                 "Cannot delete standard {} {name}.",
                 self.kind()
             )));
         }
+        Ok(())
+    }
+    /// Removes a custom one.
+    pub async fn remove(self, tx: &mut Tx, name: &str) -> Result<()> {
         let n = tx
             .exec(
                 "DELETE FROM placement_name WHERE kind = $1 AND name = $2",

@@ -1,9 +1,10 @@
 //! Allocations (Placement API reference, "Allocations").
 
-use super::providers::bump;
+use super::allow;
+use super::providers::{GENERATION, bump};
 use crate::names::Names;
-use crate::{Placement, policy};
-use haneul_auth::{Action, Target, fetch};
+use crate::{Placement, ResourceProvider, policy};
+use haneul_auth::fetch;
 use haneul_core::{Error, Result, id};
 use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f, fields};
 use haneul_store::Tx;
@@ -19,6 +20,24 @@ static BODY: Body = Body {
         f("project_id", ID).since(1, 8).req(),
         f("user_id", ID).since(1, 8).req(),
     ],
+};
+
+/// What stands under a provider's id, from 1.12 on.
+static UNDER: Body = Body {
+    open: false,
+    fields: &[f("generation", GENERATION), f("resources", K::Free).req()],
+};
+/// An item of the list that there was before.
+static ITEM: Body = Body {
+    open: false,
+    fields: &[
+        f("resource_provider", K::Obj(&PROVIDER)).req(),
+        f("resources", K::Free).req(),
+    ],
+};
+static PROVIDER: Body = Body {
+    open: false,
+    fields: &[f("uuid", K::Uuid).req()],
 };
 
 /// By provider: class and amount.
@@ -53,6 +72,7 @@ fn wanted(v: &Value, version: Ver) -> Result<Wanted> {
             .as_array()
             .ok_or_else(|| Error::field("allocations", "allocations must be a list."))?;
         for a in list {
+            fields::check(&ITEM, a, version, "allocations")?;
             add(
                 a["resource_provider"]["uuid"].as_str().unwrap_or_default(),
                 &a["resources"],
@@ -63,6 +83,7 @@ fn wanted(v: &Value, version: Ver) -> Result<Wanted> {
             .as_object()
             .ok_or_else(|| Error::field("allocations", "allocations must be an object by resource provider."))?;
         for (uuid, a) in map {
+            fields::check(&UNDER, a, version, &format!("allocations.{uuid}"))?;
             add(uuid, &a["resources"])?;
         }
     }
@@ -74,6 +95,12 @@ impl Placement {
     async fn replace(&self, tx: &mut Tx, consumer: &str, project: &str, user: &str, wanted: &Wanted) -> Result<()> {
         self.release(tx, consumer, None).await?;
         for (provider, resources) in wanted {
+            if tx.find::<ResourceProvider>(provider).await?.is_none() {
+                return Err(Error::field(
+                    "allocations",
+                    format!("Allocation for resource provider '{provider}' that does not exist."),
+                ));
+            }
             Names::Class
                 .demand(tx, &resources.keys().cloned().collect::<BTreeSet<_>>())
                 .await?;
@@ -109,10 +136,6 @@ impl Placement {
     }
 }
 
-fn allow<A: Action>(req: &Req, _a: A) -> Result<()> {
-    req.ctx()?.enforce(A::RULE, &Target::default())
-}
-
 pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
     allow(&req, policy::AllocationsList)?;
     let mut tx = app.db.read().await?;
@@ -124,7 +147,7 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let mut all = serde_json::Map::new();
     for (p, resources) in by {
         let generation = tx
-            .find::<crate::ResourceProvider>(&p)
+            .find::<ResourceProvider>(&p)
             .await?
             .map_or(0, |s| s.provider_generation);
         all.insert(p, json!({"generation": generation, "resources": resources}));
@@ -147,12 +170,12 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
 
 pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     allow(&req, policy::AllocationsUpdate)?;
-    let body = req.json().await?;
-    fields::check(&BODY, &body, req.version, "body")?;
     let consumer = req.param("consumer").to_owned();
     if !id::is_uuid(&consumer) {
         return Err(Error::bad_request(format!("Malformed consumer uuid: {consumer}")));
     }
+    let body = req.json().await?;
+    fields::check(&BODY, &body, req.version, "body")?;
     let wanted = wanted(&body["allocations"], req.version)?;
     if wanted.is_empty() {
         return Err(Error::field(

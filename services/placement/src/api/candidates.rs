@@ -1,6 +1,7 @@
 //! Allocation candidates (Placement API reference, "Allocation candidates"): providers that could take a request
 //! whole. Each provider is a tree of its own for now.
 
+use super::known_query;
 use super::providers::{required, resources};
 use crate::names::Names;
 use crate::{Placement, ProviderState};
@@ -25,14 +26,14 @@ impl ProviderState {
 pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
     req.ctx()?
         .enforce("placement:allocation_candidates:list", &Target::default())?;
-    for (key, since) in [("limit", Ver(1, 16)), ("required", Ver(1, 17))] {
-        if req.q(key).is_some() && req.version < since {
-            return Err(Error::field(
-                key,
-                format!("Invalid query string parameters: '{key}' is there from microversion {since} on."),
-            ));
-        }
-    }
+    known_query(
+        &req,
+        &[
+            ("resources", Ver(1, 10)),
+            ("limit", Ver(1, 16)),
+            ("required", Ver(1, 17)),
+        ],
+    )?;
     let text = req.q("resources").ok_or_else(|| {
         Error::field(
             "resources",

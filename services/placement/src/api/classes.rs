@@ -1,8 +1,8 @@
 //! Resource classes and traits (Placement API reference, "Resource Classes", "Traits").
 
+use super::{allow, known_query};
 use crate::names::Names;
 use crate::{Placement, policy};
-use haneul_auth::{Action, Target};
 use haneul_core::{Error, Result};
 use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f};
 use http::StatusCode;
@@ -13,10 +13,6 @@ static NEW: Body = Body {
     open: false,
     fields: &[f("name", K::Str { min: 1, max: 255 }).req()],
 };
-
-fn allow<A: Action>(req: &Req, _action: A) -> Result<()> {
-    req.ctx()?.enforce(A::RULE, &Target::default())
-}
 
 fn class_view(req: &Req, name: &str) -> Value {
     let base = format!("/placement/resource_classes/{name}");
@@ -87,6 +83,7 @@ pub async fn put(app: Arc<Placement>, req: Req) -> Result<Reply> {
 pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
     allow(&req, policy::ClassesDelete)?;
     let name = req.param("name").to_owned();
+    Names::Class.must_be_custom(&name)?;
     app.db
         .write(&req.ctx()?.actor(), async move |tx| {
             let used = tx
@@ -108,6 +105,7 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
 
 pub async fn traits(app: Arc<Placement>, req: Req) -> Result<Reply> {
     allow(&req, policy::TraitsList)?;
+    known_query(&req, &[("name", Ver(1, 6)), ("associated", Ver(1, 6))])?;
     let mut tx = app.db.read().await?;
     let mut all = Names::Trait.all(&mut tx).await?;
     if let Some(filter) = req.q("name") {
@@ -149,12 +147,7 @@ pub async fn put_trait(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let location = format!("/placement/traits/{name}");
     let new = app
         .db
-        .write(&req.ctx()?.actor(), async move |tx| {
-            if crate::names::TRAITS.contains(&name.as_str()) {
-                return Ok(false);
-            }
-            Names::Trait.add(tx, &name).await
-        })
+        .write(&req.ctx()?.actor(), async move |tx| Names::Trait.add(tx, &name).await)
         .await?;
     Ok(Reply::empty(if new {
         StatusCode::CREATED
@@ -167,6 +160,7 @@ pub async fn put_trait(app: Arc<Placement>, req: Req) -> Result<Reply> {
 pub async fn delete_trait(app: Arc<Placement>, req: Req) -> Result<Reply> {
     allow(&req, policy::TraitsDelete)?;
     let name = req.param("name").to_owned();
+    Names::Trait.must_be_custom(&name)?;
     let this = app.clone();
     app.db
         .write(&req.ctx()?.actor(), async move |tx| {

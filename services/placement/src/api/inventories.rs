@@ -1,11 +1,12 @@
 //! Inventories (Placement API reference, "Resource provider inventories").
 
-use super::providers::{bump, same_generation};
+use super::providers::{GENERATION, bump, same_generation};
+use super::{body_for, whole};
 use crate::names::Names;
 use crate::{Inventory, Placement, policy};
 use haneul_auth::fetch;
-use haneul_core::{Error, Result};
-use haneul_http::{Body, FieldKind as K, Reply, Req, f, fields};
+use haneul_core::{Error, Kind, Result};
+use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f, fields};
 use haneul_store::Tx;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -13,8 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const MAX: i64 = i32::MAX as i64;
-const UNIT: K = K::Int { min: 1, max: MAX };
-const GENERATION: K = K::Int { min: 0, max: i64::MAX };
+const UNIT: K = K::Check(whole::<1, MAX>);
 
 fn ratio(v: &Value) -> Result<(), String> {
     match v.as_f64() {
@@ -23,19 +23,29 @@ fn ratio(v: &Value) -> Result<(), String> {
     }
 }
 
-static ONE: Body = Body {
-    open: false,
-    fields: &[
-        f("total", K::Int { min: 1, max: MAX }).req(),
-        f("reserved", K::Int { min: 0, max: MAX }),
-        f("min_unit", UNIT),
-        f("max_unit", UNIT),
-        f("step_size", UNIT),
-        f("allocation_ratio", K::Check(ratio)),
-        f("resource_provider_generation", GENERATION),
-        f("resource_class", K::Str { min: 1, max: 255 }),
-    ],
-};
+macro_rules! inventory {
+    ($($more:expr),*) => {
+        Body {
+            open: false,
+            fields: &[
+                f("total", UNIT).req(),
+                f("reserved", K::Check(whole::<0, MAX>)),
+                f("min_unit", UNIT),
+                f("max_unit", UNIT),
+                f("step_size", UNIT),
+                f("allocation_ratio", K::Check(ratio)),
+                $($more),*
+            ],
+        }
+    };
+}
+static NEW: Body = inventory!(
+    f("resource_provider_generation", GENERATION),
+    f("resource_class", K::Str { min: 1, max: 255 }).req()
+);
+static ONE: Body = inventory!(f("resource_provider_generation", GENERATION).req());
+/// One of [`ALL`].
+static RECORD: Body = inventory!(f("resource_provider_generation", GENERATION));
 static ALL: Body = Body {
     open: false,
     fields: &[
@@ -48,12 +58,15 @@ fn inventory_of(v: &Value, path: &str) -> Result<Inventory> {
     let i: Inventory = serde_json::from_value(v.clone())
         .map_err(|e| Error::field(path, format!("Invalid input for field/attribute {path}. {e}")))?;
     // Reserving everything is allowed from 1.26 on; before, something must be left.
-    if i.reserved >= i.total {
+    if i.capacity() < 1 {
         return Err(Error::field(
             path,
             format!(
-                "Invalid inventory for {path}: the reserved value {} must be below total {}.",
-                i.reserved, i.total
+                "Invalid inventory for {path}: of total {}, reserved {} and allocation_ratio {} a capacity of {} is left, and it must be at least 1.",
+                i.total,
+                i.reserved,
+                i.allocation_ratio,
+                i.capacity()
             ),
         ));
     }
@@ -70,7 +83,11 @@ fn all_view(generation: i64, all: &BTreeMap<String, (Inventory, i64)>) -> Value 
     json!({"resource_provider_generation": generation, "inventories": map})
 }
 
-async fn in_use(tx: &mut Tx, uuid: &str, class: &str) -> Result<()> {
+const IN_USE: &str = "placement.inventory.inuse";
+const CONCURRENT: &str = "placement.concurrent_update";
+
+/// Refuses while somebody holds of it. The code differs from call to call, as it does in Placement.
+async fn in_use(tx: &mut Tx, uuid: &str, class: &str, code: &'static str) -> Result<()> {
     let used = tx
         .row(
             "SELECT used FROM placement_inventory WHERE provider_id = $1 AND class = $2 AND used > 0",
@@ -82,13 +99,13 @@ async fn in_use(tx: &mut Tx, uuid: &str, class: &str) -> Result<()> {
             "Inventory for '{class}' on resource provider '{uuid}' in use: {} of it are allocated.",
             r.i64(0)?
         ))
-        .with_code("placement.inventory.inuse")),
+        .with_code(code)),
         None => Ok(()),
     }
 }
 
-async fn drop_class(tx: &mut Tx, uuid: &str, class: &str) -> Result<u64> {
-    in_use(tx, uuid, class).await?;
+async fn drop_class(tx: &mut Tx, uuid: &str, class: &str, code: &'static str) -> Result<u64> {
+    in_use(tx, uuid, class, code).await?;
     tx.exec(
         "DELETE FROM placement_inventory WHERE provider_id = $1 AND class = $2",
         &[uuid.into(), class.into()],
@@ -104,14 +121,14 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn replace(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
-    let body = req.json().await?;
+    let body = body_for(&app, &mut req, policy::InventoriesUpdate).await?;
     fields::check(&ALL, &body, req.version, "body")?;
     let map = body["inventories"]
         .as_object()
         .ok_or_else(|| Error::field("inventories", "inventories must be an object by resource class."))?;
     let mut wanted = BTreeMap::new();
     for (class, v) in map {
-        fields::check(&ONE, v, req.version, &format!("inventories.{class}"))?;
+        fields::check(&RECORD, v, req.version, &format!("inventories.{class}"))?;
         wanted.insert(class.clone(), inventory_of(v, class)?);
     }
     let said = fields::int(&body["resource_provider_generation"]).unwrap_or(-1);
@@ -124,7 +141,7 @@ pub async fn replace(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             Names::Class.demand(tx, &wanted.keys().cloned().collect()).await?;
             for class in this.inventories(tx, &uuid).await?.keys() {
                 if !wanted.contains_key(class) {
-                    drop_class(tx, &uuid, class).await?;
+                    drop_class(tx, &uuid, class, IN_USE).await?;
                 }
             }
             for (class, i) in &wanted {
@@ -138,12 +155,9 @@ pub async fn replace(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
 }
 
 pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
-    let body = req.json().await?;
-    fields::check(&ONE, &body, req.version, "body")?;
-    let class = body["resource_class"]
-        .as_str()
-        .ok_or_else(|| Error::field("resource_class", "'resource_class' is a required property"))?
-        .to_owned();
+    let body = body_for(&app, &mut req, policy::InventoriesCreate).await?;
+    fields::check(&NEW, &body, req.version, "body")?;
+    let class = body["resource_class"].as_str().unwrap_or_default().to_owned();
     let new = inventory_of(&body, &class)?;
     let (ctx, uuid, this) = (req.ctx()?.clone(), req.param("uuid").to_owned(), app.clone());
     let location = format!("/placement/resource_providers/{uuid}/inventories/{class}");
@@ -155,7 +169,8 @@ pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             if this.inventories(tx, &uuid).await?.contains_key(&class) {
                 return Err(Error::conflict(format!(
                     "Update conflict: inventory of {class} exists already on {uuid}."
-                )));
+                ))
+                .with_code(CONCURRENT));
             }
             this.set_inventory(tx, &uuid, &class, &new).await?;
             bump(tx, &uuid).await
@@ -187,14 +202,9 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
-    let body = req.json().await?;
+    let body = body_for(&app, &mut req, policy::InventoriesUpdate).await?;
     fields::check(&ONE, &body, req.version, "body")?;
-    let said = fields::int(&body["resource_provider_generation"]).ok_or_else(|| {
-        Error::field(
-            "resource_provider_generation",
-            "'resource_provider_generation' is a required property",
-        )
-    })?;
+    let said = fields::int(&body["resource_provider_generation"]).unwrap_or(-1);
     let class = req.param("class").to_owned();
     let new = inventory_of(&body, &class)?;
     let (ctx, uuid, this) = (req.ctx()?.clone(), req.param("uuid").to_owned(), app.clone());
@@ -228,7 +238,7 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
     app.db
         .write(&ctx.actor(), async move |tx| {
             fetch(tx, &ctx, policy::InventoriesDelete, &uuid).await?;
-            if drop_class(tx, &uuid, &class).await? == 0 {
+            if drop_class(tx, &uuid, &class, CONCURRENT).await? == 0 {
                 return Err(Error::not_found(format!(
                     "No inventory of class {class} found for delete on {uuid}"
                 )));
@@ -240,12 +250,18 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn delete_all(app: Arc<Placement>, req: Req) -> Result<Reply> {
+    if req.version < Ver(1, 5) {
+        return Err(Error::new(
+            Kind::MethodNotAllowed,
+            "DELETE is allowed for this resource from microversion 1.5 on.",
+        ));
+    }
     let (ctx, uuid, this) = (req.ctx()?.clone(), req.param("uuid").to_owned(), app.clone());
     app.db
         .write(&ctx.actor(), async move |tx| {
             fetch(tx, &ctx, policy::InventoriesDelete, &uuid).await?;
             for class in this.inventories(tx, &uuid).await?.keys() {
-                drop_class(tx, &uuid, class).await?;
+                drop_class(tx, &uuid, class, IN_USE).await?;
             }
             bump(tx, &uuid).await
         })

@@ -8,10 +8,13 @@ mod providers;
 mod root;
 mod usages;
 
-use crate::Placement;
+use crate::{Placement, ResourceProvider};
+use haneul_auth::{Action, Target, fetch};
+use haneul_core::{Error, Result};
 use haneul_http::version::Versions;
-use haneul_http::{Routes, Service, Ver};
+use haneul_http::{Req, Routes, Service, Ver};
 use http::Method;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Newest microversion: everything up to it is served. 1.21 (member_of on candidates) and what follows come later.
@@ -108,7 +111,6 @@ impl Placement {
                 inventories::delete_all,
                 "placement:resource_providers:inventories:delete",
             )
-            .since(1, 5)
             .get(
                 "/resource_providers/{uuid}/inventories/{class}",
                 inventories::show,
@@ -189,5 +191,39 @@ impl Placement {
             .since(1, 10)
             .get("/usages", usages::of_project, "placement:usages")
             .since(1, 9)
+    }
+}
+
+/// Permission that does not depend on what is asked for. Placement looks at it before it looks at the body.
+fn allow<A: Action>(req: &Req, _action: A) -> Result<()> {
+    req.ctx()?.enforce(A::RULE, &Target::default())
+}
+
+/// The body of a request that changes a provider. Whoever may not, or names a provider that is not there, hears
+/// that first, whatever the body says.
+async fn body_for<A: Action<On = ResourceProvider>>(app: &Placement, req: &mut Req, action: A) -> Result<Value> {
+    let mut tx = app.db.read().await?;
+    fetch(&mut tx, req.ctx()?, action, req.param("uuid")).await?;
+    drop(tx);
+    req.json().await
+}
+
+/// Refuses query parameters that there are not at the request's microversion: each stands with its first one.
+fn known_query(req: &Req, known: &[(&str, Ver)]) -> Result<()> {
+    let is_known = |name: &str| known.iter().any(|(n, since)| *n == name && req.version >= *since);
+    match req.query.iter().find(|(name, _)| !is_known(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::field(
+            name.clone(),
+            format!("Invalid query string parameters: Additional properties are not allowed ('{name}' was unexpected)"),
+        )),
+    }
+}
+
+/// A number that is one in JSON as well: Placement takes none in quotes.
+fn whole<const MIN: i64, const MAX: i64>(v: &Value) -> Result<(), String> {
+    match v.as_i64() {
+        Some(n) if (MIN..=MAX).contains(&n) => Ok(()),
+        _ => Err(format!("It must be an integer from {MIN} to {MAX}.")),
     }
 }

@@ -1,9 +1,11 @@
 //! Resource providers, their aggregates and traits.
 
+use super::{allow, body_for, known_query, whole};
 use crate::names::Names;
 use crate::{Placement, ResourceProvider, policy};
 use haneul_auth::{Target, allow_create, fetch};
 use haneul_core::{Error, Result, id};
+use haneul_http::fields::Field;
 use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f, fields};
 use haneul_store::{Dir, Query, System, Tx};
 use http::StatusCode;
@@ -11,14 +13,17 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-static PROVIDER: Body = Body {
+const NAME: Field = f("name", K::Str { min: 1, max: 200 }).req();
+const PARENT: Field = f("parent_provider_uuid", K::Uuid).null().since(1, 14);
+static CREATE: Body = Body {
     open: false,
-    fields: &[
-        f("name", K::Str { min: 1, max: 200 }).req(),
-        f("uuid", K::Uuid),
-        f("parent_provider_uuid", K::Uuid).null().since(1, 14),
-    ],
+    fields: &[NAME, f("uuid", K::Uuid), PARENT],
 };
+static UPDATE: Body = Body {
+    open: false,
+    fields: &[NAME, PARENT],
+};
+pub(super) const GENERATION: K = K::Check(whole::<0, { i64::MAX }>);
 const UUIDS: K = K::List {
     of: &K::Uuid,
     max: 1000,
@@ -27,7 +32,7 @@ static AGGREGATES: Body = Body {
     open: false,
     fields: &[
         f("aggregates", UUIDS).req(),
-        f("resource_provider_generation", K::Int { min: 0, max: i64::MAX }).req(),
+        f("resource_provider_generation", GENERATION).req(),
     ],
 };
 static TRAITS: Body = Body {
@@ -41,7 +46,7 @@ static TRAITS: Body = Body {
             },
         )
         .req(),
-        f("resource_provider_generation", K::Int { min: 0, max: i64::MAX }).req(),
+        f("resource_provider_generation", GENERATION).req(),
     ],
 };
 
@@ -157,28 +162,24 @@ impl Placement {
 pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
     req.ctx()?
         .enforce("placement:resource_providers:list", &Target::default())?;
-    for (key, since) in [
-        ("member_of", Ver(1, 3)),
-        ("resources", Ver(1, 4)),
-        ("in_tree", Ver(1, 14)),
-        ("required", Ver(1, 18)),
-    ] {
-        if req.q(key).is_some() && req.version < since {
+    known_query(
+        &req,
+        &[
+            ("name", Ver(1, 0)),
+            ("uuid", Ver(1, 0)),
+            ("member_of", Ver(1, 3)),
+            ("resources", Ver(1, 4)),
+            ("in_tree", Ver(1, 14)),
+            ("required", Ver(1, 18)),
+        ],
+    )?;
+    for name in ["uuid", "in_tree"] {
+        if let Some(u) = req.q(name).filter(|u| !id::is_uuid(u)) {
             return Err(Error::field(
-                key,
-                format!("Invalid query string parameters: '{key}' is there from microversion {since} on."),
+                name,
+                format!("Invalid query string parameters: {name}: '{u}' is not a 'uuid'"),
             ));
         }
-    }
-    if let Some((key, _)) = req
-        .query
-        .iter()
-        .find(|(k, _)| !["name", "uuid", "member_of", "resources", "in_tree", "required"].contains(&k.as_str()))
-    {
-        return Err(Error::field(
-            key.clone(),
-            format!("Invalid query string parameters: Additional properties are not allowed ('{key}' was unexpected)"),
-        ));
     }
     let mut tx = app.db.read().await?;
     let all = app.snapshot_providers(&mut tx).await?;
@@ -187,12 +188,6 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
         shown.retain(|p| p.name == n);
     }
     if let Some(u) = req.q("uuid") {
-        if !id::is_uuid(u) {
-            return Err(Error::field(
-                "uuid",
-                format!("Invalid query string parameters: '{u}' is not a 'uuid'"),
-            ));
-        }
         shown.retain(|p| p.uuid == u);
     }
     if let Some(m) = req.q("member_of") {
@@ -233,8 +228,9 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
+    allow(&req, policy::Create)?;
     let body = req.json().await?;
-    fields::check(&PROVIDER, &body, req.version, "body")?;
+    fields::check(&CREATE, &body, req.version, "body")?;
     let ctx = req.ctx()?.clone();
     let new = ResourceProvider {
         uuid: body["uuid"].as_str().map_or_else(id::uuid, str::to_owned),
@@ -282,8 +278,8 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn update(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
-    let body = req.json().await?;
-    fields::check(&PROVIDER, &body, req.version, "body")?;
+    let body = body_for(&app, &mut req, policy::Update).await?;
+    fields::check(&UPDATE, &body, req.version, "body")?;
     let (ctx, uuid) = (req.ctx()?.clone(), req.param("uuid").to_owned());
     let this = app.clone();
     let (p, root) = app
@@ -342,7 +338,8 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
             {
                 return Err(Error::conflict(format!(
                     "Unable to delete resource provider {uuid}: Resource provider has allocations."
-                )));
+                ))
+                .with_code("placement.resource_provider.inuse"));
             }
             if this
                 .snapshot_providers(tx)
@@ -383,7 +380,7 @@ fn aggregates_view(req: &Req, p: &ResourceProvider) -> Value {
 }
 
 pub async fn set_aggregates(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
-    let body = req.json().await?;
+    let body = body_for(&app, &mut req, policy::AggregatesUpdate).await?;
     let guarded = req.version >= Ver(1, 19);
     let wanted = if guarded {
         fields::check(&AGGREGATES, &body, req.version, "body")?;
@@ -427,6 +424,7 @@ pub async fn traits(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn set_traits(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
+    allow(&req, policy::ProviderTraitsUpdate)?;
     let body = req.json().await?;
     fields::check(&TRAITS, &body, req.version, "body")?;
     let wanted: BTreeSet<String> = strings(&body["traits"]).into_iter().collect();

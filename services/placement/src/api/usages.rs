@@ -1,9 +1,10 @@
 //! Usages (Placement API reference, "Resource provider usages", "Usages").
 
+use super::known_query;
 use crate::{Placement, policy};
 use haneul_auth::{Target, fetch};
 use haneul_core::{Error, Result};
-use haneul_http::{Reply, Req};
+use haneul_http::{Reply, Req, Ver};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +20,15 @@ pub async fn of_provider(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn of_project(app: Arc<Placement>, req: Req) -> Result<Reply> {
-    let project = req.q("project_id").ok_or_else(|| {
-        Error::field(
+    let project = req.q("project_id").unwrap_or_default();
+    req.ctx()?.enforce("placement:usages", &Target::project(project))?;
+    known_query(&req, &[("project_id", Ver(1, 9)), ("user_id", Ver(1, 9))])?;
+    if project.is_empty() {
+        return Err(Error::field(
             "project_id",
             "Invalid query string parameters: 'project_id' is a required property",
-        )
-    })?;
-    req.ctx()?.enforce("placement:usages", &Target::project(project))?;
+        ));
+    }
     let mut tx = app.db.read().await?;
     let user = req.q("user_id");
     let mut sql = "SELECT a.class, CAST(SUM(a.amount) AS BIGINT) FROM placement_allocation a
