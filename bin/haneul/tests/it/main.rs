@@ -2,7 +2,9 @@
 //! `real_*` boots guests and needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod bad_input;
 mod crash_ops;
+mod fake_bad_input;
 mod fake_crash;
 mod fake_create;
 mod fake_policy;
