@@ -123,6 +123,7 @@ compare
 say a tarball, under systemd
 (cd "$root/src" && CARGO_TARGET_DIR=$dir/target cargo xtask dist --dev > "$dir/dist.log" 2>&1) || { tail "$dir/dist.log"; fail dist; }
 mkdir "$root/opt/t" && tar xzf "$root"/src/dist/haneul-*.tar.gz -C "$root/opt/t" --strip-components=1
+rm -f "$root/root/.ssh/known_hosts" # of another guest, with the same address
 boot
 booted 'cd /opt/t && ./install.sh && cd / && haneul up --yes'
 booted 'systemctl is-active haneul-serve haneul-agent'
