@@ -49,7 +49,7 @@ impl Policy {
         let mut used = HashSet::new();
         rules.values().for_each(|check| check.names(&mut used));
         let unknown = |name: &&String| !known.contains(name) && *name != "default" && !used.contains(name.as_str());
-        for name in overrides.iter().map(|(name, _)| name).filter(unknown) {
+        if let Some(name) = overrides.iter().map(|(name, _)| name).find(unknown) {
             let nearest = known.iter().min_by_key(|k| (distance(k, name), k.len(), *k));
             let nearest = nearest.map_or_else(String::new, |k| format!(" Did you mean {k}?"));
             return Err(at(
@@ -258,6 +258,7 @@ fn atom(tokens: &[String], at: &mut usize) -> Result<Check, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::context::CtxInner;

@@ -316,6 +316,7 @@ fn schema_kind(kind: &Kind, v: Ver) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -372,7 +372,7 @@ impl Lab {
         // The cut comes the moment an image is acknowledged, or the moment some server is. Every third time there is no
         // upload at all, whose flushes make durable what others have forgotten to, and the agent has just begun a new
         // journal.
-        let (upload, more) = (n % 3 != 2, n % 3 != 0);
+        let (upload, more) = (n % 3 != 2, !n.is_multiple_of(3));
         if !upload {
             self.new_agent().await;
         }
