@@ -1,7 +1,7 @@
 //! Paging: `limit`, `marker`, and one row more to know whether there is a next page.
 
-use crate::Req;
 use crate::request::percent_encode;
+use crate::{Req, Service};
 use haneul_core::{Error, Result};
 use serde_json::{Value, json};
 
@@ -39,8 +39,12 @@ impl Page {
                 }
             },
         };
-        // Nova and Neutron: 0 means no limit of the client's.
-        let limit = if limit == 0 { req.max_limit } else { limit };
+        // 0 means no limit of the client's, but to Nova, who takes it at its word.
+        let limit = match req.service {
+            Service::Compute => limit,
+            _ if limit == 0 => req.max_limit,
+            _ => limit,
+        };
         Ok(Page {
             limit,
             asked: asked.is_some(),
@@ -55,7 +59,7 @@ impl Page {
 
     /// Cuts the surplus row off and says whether there was one.
     pub fn cut<T>(&self, rows: &mut Vec<T>) -> bool {
-        let more = rows.len() as i64 > self.limit;
+        let more = self.limit > 0 && rows.len() as i64 > self.limit;
         rows.truncate(self.limit as usize);
         more
     }

@@ -28,7 +28,7 @@ pub mod action {
         }
         Subnet {
             CreateSubnet = "create_subnet" => NET_MEMBER;
-            GetSubnet = "get_subnet" => "rule:shared or rule:external or role:admin or (role:reader and (project_id:%(project_id)s or project_id:%(network:project_id)s))";
+            GetSubnet = "get_subnet" => "rule:shared or role:admin or (role:reader and (project_id:%(project_id)s or project_id:%(network:project_id)s))";
             UpdateSubnet = "update_subnet" => "role:admin or (role:member and (project_id:%(project_id)s or project_id:%(network:project_id)s))";
             DeleteSubnet = "delete_subnet" => "role:admin or (role:member and (project_id:%(project_id)s or project_id:%(network:project_id)s))";
         }

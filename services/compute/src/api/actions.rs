@@ -158,7 +158,7 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         "resize" => {
             check(&RESIZE)?;
             let flavor = input::loose_id(arg, "flavorRef").unwrap_or_default();
-            app.resize_server(&ctx, &id, &flavor).await?;
+            app.resize_server(&ctx, &id, &flavor, auto_disk_config(arg)).await?;
         }
         "confirmResize" => {
             app.confirm_resize(&ctx, &id).await?;
@@ -303,7 +303,18 @@ async fn console_output(app: &Compute, ctx: &Ctx, id: &str, arg: &Value) -> Resu
             Duration::from_secs(20),
         )
         .await?;
-    Ok(Reply::ok(&json!({"output": String::from_utf8_lossy(&bytes)})))
+    let output = String::from_utf8_lossy(&bytes);
+    // nova/compute/manager.py, _tail_log: what follows the last line break counts as a line, empty as it is.
+    let all: Vec<&str> = output.split('\n').collect();
+    let from = lines.map_or(0, |n| all.len().saturating_sub(n as usize));
+    let output = all.get(from..).unwrap_or_default().join("\n");
+    Ok(Reply::ok(&json!({"output": output})))
+}
+
+fn auto_disk_config(arg: &Value) -> Option<bool> {
+    arg.get("OS-DCF:diskConfig")
+        .and_then(Value::as_str)
+        .map(|d| d == "AUTO")
 }
 
 async fn rebuild(app: &Arc<Compute>, req: &Req, ctx: &Ctx, id: &str, arg: &Value) -> Result<Reply> {
@@ -330,10 +341,7 @@ async fn rebuild(app: &Arc<Compute>, req: &Req, ctx: &Ctx, id: &str, arg: &Value
         user_data: input::resettable(arg, "user_data"),
         access_ip_v4: input::ip(arg, "accessIPv4"),
         access_ip_v6: input::ip(arg, "accessIPv6"),
-        auto_disk_config: arg
-            .get("OS-DCF:diskConfig")
-            .and_then(Value::as_str)
-            .map(|d| d == "AUTO"),
+        auto_disk_config: auto_disk_config(arg),
         trusted_image_certificates: certs,
     };
     let admin_pass = input::text(arg, "adminPass").unwrap_or_else(password);

@@ -5,6 +5,7 @@ use super::view;
 use crate::Compute;
 use crate::model::Flavor;
 use crate::policy::acts;
+use crate::store::flavor_access_set;
 use haneul_auth::{Action, Ctx, Target, allow_create, fetch};
 use haneul_core::{Error, Result, id};
 use haneul_http::{Body, FieldKind as K, Page, Reply, Req, Ver, f};
@@ -72,9 +73,15 @@ async fn list(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
                 .ok_or_else(|| Error::field("is_public", format!("Invalid is_public filter [{t}]")))?,
         ),
     };
-    if let Some(p) = public {
-        query = query.eq("is_public", p);
-    }
+    query = match public {
+        // A project's list has the private ones that it was given.
+        Some(true) => query.raw(
+            "is_public = {} OR id IN (SELECT flavor_id FROM flavor_access WHERE project_id = {})",
+            vec![true.into(), ctx.project_id().into()],
+        ),
+        Some(false) => query.eq("is_public", false),
+        None => query,
+    };
     for (name, column) in [("minRam", "ram"), ("minDisk", "disk")] {
         if let Some(t) = req.q(name) {
             let n: i64 = t
@@ -164,13 +171,10 @@ pub(crate) async fn create(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         disabled: false,
         description: input::text(&v, "description"),
         extra_specs: Default::default(),
-        // Who makes a private one may use it.
+        // Not even the project of who makes a private one may use it, until it is told so.
         access: vec![],
     };
-    let (c, mut new) = (ctx.clone(), flavor);
-    if !new.is_public && !ctx.project_id().is_empty() {
-        new.access.push(ctx.project_id().to_owned());
-    }
+    let (c, new) = (ctx.clone(), flavor);
     let stored = app
         .db
         .write(&ctx.actor(), async move |tx| {
@@ -214,6 +218,9 @@ where
             if new == old.value {
                 return Ok(Stored::clone(&old));
             }
+            if new.access != old.access {
+                flavor_access_set(tx, &new.id, &new.access).await?;
+            }
             tx.update(&old, &new).await
         })
         .await
@@ -244,6 +251,7 @@ pub(crate) async fn delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
     app.db
         .write(&req.ctx()?.actor(), async move |tx| {
             let old = fetch(tx, &ctx, acts::FlavorDelete, &id).await?;
+            flavor_access_set(tx, &old.id, &[]).await?;
             tx.delete(&old).await
         })
         .await?;
@@ -276,8 +284,10 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     let (name, inner) = super::actions::one_key(&body)?;
     haneul_http::fields::check(&TENANT, inner, ver, name)?;
     let tenant = input::text(inner, "tenant").unwrap_or_default();
+    // Whoever may not do it is told so before the flavor, which that person may not see, is looked for.
     let stored = match name {
         "addTenantAccess" => {
+            ctx.enforce(acts::FlavorAccessAdd::RULE, &Target::default())?;
             change(&app, &ctx, acts::FlavorAccessAdd, &id, move |x| {
                 if x.is_public && ver >= Ver(2, 7) {
                     return Err(Error::conflict("Can not add access to a public flavor."));
@@ -294,6 +304,7 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
             .await?
         }
         "removeTenantAccess" => {
+            ctx.enforce(acts::FlavorAccessRemove::RULE, &Target::default())?;
             change(&app, &ctx, acts::FlavorAccessRemove, &id, move |x| {
                 let before = x.access.len();
                 x.access.retain(|p| *p != tenant);

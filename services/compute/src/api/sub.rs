@@ -268,15 +268,7 @@ async fn ports(app: &Compute, id: &str) -> Result<Vec<crate::logic::deps::Server
 
 /// Addresses without the extended fields, as this resource shows them.
 fn plain(ports: &[crate::logic::deps::ServerPort]) -> Result<Value> {
-    let mut v = serde_json::to_value(Addresses { ports })?;
-    for list in v.as_object_mut().into_iter().flat_map(|m| m.values_mut()) {
-        for a in list.as_array_mut().into_iter().flatten() {
-            if let Some(o) = a.as_object_mut() {
-                o.retain(|k, _| !k.starts_with("OS-"));
-            }
-        }
-    }
-    Ok(v)
+    Ok(serde_json::to_value(Addresses { ports, plain: true })?)
 }
 
 /// `GET /servers/{id}/ips`

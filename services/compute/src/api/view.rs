@@ -95,19 +95,20 @@ pub(crate) struct Link {
     pub href: String,
 }
 
-/// `{"addresses": ...}` of a server.
+/// `{"addresses": ...}` of a server, as it shows them in full, or plainly as `/ips` and others do.
 pub(crate) struct Addresses<'a> {
     pub ports: &'a [ServerPort],
+    pub plain: bool,
 }
 
 #[derive(serde::Serialize)]
 struct Address<'a> {
     version: u8,
     addr: IpAddr,
-    #[serde(rename = "OS-EXT-IPS:type")]
-    kind: &'static str,
-    #[serde(rename = "OS-EXT-IPS-MAC:mac_addr")]
-    mac: &'a str,
+    #[serde(rename = "OS-EXT-IPS:type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(rename = "OS-EXT-IPS-MAC:mac_addr", skip_serializing_if = "Option::is_none")]
+    mac: Option<&'a str>,
 }
 
 impl Serialize for Addresses<'_> {
@@ -122,22 +123,16 @@ impl Serialize for Addresses<'_> {
                 }
             };
             let Some((_, list)) = nets.get_mut(at) else { continue };
-            let version = |a: &IpAddr| if a.is_ipv4() { 4 } else { 6 };
+            let address = |addr: IpAddr, kind| Address {
+                version: if addr.is_ipv4() { 4 } else { 6 },
+                addr,
+                kind: (!self.plain).then_some(kind),
+                mac: (!self.plain).then_some(&p.mac),
+            };
             for (_, ip) in &p.fixed_ips {
-                list.push(Address {
-                    version: version(ip),
-                    addr: *ip,
-                    kind: "fixed",
-                    mac: &p.mac,
-                });
-                for (_, floating) in p.floating.iter().filter(|(fixed, _)| fixed == ip) {
-                    list.push(Address {
-                        version: version(floating),
-                        addr: *floating,
-                        kind: "floating",
-                        mac: &p.mac,
-                    });
-                }
+                list.push(address(*ip, "fixed"));
+                let floating = p.floating.iter().filter(|(fixed, _)| fixed == ip);
+                list.extend(floating.map(|(_, a)| address(*a, "floating")));
             }
         }
         let mut map = s.serialize_map(Some(nets.len()))?;
@@ -258,7 +253,11 @@ impl Serialize for ServerView<'_> {
         m.serialize_entry("updated", &clock::iso(self.s.updated_at))?;
         // While it is building the addresses are hidden, as Nova does.
         let shown = if s.vm_state == VmState::Building { none } else { ports };
-        m.serialize_entry("addresses", &Addresses { ports: shown })?;
+        let addresses = Addresses {
+            ports: shown,
+            plain: self.short,
+        };
+        m.serialize_entry("addresses", &addresses)?;
         m.serialize_entry("accessIPv4", &text(s.access_ip_v4))?;
         m.serialize_entry("accessIPv6", &text(s.access_ip_v6))?;
         m.serialize_entry(
@@ -294,14 +293,13 @@ impl Serialize for ServerView<'_> {
         if let Some(p) = self.admin_pass {
             m.serialize_entry("adminPass", p)?;
         }
+        let rebuilt = self.admin_pass.is_some();
+        if rebuilt && look.since(57) {
+            m.serialize_entry("user_data", &s.user_data)?;
+        }
         if self.short {
-            if self.admin_pass.is_some() {
-                if look.since(54) {
-                    m.serialize_entry("key_name", &s.key_name)?;
-                }
-                if look.since(57) {
-                    m.serialize_entry("user_data", &s.user_data)?;
-                }
+            if rebuilt && look.since(54) {
+                m.serialize_entry("key_name", &s.key_name)?;
             }
             return m.end();
         }
@@ -348,10 +346,8 @@ impl Serialize for ServerView<'_> {
                 m.serialize_entry("OS-EXT-SRV-ATTR:launch_index", &s.launch_index)?;
                 m.serialize_entry("OS-EXT-SRV-ATTR:reservation_id", &s.reservation_id)?;
                 m.serialize_entry("OS-EXT-SRV-ATTR:root_device_name", "/dev/vda")?;
-                if self.admin_pass.is_none() {
+                if !rebuilt {
                     m.serialize_entry("OS-EXT-SRV-ATTR:user_data", &s.user_data)?;
-                } else if look.since(57) {
-                    m.serialize_entry("user_data", &s.user_data)?;
                 }
             }
         } else if look.since(90) {

@@ -1,6 +1,7 @@
 //! Tables of this crate.
 
-use haneul_store::Migration;
+use haneul_core::Result;
+use haneul_store::{Migration, Tx};
 
 /// Tables.
 pub const MIGRATIONS: &[Migration] = &[Migration {
@@ -30,4 +31,21 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
           CREATE TABLE compute_service(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
               created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL, host_id TEXT NOT NULL);
           CREATE UNIQUE INDEX compute_service_by_host ON compute_service(host_id)",
+}, Migration {
+    owner: "compute",
+    number: 2,
+    sql: "CREATE TABLE flavor_access(project_id TEXT NOT NULL, flavor_id TEXT NOT NULL, PRIMARY KEY (project_id, flavor_id));
+          CREATE INDEX flavor_access_by_flavor ON flavor_access(flavor_id)",
 }];
+
+/// Makes what lists of flavors look up the same as the flavor's own list of projects; none when it is gone.
+pub(crate) async fn flavor_access_set(tx: &mut Tx, flavor: &str, projects: &[String]) -> Result<()> {
+    tx.exec("DELETE FROM flavor_access WHERE flavor_id = $1", &[flavor.into()])
+        .await?;
+    for project in projects {
+        let row = [project.as_str().into(), flavor.into()];
+        tx.exec("INSERT INTO flavor_access(project_id, flavor_id) VALUES ($1, $2)", &row)
+            .await?;
+    }
+    Ok(())
+}

@@ -35,13 +35,10 @@ async fn flavors() {
     );
     let list = lab.get(ADMIN, "2.96", "/v2.1/flavors?is_public=none").await;
     assert_eq!(list["flavors"].as_array().unwrap().len(), 4);
-    assert_eq!(
-        lab.get(DEMO, "2.96", "/v2.1/flavors").await["flavors"]
-            .as_array()
-            .unwrap()
-            .len(),
-        3
-    );
+    for (who, sees) in [(DEMO, 4), (OTHER, 3)] {
+        let list = lab.get(who, "2.96", "/v2.1/flavors").await;
+        assert_eq!(list["flavors"].as_array().unwrap().len(), sees, "{who}: {list}");
+    }
     let page = lab
         .get(
             DEMO,
@@ -58,7 +55,7 @@ async fn flavors() {
         .unwrap()
         .to_owned();
     let rest = lab.get(DEMO, "2.96", &next).await;
-    assert_eq!(rest["flavors"][0]["id"], "1");
+    assert_eq!(rest["flavors"].as_array().unwrap().len(), 2);
     assert!(rest["flavors_links"].is_null());
     lab.post(
         ADMIN,

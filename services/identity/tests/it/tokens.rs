@@ -651,3 +651,65 @@ async fn a_restart_keeps_tokens_and_follows_the_configuration() {
     assert_eq!(c.login("admin", &password, Value::Null).await.status, 201);
     assert_eq!(c.call(&c.admin, "GET", "/users", Value::Null).await.status, 401);
 }
+
+/// Whoever holds a stolen token tries to carry it over the moment when it is revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_slips_through_a_revocation() {
+    let c = std::sync::Arc::new(Cloud::with(|_| {}).await);
+    let (user, project, _) = c.tenant("mona", "member").await;
+    let scope = json!({"project": {"id": project}});
+    let mut slipped = 0;
+    for n in 0..40 {
+        let stolen = token_of(&c.login("mona", "secret", scope.clone()).await);
+        let thieves: Vec<_> = (0..4)
+            .map(|_| {
+                let (c, stolen, scope) = (c.clone(), stolen.clone(), scope.clone());
+                tokio::spawn(async move {
+                    let mut last = None;
+                    loop {
+                        let a = c.rescope(&stolen, scope.clone()).await;
+                        if a.status != 201 {
+                            return last;
+                        }
+                        last = Some(token_of(&a));
+                    }
+                })
+            })
+            .collect();
+        if n % 2 == 0 {
+            c.ok(
+                200,
+                "PATCH",
+                &format!("/users/{user}"),
+                json!({"user": {"password": "secret"}}),
+            )
+            .await;
+        } else {
+            c.ok(
+                200,
+                "PATCH",
+                &format!("/users/{user}"),
+                json!({"user": {"enabled": false}}),
+            )
+            .await;
+            c.ok(
+                200,
+                "PATCH",
+                &format!("/users/{user}"),
+                json!({"user": {"enabled": true}}),
+            )
+            .await;
+        }
+        for t in thieves {
+            if let Some(last) = t.await.unwrap()
+                && c.is_good(&last).await
+            {
+                slipped += 1;
+            }
+        }
+    }
+    assert_eq!(
+        slipped, 0,
+        "tokens that outlived the revocation of what they were made from"
+    );
+}

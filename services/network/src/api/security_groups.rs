@@ -68,7 +68,8 @@ static RULE: Shape = Shape {
             f("port_range_min", NUMBER).null(),
             f("port_range_max", NUMBER).null(),
             f("remote_ip_prefix", kind::TEXT).null(),
-            f("remote_group_id", K::Uuid).null(),
+            // What is no id is no group: 404, as Neutron answers.
+            f("remote_group_id", K::Str { min: 0, max: 255 }).null(),
             f("description", kind::TEXT).null(),
             f("tenant_id", kind::PROJECT),
             f("project_id", kind::PROJECT),

@@ -152,7 +152,6 @@ impl Listed for Subnet {
             ("project_id", ctx.project_id().into()),
             ("network_project_id", ctx.project_id().into()),
             ("shared", true.into()),
-            ("external", true.into()),
         ])
     }
     async fn show(_app: &Network, _tx: &mut Tx, rows: &[Stored<Self>]) -> Result<Vec<Shown>> {

@@ -3,8 +3,8 @@
 use crate::Network;
 use crate::err::{bad, conflict, invalid};
 use crate::logic::publish::Touched;
-use crate::logic::{ipam, ports, quotas};
-use crate::model::{Net, Port, Subnet, owner};
+use crate::logic::{floating_ips, ipam, ports, quotas};
+use crate::model::{FloatingIp, Net, Port, Subnet, owner};
 use haneul_core::{Error, Result};
 use haneul_store::{CreateGrant, Grant, Query, Stored, System, Tx};
 
@@ -119,6 +119,13 @@ impl Network {
         touched: &mut Touched,
     ) -> Result<()> {
         let net = grant.stored().value.clone();
+        // Floating IPs that lead nowhere go with their network.
+        let here = Query::new().eq("floating_network_id", net.id.as_str());
+        for fip in tx.list::<FloatingIp>(&here).await? {
+            if fip.port_id.is_none() {
+                floating_ips::remove(tx, &System::of(fip), touched).await?;
+            }
+        }
         let query = Query::new()
             .eq("network_id", net.id.as_str())
             .ne("device_owner", owner::DHCP)

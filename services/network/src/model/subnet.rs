@@ -82,7 +82,6 @@ impl Secured for Subnet {
     fn visible(&self, ctx: &Ctx) -> bool {
         ctx.is_admin()
             || self.shared
-            || self.external
             || self.project_id == ctx.project_id()
             || self.network_project_id == ctx.project_id()
     }

@@ -22,7 +22,13 @@ pub(crate) struct Resize;
 
 impl Compute {
     /// Begins it (202).
-    pub(crate) async fn resize_server(self: &Arc<Self>, ctx: &Ctx, id: &str, flavor: &str) -> Result<()> {
+    pub(crate) async fn resize_server(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        id: &str,
+        flavor: &str,
+        auto_disk_config: Option<bool>,
+    ) -> Result<()> {
         let (app, c, id, flavor) = (self.clone(), ctx.clone(), id.to_owned(), flavor.to_owned());
         self.db
             .write(&ctx.actor(), async move |tx| {
@@ -55,6 +61,7 @@ impl Compute {
                 let mut s = old.edit();
                 let before = memory(&s);
                 s.old_flavor = Some(std::mem::replace(&mut s.flavor, to));
+                s.auto_disk_config = auto_disk_config.unwrap_or(s.auto_disk_config);
                 let (cores, ram) = counted(&s);
                 app.quota_change(tx, &s.project_id, 0, cores - old.flavor.vcpus, ram - old.flavor.ram).await?;
                 app.claim_growth(tx, &s, &old.amounts()).await?;
