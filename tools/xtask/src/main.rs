@@ -52,6 +52,8 @@ enum Command {
     GuestImage(Pass),
     /// Measure; writes docs/performance.md
     Bench(Pass),
+    /// Run OpenStack's Tempest against a fresh cloud; writes docs/conformance.md
+    Conformance(Pass),
     /// Build dist/haneul-VERSION-x86_64.tar.gz
     Dist(dist::Options),
 }
@@ -95,8 +97,25 @@ fn run(command: Command) -> Result<()> {
             let bench = shell::as_root(&built.join("bench"));
             bench.arg("--binary").arg(built.join("haneul")).args(&pass.args).exec()
         }
+        Command::Conformance(pass) => conformance(&pass.args),
         Command::Dist(options) => dist::dist(&options),
     }
+}
+
+/// Builds what Tempest needs, and runs it.
+fn conformance(args: &[String]) -> Result<()> {
+    let python = setup::tempest()?;
+    Cmd::new("cargo")
+        .args(["build", "-p", "haneul", "-p", "haneul-conformance"])
+        .run()?;
+    let built = shell::target_dir().join("debug");
+    Cmd::new(built.join("conformance"))
+        .arg("--binary")
+        .arg(built.join("haneul"))
+        .arg("--python")
+        .arg(python)
+        .args(args)
+        .run()
 }
 
 /// Builds the binary and says where it is.

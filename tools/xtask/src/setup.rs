@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// The client that tests drive the cloud with, as anybody gets it from PyPI. One version, so that a run today
 /// and one next month say the same.
 const CLIENT: &str = include_str!("../requirements.txt");
+const TEMPEST: &str = include_str!("../tempest-requirements.txt");
 
 /// Package, and a file that tells that it is there.
 const PACKAGES: &[(&str, &str)] = &[
@@ -82,13 +83,23 @@ fn packages(wanted: &[(&'static str, &str)]) -> Result<()> {
     apt(&[&["install", "-y", "--no-install-recommends"][..], &missing].concat())
 }
 
+/// Tempest, in an environment of its own.
+pub fn tempest() -> Result<PathBuf> {
+    environment("tempest", TEMPEST, "tempest-requirements.txt")
+}
+
 fn client() -> Result<()> {
-    let venv = target_dir().join("venv");
+    environment("venv", CLIENT, "requirements.txt").map(|_| ())
+}
+
+/// A Python environment below target/ with what a file of requirements says.
+fn environment(name: &str, requirements: &str, file: &str) -> Result<PathBuf> {
+    let venv = target_dir().join(name);
     let stamp = venv.join("requirements.txt");
-    if std::fs::read_to_string(&stamp).ok().as_deref() == Some(CLIENT) {
-        return Ok(());
+    if std::fs::read_to_string(&stamp).ok().as_deref() == Some(requirements) {
+        return Ok(venv);
     }
-    say("openstack client: installing from PyPI into target/venv");
+    say(format!("{file}: installing from PyPI into target/{name}"));
     let _ = std::fs::remove_dir_all(&venv);
     // The system's own Python where there is one: it is the quicker one.
     let system = Path::new("/usr/bin/python3");
@@ -100,8 +111,8 @@ fn client() -> Result<()> {
     Cmd::new(python).args(["-m", "venv"]).arg(&venv).run()?;
     Cmd::new(venv.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
-        .arg(root().join("tools/xtask/requirements.txt"))
+        .arg(root().join("tools/xtask").join(file))
         .run()?;
-    std::fs::write(&stamp, CLIENT)?;
-    Ok(())
+    std::fs::write(&stamp, requirements)?;
+    Ok(venv)
 }

@@ -33,6 +33,7 @@ fn allowed(krate: &str) -> Option<Vec<&'static str>> {
         "cli" => vec!["core", "http", "guest-image"],
         "console" => vec!["core", "http"],
         "testkit" => vec!["core", "http", "store", "agent-api"],
+        "conformance" => vec!["core", "http", "testkit"],
         "bench" => vec!["core", "http", "testkit", "agent-api"],
         "xtask" => vec!["core"],
         _ => return None,

@@ -1,0 +1,183 @@
+//! The cloud that Tempest runs against, and what Tempest must know of it (Tempest's configuration reference).
+
+use crate::Options;
+use anyhow::{Context, Result, bail};
+use haneul_testkit::{Client, Cloud};
+use http::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub struct Target {
+    pub cloud: Cloud,
+    images: [String; 2],
+    public: String,
+    extensions: String,
+}
+
+const SHARED: &str = "tempest-shared";
+
+impl Target {
+    /// Starts a cloud with two images, two flavors, a shared network and the roles that Tempest gives away.
+    pub async fn start(options: &Options) -> Result<Self> {
+        let mut o = haneul_testkit::Options::fake(&options.binary);
+        o.real = options.real;
+        o.sets = ["compute.quota_instances=100", "compute.quota_cores=200"]
+            .map(String::from)
+            .to_vec();
+        let cloud = Cloud::start(o).await;
+        let admin = cloud.admin_client().await;
+        let bytes = if options.real {
+            let file = cloud.dir.join("guest.qcow2");
+            let made = cloud.command().arg("guest-image").arg("--out").arg(&file).output()?;
+            if !made.status.success() {
+                bail!("guest-image: {}", String::from_utf8_lossy(&made.stderr));
+            }
+            std::fs::read(&file)?
+        } else {
+            vec![0x42; 1 << 16]
+        };
+        let format = if options.real { "qcow2" } else { "raw" };
+        let images = [
+            image(&admin, "tempest-1", format, &bytes).await?,
+            image(&admin, "tempest-2", format, &bytes).await?,
+        ];
+        for (name, ram) in [("tempest-1", 128), ("tempest-2", 192)] {
+            let flavor = json!({"flavor": {"name": name, "id": name, "vcpus": 1, "ram": ram, "disk": 1}});
+            admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
+        }
+        let shared = json!({"network": {"name": SHARED, "shared": true}});
+        let shared = admin.post("/network/v2.0/networks", &shared).await.expect(201);
+        let subnet =
+            json!({"subnet": {"network_id": shared["network"]["id"], "cidr": "10.77.0.0/16", "ip_version": 4}});
+        admin.post("/network/v2.0/subnets", &subnet).await.expect(201);
+        let role = json!({"role": {"name": "ResellerAdmin"}});
+        admin.post("/identity/v3/roles", &role).await.expect(201);
+        let public = admin
+            .get("/network/v2.0/networks?router:external=true")
+            .await
+            .expect(200);
+        let public = text(&public, "/networks/0/id")?;
+        let extensions = admin.get("/network/v2.0/extensions").await.expect(200);
+        let extensions = extensions["extensions"].as_array().context("extensions")?;
+        let extensions: Vec<&str> = extensions.iter().filter_map(|e| e["alias"].as_str()).collect();
+        Ok(Self {
+            extensions: extensions.join(","),
+            cloud,
+            images,
+            public,
+        })
+    }
+
+    /// What is switched off here is what Haneul does not offer yet; nothing is switched off for a test's sake.
+    pub fn tempest_conf(&self, dir: &Path, real: bool) -> String {
+        let Self {
+            cloud,
+            images: [image, image_alt],
+            public,
+            extensions,
+        } = self;
+        let dir = dir.display();
+        // Emulated guests boot slowly.
+        let (timeout, validation) = if real { (600, "true") } else { (60, "false") };
+        format!(
+            "[DEFAULT]
+log_dir = {dir}
+log_file = tempest.log
+[oslo_concurrency]
+lock_path = {dir}/lock
+[auth]
+use_dynamic_credentials = true
+admin_username = admin
+admin_password = {password}
+admin_project_name = admin
+admin_domain_name = Default
+tempest_roles = member
+[identity]
+auth_version = v3
+uri_v3 = http://{address}/identity/v3
+region = RegionOne
+admin_domain_scope = false
+[identity-feature-enabled]
+application_credentials = true
+access_rules = true
+project_tags = true
+immutable_user_source = false
+security_compliance = false
+[service_available]
+cinder = false
+swift = false
+glance = true
+nova = true
+neutron = true
+[compute]
+image_ref = {image}
+image_ref_alt = {image_alt}
+flavor_ref = tempest-1
+flavor_ref_alt = tempest-2
+fixed_network_name = {SHARED}
+max_microversion = latest
+build_interval = 1
+build_timeout = {timeout}
+ready_wait = 0
+hypervisor_type = QEMU
+[compute-feature-enabled]
+resize = true
+pause = true
+suspend = false
+shelve = false
+rescue = false
+snapshot = false
+console_output = true
+vnc_console = false
+live_migration = false
+cold_migration = false
+config_drive = true
+[image]
+build_timeout = {timeout}
+[image-feature-enabled]
+import_image = false
+os_glance_reserved = true
+image_format_enforcement = true
+[network]
+project_network_cidr = 10.100.0.0/16
+public_network_id = {public}
+floating_network_name = public
+build_interval = 1
+[network-feature-enabled]
+api_extensions = {extensions}
+ipv6 = true
+[validation]
+run_validation = {validation}
+connect_method = floating
+auth_method = keypair
+image_ssh_user = haneul
+ssh_timeout = {timeout}
+ping_timeout = {timeout}
+connect_timeout = 20
+[scenario]
+dhcp_client = udhcpc
+[object-storage]
+operator_role = member
+reseller_admin_role = ResellerAdmin
+",
+            password = cloud.password(),
+            address = cloud.address,
+        )
+    }
+}
+
+async fn image(admin: &Client, name: &str, format: &str, bytes: &[u8]) -> Result<String> {
+    let body = json!({"name": name, "disk_format": format, "container_format": "bare", "visibility": "public"});
+    let made = admin.post("/image/v2/images", &body).await.expect(201);
+    let id = text(&made, "/id")?;
+    let octets = [("content-type", "application/octet-stream")];
+    let path = format!("/image/v2/images/{id}/file");
+    let sent = admin.send(Method::PUT, &path, &octets, bytes.to_vec()).await;
+    sent.expect(204);
+    Ok(id)
+}
+
+fn text(v: &Value, pointer: &str) -> Result<String> {
+    let found = v.pointer(pointer).and_then(Value::as_str);
+    Ok(found.with_context(|| format!("no {pointer} in {v}"))?.to_owned())
+}
