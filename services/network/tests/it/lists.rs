@@ -232,10 +232,10 @@ pub async fn discovery(c: &Cloud) {
         ),
         (json!("public"), json!(true), json!(false))
     );
-    let s = c
-        .get(&format!("/v2.0/subnets?network_id={}", text(&public["id"])), ALICE)
-        .await["subnets"][0]
-        .clone();
+    // Its subnets are not for everybody.
+    let subnets = format!("/v2.0/subnets?network_id={}", text(&public["id"]));
+    assert_eq!(c.get(&subnets, ALICE).await["subnets"], json!([]));
+    let s = c.get(&subnets, ADMIN).await["subnets"][0].clone();
     assert_eq!(
         (s["cidr"].clone(), s["gateway_ip"].clone(), s["enable_dhcp"].clone()),
         (json!("172.24.4.0/24"), json!("172.24.4.1"), json!(false))
