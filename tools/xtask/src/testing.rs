@@ -3,7 +3,7 @@
 
 use crate::report::Tally;
 use crate::shell::{Cmd, find, is_root, root, say, target_dir};
-use crate::{build, setup, tidy};
+use crate::{build, conformance, setup, tidy};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Options {
     /// Also what does not fit in CI's time
     #[arg(long)]
     full: bool,
-    /// Only these lanes or steps: fmt, clippy, tidy, unit, fake, real, bare
+    /// Only these lanes or steps: fmt, clippy, tidy, unit, fake, tempest, real, bare
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Install nothing
@@ -93,6 +93,15 @@ pub fn test(options: &Options) -> Result<()> {
     if built {
         for (lane, _, prefix) in LANES.iter().filter(|l| wanted(l.0)) {
             step(lane, &mut || run_lane(lane, prefix, &binary, options.full).map(Some));
+        }
+        if wanted("tempest") {
+            // The whole of it guards its list, too.
+            let args = if options.full {
+                vec![]
+            } else {
+                vec!["--slice".to_owned()]
+            };
+            step("tempest", &mut || conformance(&args).map(|()| None));
         }
     }
     if built && (options.full && wanted("bare") || options.only.iter().any(|o| o == "bare")) {
