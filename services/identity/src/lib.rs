@@ -94,7 +94,7 @@ impl Identity {
 
     /// Ends every cached validation when this transaction commits.
     pub(crate) async fn invalidate(&self, tx: &mut Tx) -> Result<()> {
-        tx.next_number("identity.revocation").await?;
+        tx.next_number(store::REVOCATIONS).await?;
         let sequence = self.cache.sequence.clone();
         tx.after_commit(move || {
             sequence.fetch_add(1, Ordering::AcqRel);

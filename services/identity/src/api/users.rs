@@ -2,6 +2,7 @@
 
 use super::common::{self, ID, Kind, Listing, NAME, OPTIONS, PASSWORD, TEXT, Take};
 use crate::Identity;
+use crate::logic::login::still_the_secret;
 use crate::logic::remove;
 use crate::model::{Domain, Project, User, missing};
 use crate::policy::{CreateUser, DeleteUser, GetUser, UpdateUser};
@@ -238,7 +239,7 @@ pub(crate) async fn change_password(app: Arc<Identity>, mut req: Req) -> Result<
     let old = body.text("original_password").unwrap_or_default();
     let new = body.text("password").unwrap_or_default();
     let known = app.db.read().await?.find::<User>(&id).await?.map(|u| u.value.id);
-    app.check_secret(known.as_deref(), &old).await?;
+    let checked = app.check_secret(known.as_deref(), &old).await?;
     crate::logic::resolve::enabled_user(&mut app.db.read().await?, &id).await?;
     let hash = app.hasher.hash(&new).await?;
     let this = app.clone();
@@ -250,6 +251,8 @@ pub(crate) async fn change_password(app: Arc<Identity>, mut req: Req) -> Result<
     app.db
         .write(&actor, async move |tx| {
             let found = tx.find::<User>(&id).await?.ok_or_else(Error::unauthorized)?;
+            // The new hash took its time: whoever knows the old password must not undo a change of it.
+            still_the_secret(tx, &id, &checked).await?;
             let mut value = found.value.clone();
             value.password_set_at = Some(clock::now());
             set_secret(tx, &id, &hash).await?;

@@ -6,7 +6,7 @@ use crate::model::{
     ActorKind, Assignment, CatalogService, DEFAULT_DOMAIN, Domain, Endpoint, ImpliedRole, Project, Region, Role,
     TargetKind, User,
 };
-use crate::store::{set_secret, user_by_name};
+use crate::store::{REVOCATIONS, set_secret, user_by_name};
 use haneul_core::{Error, Result, clock, id};
 use haneul_store::{Actor, Query, Resource, System, Tx};
 use serde_json::Map;
@@ -62,7 +62,7 @@ impl Identity {
                     made = true;
                 }
                 if follow(tx, &region, &url).await? || made {
-                    tx.next_number("identity.revocation").await?;
+                    tx.next_number(REVOCATIONS).await?;
                     let sequence = sequence.clone();
                     tx.after_commit(move || {
                         sequence.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
@@ -90,7 +90,7 @@ impl Identity {
                 set_secret(tx, &value.id, &hash).await?;
                 crate::store::revoke(tx, "user", &value.id, seconds).await?;
                 tx.update(&System::of(user), &value).await?;
-                tx.next_number("identity.revocation").await?;
+                tx.next_number(REVOCATIONS).await?;
                 let sequence = sequence.clone();
                 tx.after_commit(move || {
                     sequence.fetch_add(1, std::sync::atomic::Ordering::AcqRel);

@@ -5,7 +5,8 @@ use super::resolve::{enabled_user, resolve};
 use crate::Identity;
 use crate::model::{AppCred, Domain, Project, TargetKind};
 use crate::store::{
-    Secret, assigned, count_failure, domain_by_name, forget_failures, project_by_name, secret, user_by_name,
+    Secret, assigned, count_failure, domain_by_name, forget_failures, is_revoked, project_by_name, revocations_seen,
+    secret, user_by_name,
 };
 use crate::token::{Cache, Entry, Payload, Scope};
 use haneul_core::clock::SECOND;
@@ -25,13 +26,11 @@ pub(crate) struct Issued {
 struct Proof {
     user_id: Option<String>,
     methods: Vec<String>,
-    /// Of the token that was shown.
-    expires_at: Option<i64>,
-    /// Audit id of the first token of the chain.
-    chain: Option<String>,
+    /// The token that was shown.
+    origin: Option<Payload>,
+    /// Owners of the secrets that were shown, with the hashes that these matched.
+    secrets: Vec<(String, String)>,
     app_cred: Option<AppCred>,
-    /// The token that was shown was scoped to the system.
-    from_system: bool,
     from_app_cred_token: bool,
 }
 
@@ -45,6 +44,34 @@ impl Proof {
                 Ok(())
             }
         }
+    }
+
+    /// Whether everything that was shown is good in this snapshot, too: the one that the new token is made from, and
+    /// that says which revocations it outlives.
+    async fn still_holds(&self, tx: &mut Tx, user_domain: &str) -> Result<()> {
+        for (owner, hash) in &self.secrets {
+            still_the_secret(tx, owner, hash).await?;
+        }
+        let Some(origin) = &self.origin else { return Ok(()) };
+        let mut marks = vec![("user", origin.user_id.as_str()), ("domain", user_domain)];
+        marks.extend(origin.audit_ids.first().map(|own| ("audit", own.as_str())));
+        match &origin.scope {
+            Scope::Project(id) => marks.push(("project", id)),
+            Scope::Domain(id) => marks.push(("domain", id)),
+            Scope::Unscoped | Scope::System => {}
+        }
+        if is_revoked(tx, origin, &marks).await? {
+            return Err(Error::unauthorized().with_private("the token that was shown was revoked meanwhile"));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses when the secret of `owner` is another one by now than the one that was checked.
+pub(crate) async fn still_the_secret(tx: &mut Tx, owner: &str, hash: &str) -> Result<()> {
+    match secret(tx, owner).await? {
+        Some(now) if now.hash == hash => Ok(()),
+        _ => Err(Error::unauthorized().with_private(format!("the secret of {owner} was changed meanwhile"))),
     }
 }
 
@@ -114,24 +141,28 @@ impl Identity {
         let scope = auth.get("scope").filter(|s| !s.is_null());
         let sequence = self.cache.now();
         let mut tx = self.db.read().await?;
+        let seen = revocations_seen(&mut tx).await?;
         let scope = self.wanted_scope(&mut tx, scope, &user, &proof).await?;
         let now = clock::now();
-        let mut expires_at = proof.expires_at.unwrap_or(now + self.config.token_seconds * SECOND);
+        let longest = now + self.config.token_seconds * SECOND;
+        let mut expires_at = proof.origin.as_ref().map_or(longest, |o| o.expires_at);
         if let Some(end) = proof.app_cred.as_ref().and_then(|c| c.expires_at) {
             expires_at = expires_at.min(end);
         }
         let payload = Payload {
             user_id: user,
-            methods: proof.methods,
+            methods: proof.methods.clone(),
             scope,
             expires_at,
             issued_at: now,
             audit_ids: std::iter::once(crate::token::payload::audit_id())
-                .chain(proof.chain)
+                .chain(proof.origin.as_ref().and_then(|o| o.audit_ids.last().cloned()))
                 .collect(),
-            app_cred_id: proof.app_cred.map(|c| c.id),
+            app_cred_id: proof.app_cred.as_ref().map(|c| c.id.clone()),
+            seen,
         };
         let resolved = resolve(&mut tx, &payload).await?;
+        proof.still_holds(&mut tx, &resolved.ctx.user_domain_id).await?;
         drop(tx);
         let bytes = payload
             .encode()
@@ -149,8 +180,9 @@ impl Identity {
             && s.failed_at + self.config.lockout_seconds * SECOND > clock::now()
     }
 
-    /// Checks the secret of `owner` and keeps count. The same work whether the owner exists or not.
-    pub(crate) async fn check_secret(&self, owner: Option<&str>, given: &str) -> Result<()> {
+    /// Checks the secret of `owner` and keeps count. The same work whether the owner exists or not. Answers the hash
+    /// that it matched: what is done because of it asks in its own transaction whether that is the secret still.
+    pub(crate) async fn check_secret(&self, owner: Option<&str>, given: &str) -> Result<String> {
         let stored = match owner {
             Some(owner) => secret(&mut self.db.read().await?, owner).await?,
             None => None,
@@ -197,15 +229,16 @@ impl Identity {
                 }
             }
         }
-        Ok(())
+        Ok(stored.hash)
     }
 
     async fn by_password(&self, data: &Value, proof: &mut Proof) -> Result<()> {
         let user = data.get("user").ok_or_else(|| expecting("user", "password"))?;
         let password = text(user, "password").ok_or_else(|| expecting("password", "user"))?;
         let id = user_id(&mut self.db.read().await?, user).await?;
-        self.check_secret(id.as_deref(), password).await?;
+        let hash = self.check_secret(id.as_deref(), password).await?;
         let id = id.ok_or_else(Error::unauthorized)?;
+        proof.secrets.push((id.clone(), hash));
         // Only now: a disabled user's answer takes as long as a wrong password's.
         enabled_user(&mut self.db.read().await?, &id).await?;
         proof.is(id)
@@ -215,20 +248,18 @@ impl Identity {
         let token = text(data, "id").ok_or_else(|| expecting("id", "token"))?;
         self.validated(token).await?;
         let old = self.open(token)?;
-        proof.is(old.user_id)?;
-        for m in old.methods {
-            if !proof.methods.contains(&m) {
-                proof.methods.push(m);
+        proof.is(old.user_id.clone())?;
+        for m in &old.methods {
+            if !proof.methods.contains(m) {
+                proof.methods.push(m.clone());
             }
         }
-        proof.expires_at = Some(old.expires_at);
-        proof.chain = old.audit_ids.last().cloned();
-        proof.from_system = old.scope == Scope::System;
-        if let Some(id) = old.app_cred_id {
-            let cred = self.db.read().await?.find::<AppCred>(&id).await?;
+        if let Some(id) = &old.app_cred_id {
+            let cred = self.db.read().await?.find::<AppCred>(id).await?;
             proof.app_cred = Some(cred.ok_or_else(Error::unauthorized)?.value);
             proof.from_app_cred_token = true;
         }
+        proof.origin = Some(old);
         Ok(())
     }
 
@@ -252,8 +283,9 @@ impl Identity {
             }
         };
         drop(tx);
-        self.check_secret(cred.as_ref().map(|c| c.id.as_str()), given).await?;
+        let hash = self.check_secret(cred.as_ref().map(|c| c.id.as_str()), given).await?;
         let cred = cred.ok_or_else(Error::unauthorized)?.value;
+        proof.secrets.push((cred.id.clone(), hash));
         if cred.expires_at.is_some_and(|t| t <= clock::now()) {
             return Err(Error::unauthorized().with_private("the application credential has expired"));
         }
@@ -301,7 +333,8 @@ impl Identity {
             return Err(expecting("project, domain, OS-TRUST:trust or system", "scope"));
         };
         let wanted = scope.get(kind).unwrap_or(&Value::Null);
-        if proof.from_system && ["project", "domain"].contains(kind) {
+        let from_system = proof.origin.as_ref().is_some_and(|o| o.scope == Scope::System);
+        if from_system && ["project", "domain"].contains(kind) {
             return Err(Error::forbidden(
                 "You are not authorized to perform the requested action: Using a system-scoped token to create a project-scoped or domain-scoped token is not allowed.",
             ));

@@ -101,7 +101,7 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
                 _ => return refuse(format!("project {id} is missing or disabled")),
             };
             let domain = enabled_domain(tx, &project.domain_id).await?;
-            if is_revoked(tx, p.issued_at, &[("project", id), ("domain", &domain.id)]).await? {
+            if is_revoked(tx, p, &[("project", id), ("domain", &domain.id)]).await? {
                 return refuse("the project or its domain was disabled meanwhile");
             }
             let held = assigned(tx, &user.id, TargetKind::Project, id).await?;
@@ -124,7 +124,7 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
         }
         Scope::Domain(id) => {
             let domain = enabled_domain(tx, id).await?;
-            if is_revoked(tx, p.issued_at, &[("domain", id)]).await? {
+            if is_revoked(tx, p, &[("domain", id)]).await? {
                 return refuse("the domain was disabled meanwhile");
             }
             let held = assigned(tx, &user.id, TargetKind::Domain, id).await?;
@@ -173,7 +173,7 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
             }),
         );
     }
-    if is_revoked(tx, p.issued_at, &marks).await? {
+    if is_revoked(tx, p, &marks).await? {
         return refuse("revoked");
     }
     Ok(Resolved {

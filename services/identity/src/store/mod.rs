@@ -25,51 +25,59 @@ macro_rules! table {
 }
 
 /// Identity's tables.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    owner: "identity",
-    number: 1,
-    sql: concat!(
-        table!("identity_domain", ", enabled BIGINT NOT NULL, UNIQUE(name)"),
-        table!(
-            "identity_project",
-            ", domain_id TEXT NOT NULL, parent_id TEXT NOT NULL, enabled BIGINT NOT NULL, UNIQUE(domain_id, name)"
-        ),
-        "CREATE INDEX identity_project_by_parent ON identity_project(parent_id);",
-        table!(
-            "identity_user",
-            ", domain_id TEXT NOT NULL, enabled BIGINT NOT NULL, default_project_id TEXT, UNIQUE(domain_id, name)"
-        ),
-        "CREATE INDEX identity_user_by_default_project ON identity_user(default_project_id);",
-        table!("identity_group", ", domain_id TEXT NOT NULL, UNIQUE(domain_id, name)"),
-        table!("identity_membership", ", group_id TEXT NOT NULL, user_id TEXT NOT NULL"),
-        "CREATE INDEX identity_membership_by_group ON identity_membership(group_id);",
-        "CREATE INDEX identity_membership_by_user ON identity_membership(user_id);",
-        // domain_id is '' for global roles: NULLs would not clash.
-        table!("identity_role", ", domain_id TEXT NOT NULL, UNIQUE(domain_id, name)"),
-        table!("identity_implied_role", ", prior TEXT NOT NULL, implied TEXT NOT NULL"),
-        table!(
-            "identity_assignment",
-            ", actor_kind TEXT NOT NULL, actor_id TEXT NOT NULL, target_kind TEXT NOT NULL,
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        owner: "identity",
+        number: 1,
+        sql: concat!(
+            table!("identity_domain", ", enabled BIGINT NOT NULL, UNIQUE(name)"),
+            table!(
+                "identity_project",
+                ", domain_id TEXT NOT NULL, parent_id TEXT NOT NULL, enabled BIGINT NOT NULL, UNIQUE(domain_id, name)"
+            ),
+            "CREATE INDEX identity_project_by_parent ON identity_project(parent_id);",
+            table!(
+                "identity_user",
+                ", domain_id TEXT NOT NULL, enabled BIGINT NOT NULL, default_project_id TEXT, UNIQUE(domain_id, name)"
+            ),
+            "CREATE INDEX identity_user_by_default_project ON identity_user(default_project_id);",
+            table!("identity_group", ", domain_id TEXT NOT NULL, UNIQUE(domain_id, name)"),
+            table!("identity_membership", ", group_id TEXT NOT NULL, user_id TEXT NOT NULL"),
+            "CREATE INDEX identity_membership_by_group ON identity_membership(group_id);",
+            "CREATE INDEX identity_membership_by_user ON identity_membership(user_id);",
+            // domain_id is '' for global roles: NULLs would not clash.
+            table!("identity_role", ", domain_id TEXT NOT NULL, UNIQUE(domain_id, name)"),
+            table!("identity_implied_role", ", prior TEXT NOT NULL, implied TEXT NOT NULL"),
+            table!(
+                "identity_assignment",
+                ", actor_kind TEXT NOT NULL, actor_id TEXT NOT NULL, target_kind TEXT NOT NULL,
                target_id TEXT NOT NULL, role_id TEXT NOT NULL, inherited BIGINT NOT NULL"
-        ),
-        "CREATE INDEX identity_assignment_by_actor ON identity_assignment(actor_id, target_id);",
-        "CREATE INDEX identity_assignment_by_target ON identity_assignment(target_id);",
-        "CREATE INDEX identity_assignment_by_role ON identity_assignment(role_id);",
-        table!("identity_app_cred", ", user_id TEXT NOT NULL, UNIQUE(user_id, name)"),
-        "CREATE INDEX identity_app_cred_by_project ON identity_app_cred(project_id);",
-        table!("identity_region", ""),
-        table!("identity_service", ", kind TEXT NOT NULL"),
-        table!(
-            "identity_endpoint",
-            ", service_id TEXT NOT NULL, region_id TEXT, interface TEXT NOT NULL"
-        ),
-        // Hashes of passwords and application credentials' secrets, and wrong passwords in a row: not
-        // resources, so that neither is ever in a change row.
-        "CREATE TABLE identity_secret(owner TEXT PRIMARY KEY, hash TEXT NOT NULL, set_at BIGINT NOT NULL,
+            ),
+            "CREATE INDEX identity_assignment_by_actor ON identity_assignment(actor_id, target_id);",
+            "CREATE INDEX identity_assignment_by_target ON identity_assignment(target_id);",
+            "CREATE INDEX identity_assignment_by_role ON identity_assignment(role_id);",
+            table!("identity_app_cred", ", user_id TEXT NOT NULL, UNIQUE(user_id, name)"),
+            "CREATE INDEX identity_app_cred_by_project ON identity_app_cred(project_id);",
+            table!("identity_region", ""),
+            table!("identity_service", ", kind TEXT NOT NULL"),
+            table!(
+                "identity_endpoint",
+                ", service_id TEXT NOT NULL, region_id TEXT, interface TEXT NOT NULL"
+            ),
+            // Hashes of passwords and application credentials' secrets, and wrong passwords in a row: not
+            // resources, so that neither is ever in a change row.
+            "CREATE TABLE identity_secret(owner TEXT PRIMARY KEY, hash TEXT NOT NULL, set_at BIGINT NOT NULL,
             failures BIGINT NOT NULL, failed_at BIGINT NOT NULL);",
-        // Tokens issued before a moment that are good no longer; forgotten when they would have expired.
-        "CREATE TABLE identity_revocation(sequence {{serial}}, kind TEXT NOT NULL, value TEXT NOT NULL,
+            // Tokens issued before a moment that are good no longer; forgotten when they would have expired.
+            "CREATE TABLE identity_revocation(sequence {{serial}}, kind TEXT NOT NULL, value TEXT NOT NULL,
             issued_before BIGINT NOT NULL, forget_at BIGINT NOT NULL);",
-        "CREATE INDEX identity_revocation_by_value ON identity_revocation(value)",
-    ),
-}];
+            "CREATE INDEX identity_revocation_by_value ON identity_revocation(value)",
+        ),
+    },
+    Migration {
+        owner: "identity",
+        number: 2,
+        // See `is_revoked`; 0 is that of a revocation that all who carry a number know of.
+        sql: "ALTER TABLE identity_revocation ADD COLUMN number BIGINT NOT NULL DEFAULT 0",
+    },
+];

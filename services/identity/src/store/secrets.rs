@@ -1,5 +1,6 @@
 //! Hashes of secrets with their failures, and revocations. Neither is ever logged or shown.
 
+use crate::token::Payload;
 use haneul_core::clock::SECOND;
 use haneul_core::{Result, clock};
 use haneul_store::Tx;
@@ -72,33 +73,49 @@ pub(crate) async fn forget_failures(tx: &mut Tx, owner: &str) -> Result<()> {
     Ok(())
 }
 
-/// Notes that tokens with this attribute that were issued until now are good no longer. `kind` is
-/// `audit`, `user`, `project` or `domain`.
+/// Counts the transactions that change what tokens are good for, in the order of their commits: whoever raises it
+/// holds its row until then.
+pub(crate) const REVOCATIONS: &str = "identity.revocation";
+
+/// Up to which revocation this snapshot knows of all.
+pub(crate) async fn revocations_seen(tx: &mut Tx) -> Result<i64> {
+    tx.row("SELECT value FROM counter WHERE name = $1", &[REVOCATIONS.into()])
+        .await?
+        .map_or(Ok(0), |row| row.i64(0))
+}
+
+/// Notes that tokens with this attribute are good no longer that were issued until now, or from a snapshot that
+/// knows nothing of this. `kind` is `audit`, `user`, `project` or `domain`.
 pub(crate) async fn revoke(tx: &mut Tx, kind: &str, value: &str, token_seconds: i64) -> Result<()> {
     let now = clock::now();
     tx.exec("DELETE FROM identity_revocation WHERE forget_at < $1", &[now.into()])
         .await?;
+    let number = tx.next_number(REVOCATIONS).await?;
     tx.exec(
-        "INSERT INTO identity_revocation(kind, value, issued_before, forget_at) VALUES($1, $2, $3, $4)",
+        "INSERT INTO identity_revocation(kind, value, issued_before, forget_at, number) VALUES($1, $2, $3, $4, $5)",
         &[
             kind.into(),
             value.into(),
             now.into(),
             // An hour more, for tokens issued before token_seconds was made smaller.
             (now + (token_seconds + 3600) * SECOND).into(),
+            number.into(),
         ],
     )
     .await?;
     Ok(())
 }
 
-/// Whether a token issued at `issued_at` with any of these attributes was revoked.
-pub(crate) async fn is_revoked(tx: &mut Tx, issued_at: i64, attributes: &[(&str, &str)]) -> Result<bool> {
+/// Whether this token was revoked, by any of these attributes of it. Its time alone would not do: between the moment
+/// that a revocation notes and its commit tokens are issued that know nothing of it. Nor would the number: a database
+/// that was restored counts again from an older one.
+pub(crate) async fn is_revoked(tx: &mut Tx, p: &Payload, attributes: &[(&str, &str)]) -> Result<bool> {
     for (kind, value) in attributes {
         let hit = tx
             .row(
-                "SELECT 1 FROM identity_revocation WHERE value = $1 AND kind = $2 AND issued_before >= $3",
-                &[(*value).into(), (*kind).into(), issued_at.into()],
+                "SELECT 1 FROM identity_revocation WHERE value = $1 AND kind = $2
+                   AND (issued_before >= $3 OR number > $4)",
+                &[(*value).into(), (*kind).into(), p.issued_at.into(), p.seen.into()],
             )
             .await?;
         if hit.is_some() {

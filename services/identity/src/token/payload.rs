@@ -29,6 +29,8 @@ pub(crate) struct Payload {
     /// Its own, then that of the first token of the chain.
     pub audit_ids: Vec<String>,
     pub app_cred_id: Option<String>,
+    /// Up to which revocation was known of all when it was issued (`store::is_revoked`).
+    pub seen: i64,
 }
 
 const VERSION: u64 = 1;
@@ -82,7 +84,7 @@ fn take(input: &mut Bytes<'_>, n: usize) -> Option<Vec<u8>> {
 impl Payload {
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(128);
-        encode::write_array_len(&mut out, 9).ok()?;
+        encode::write_array_len(&mut out, 10).ok()?;
         encode::write_uint(&mut out, VERSION).ok()?;
         put_id(&mut out, &self.user_id)?;
         let mut bits = 0u64;
@@ -105,13 +107,15 @@ impl Payload {
             encode::write_bin(&mut out, &URL_SAFE_NO_PAD.decode(a).ok()?).ok()?;
         }
         put_id(&mut out, self.app_cred_id.as_deref().unwrap_or_default())?;
+        encode::write_sint(&mut out, self.seen).ok()?;
         Some(out)
     }
 
     /// `None` for anything that this release does not know.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Payload> {
         let mut input = Bytes::new(bytes);
-        if decode::read_array_len(&mut input).ok()? != 9 {
+        let fields = decode::read_array_len(&mut input).ok()?;
+        if !(9..=10).contains(&fields) {
             return None;
         }
         if decode::read_int::<u64, _>(&mut input).ok()? != VERSION {
@@ -139,6 +143,11 @@ impl Payload {
             audit_ids.push(URL_SAFE_NO_PAD.encode(get_bin(&mut input)?));
         }
         let app_cred_id = Some(get_id(&mut input)?).filter(|s| !s.is_empty());
+        // The release before had nine fields; its tokens are judged by their time alone.
+        let seen = match fields {
+            9 => i64::MAX,
+            _ => decode::read_int(&mut input).ok()?,
+        };
         // The one that was added last is shown first.
         let order = [1, 2, 0];
         let methods = order
@@ -155,6 +164,7 @@ impl Payload {
             issued_at,
             audit_ids,
             app_cred_id,
+            seen,
         })
     }
 }
@@ -182,6 +192,7 @@ mod tests {
                     issued_at: 1_763_716_400_123_456,
                     audit_ids: vec![audit_id(), audit_id()],
                     app_cred_id,
+                    seen: 1_000_000,
                 };
                 let bytes = p.encode().unwrap();
                 assert!(
@@ -189,6 +200,12 @@ mod tests {
                     "{} bytes make a token of 255 characters or more",
                     bytes.len()
                 );
+                let mut before = bytes.clone();
+                before[0] = 0x99;
+                before.truncate(bytes.len() - 5);
+                let seen = i64::MAX;
+                let nine = Payload { seen, ..p.clone() };
+                assert_eq!(Payload::decode(&before), Some(nine), "of the release before");
                 assert_eq!(Payload::decode(&bytes), Some(p));
             }
         }
