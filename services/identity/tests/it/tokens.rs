@@ -274,6 +274,8 @@ pub async fn revocation_is_seen_at_once(c: &Cloud) {
     let grant = format!("/projects/{project}/users/{user}/roles/{role}");
     c.ok(204, "DELETE", &grant, Value::Null).await;
     assert!(!c.is_good(&t).await);
+    // Nor is it good for what needs no role.
+    assert_eq!(c.rescope(&t, json!("unscoped")).await.status, 401);
     c.ok(204, "PUT", &grant, Value::Null).await;
     assert!(c.is_good(&t).await);
     // The project is disabled.
