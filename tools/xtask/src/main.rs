@@ -10,7 +10,7 @@ mod shell;
 mod testing;
 mod tidy;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use shell::{Cmd, root};
 use std::path::PathBuf;
@@ -54,6 +54,8 @@ enum Command {
     Bench(Pass),
     /// Run OpenStack's Tempest against a fresh cloud; writes docs/conformance.md
     Conformance(Pass),
+    /// Hold our routes against OpenStack's published contract; writes docs/contract.md
+    Contract,
     /// Build dist/haneul-VERSION-x86_64.tar.gz
     Dist(dist::Options),
 }
@@ -98,6 +100,7 @@ fn run(command: Command) -> Result<()> {
             bench.arg("--binary").arg(built.join("haneul")).args(&pass.args).exec()
         }
         Command::Conformance(pass) => conformance(&pass.args),
+        Command::Contract => contract(),
         Command::Dist(options) => dist::dist(&options),
     }
 }
@@ -115,6 +118,28 @@ fn conformance(args: &[String]) -> Result<()> {
         .arg("--python")
         .arg(python)
         .args(args)
+        .run()
+}
+
+/// Finds where cargo has put the contract's files, and runs the comparison.
+fn contract() -> Result<()> {
+    let metadata = Cmd::new("cargo").args(["metadata", "--format-version", "1"]).read()?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let packages = metadata
+        .get("packages")
+        .and_then(|p| p.as_array())
+        .cloned()
+        .unwrap_or_default();
+    let manifest = packages
+        .iter()
+        .find(|p| p.get("name").is_some_and(|n| n == "openstack_types"))
+        .and_then(|p| p.get("manifest_path")?.as_str())
+        .map(PathBuf::from)
+        .context("openstack_types is not among the packages")?;
+    Cmd::new("cargo").args(["build", "-p", "haneul-conformance"]).run()?;
+    Cmd::new(shell::target_dir().join("debug/contract"))
+        .arg("--data")
+        .arg(manifest.with_file_name("data"))
         .run()
 }
 
