@@ -2,7 +2,8 @@
 # The front door on a machine that has nothing: a minimal Debian 12 with Rust and a C compiler, made by debootstrap.
 # First as a developer meets it (`cargo xtask up`, the openstack client, `down --purge`), then as a user does (the
 # tarball, systemd, a reboot). It shares the host's kernel and network, and nothing else of it but the toolchain.
-# Usage: bare-machine.sh REPOSITORY DIRECTORY (some 8 GB; what is built there makes the next run quicker).
+# Usage: bare-machine.sh REPOSITORY DIRECTORY [tarball] (some 8 GB; what is built there makes the next run quicker;
+# `tarball`: only the second half).
 set -eEuo pipefail
 repo=$1 dir=$2 root=$2/root
 here=$(dirname "$(readlink -f "$0")")
@@ -113,7 +114,7 @@ cargo xtask down --purge --yes
 END
 sed -i "s|LOGIN|$(login)|g" "$root/root/developer"
 # With bash, which every Debian has, for the trap.
-bare 'exec bash -eu /root/developer'
+[ "${3:-}" = tarball ] || bare 'exec bash -eu /root/developer'
 compare() {
   traces > "$dir/after"
   ! diff "$dir/before" "$dir/after" | grep '^>' || fail "traces are left"
@@ -133,7 +134,8 @@ booted 'systemctl kill --kill-whom main --signal KILL haneul-serve haneul-agent;
 [ "$before" = "$(booted "$(login) cat /proc/sys/kernel/random/boot_id")" ] || fail "the guest noticed"
 say a reboot: the guest comes back, with its host key
 booted 'systemctl reboot' || true
-sleep 1; running
+wait "$nspawn" || true # which ends, for its caller to boot again
+boot
 booted 'haneul up > /dev/null'
 [ "$(booted "$(login) hostname")" = first ] || fail "no login after the reboot"
 [ "$before" != "$(booted "$(login) cat /proc/sys/kernel/random/boot_id")" ] || fail "no reboot"
