@@ -14,7 +14,7 @@ fail() { printf 'FAILED: %s\n' "$*"; exit 1; }
 nspawn=
 finish() {
   set +e
-  [ -z "$nspawn" ] || { kill "$nspawn"; wait "$nspawn"; } 2>/dev/null
+  [ -z "$nspawn" ] || { booted 'haneul down --purge --yes'; kill "$nspawn"; wait "$nspawn"; } 2>/dev/null
   # What a cloud that failed half-way left behind.
   [ ! -x "$root/src/target/debug/haneul" ] || [ ! -d "$root/var/lib/haneul" ] || bare "/src/target/debug/haneul down --purge --yes" || true
   rm -rf "$root"
