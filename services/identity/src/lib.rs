@@ -1,7 +1,7 @@
 //! Keystone v3: who there is, what they may do, and the tokens that say so.
 //!
 //! Owns domains, projects, users, groups, roles, assignments, application credentials, the catalog, and
-//! the Fernet keys.
+//! the Fernet keys, and credentials of other systems that users keep here, sealed by keys of their own.
 //!
 //! Invariants:
 //! - A token is worth what its user has now: each validation that is not answered from the cache resolves
@@ -18,7 +18,7 @@ pub mod policy;
 mod store;
 mod token;
 
-pub use model::{AppCred, DEFAULT_DOMAIN, Domain, Group, Project, Role, User};
+pub use model::{AppCred, Credential, DEFAULT_DOMAIN, Domain, Group, Project, Role, User};
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 
@@ -33,7 +33,7 @@ use logic::hashing::Hasher;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use token::{Cache, Entry, Keys, Payload};
+use token::{Cache, Delegation, Entry, Keys, Payload};
 
 /// The service. Made once, shared in an `Arc`.
 pub struct Identity {
@@ -43,8 +43,10 @@ pub struct Identity {
     pub(crate) public_url: String,
     pub(crate) hasher: Hasher,
     pub(crate) keys: Keys,
+    /// Seal what is in credentials. Never rotated by itself: what they sealed lives until it is deleted.
+    credential_keys: Keys,
     pub(crate) cache: Cache,
-    /// The rendered catalog with the sequence that it holds for.
+    /// The rendered catalog with the sequence that it holds for, while it is the same for everybody.
     catalog: RwLock<Option<(u64, Bytes)>>,
     policy: RwLock<Arc<Policy>>,
 }
@@ -59,6 +61,7 @@ impl Identity {
             region: config.api.region.clone(),
             public_url: config.public_url(),
             hasher: Hasher::new(config.identity.bcrypt_rounds),
+            credential_keys: Keys::open(keys_dir.with_file_name("credential-keys"))?,
             keys: Keys::open(keys_dir)?,
             cache: Cache::new(),
             catalog: RwLock::new(None),
@@ -118,6 +121,27 @@ impl Identity {
         Ok(entry)
     }
 
+    /// What the token of a request was made with. The token is good: the request came in by it.
+    pub(crate) async fn delegation(&self, req: &haneul_http::Req) -> Result<Delegation> {
+        let token = req.header("x-auth-token").ok_or_else(Error::unauthorized)?.to_owned();
+        Ok(self.validated(&token).await?.delegation.clone())
+    }
+
+    /// Seals what a credential says.
+    pub(crate) fn seal(&self, text: &str) -> Result<String> {
+        self.credential_keys.seal(text.as_bytes())
+    }
+
+    /// What [`Identity::seal`] sealed.
+    pub(crate) fn unseal(&self, sealed: &str) -> Result<String> {
+        self.credential_keys
+            .unseal(sealed)
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or_else(|| {
+                Error::internal("a credential was sealed by a key that is not in the directory credential-keys")
+            })
+    }
+
     /// What is inside a token that one of our keys sealed.
     pub(crate) fn open(&self, token: &str) -> Result<Payload> {
         self.keys
@@ -131,6 +155,7 @@ impl Identity {
             sequence,
             body: serde_json::to_vec(&serde_json::json!({"token": resolved.token}))?.into(),
             ctx: Arc::new(resolved.ctx),
+            delegation: resolved.delegation,
             with_catalog: OnceLock::new(),
         }))
     }
@@ -143,7 +168,7 @@ impl Identity {
         if let Some(body) = entry.with_catalog.get() {
             return Ok(body.clone());
         }
-        let catalog = self.rendered_catalog().await?;
+        let catalog = self.rendered_catalog(&entry.ctx).await?;
         let head = entry
             .body
             .strip_suffix(b"}}")
@@ -152,18 +177,28 @@ impl Identity {
         Ok(entry.with_catalog.get_or_init(|| body).clone())
     }
 
-    /// The catalog as JSON text.
-    pub(crate) async fn rendered_catalog(&self) -> Result<Bytes> {
+    /// The catalog as JSON text, for whoever asks: most clouds' is the same for all of them.
+    pub(crate) async fn rendered_catalog(&self, ctx: &CtxInner) -> Result<Bytes> {
         let now = self.cache.now();
         if let Some((sequence, text)) = &*self.catalog.read().unwrap_or_else(PoisonError::into_inner)
             && *sequence == now
         {
             return Ok(text.clone());
         }
+        let reader = logic::catalog::Reader {
+            user: &ctx.user_id,
+            project: match &ctx.scope {
+                haneul_auth::ScopeKind::Project { id, .. } => Some(id),
+                _ => None,
+            },
+        };
         let mut tx = self.db.read().await?;
-        let text: Bytes = serde_json::to_vec(&logic::catalog::catalog(&mut tx).await?)?.into();
+        let (catalog, shared) = logic::catalog::catalog(&mut tx, reader).await?;
         drop(tx);
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some((now, text.clone()));
+        let text: Bytes = serde_json::to_vec(&catalog)?.into();
+        if shared {
+            *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some((now, text.clone()));
+        }
         Ok(text)
     }
 }

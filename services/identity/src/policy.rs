@@ -3,7 +3,8 @@
 //! everybody sees themselves.
 
 use crate::model::{
-    AppCred, Assignment, CatalogService, Domain, Endpoint, Group, ImpliedRole, Membership, Project, Region, Role, User,
+    AppCred, Assignment, CatalogService, Credential, Domain, Endpoint, Group, ImpliedRole, Membership, Project, Region,
+    Role, User,
 };
 use haneul_auth::RuleDefault;
 
@@ -79,6 +80,11 @@ const GRANT_WRITE: &str = concat!(
     )
 );
 
+const CRED_READ: &str =
+    "rule:admin_required or (role:reader and system_scope:all) or user_id:%(target.credential.user_id)s";
+const CRED_WRITE: &str = "rule:admin_required or user_id:%(target.credential.user_id)s";
+const EC2_WRITE: &str = "rule:admin_required or (role:member and user_id:%(target.credential.user_id)s)";
+
 const APP_CRED_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or rule:owner";
 
 mod actions {
@@ -153,14 +159,32 @@ mod actions {
             CreateAppCred = "identity:create_application_credential" => "rule:owner";
             DeleteAppCred = "identity:delete_application_credential" => "rule:admin_required or rule:owner";
         }
+        Credential {
+            GetCredential = "identity:get_credential" => CRED_READ;
+            CreateCredential = "identity:create_credential" => CRED_WRITE;
+            UpdateCredential = "identity:update_credential" => CRED_WRITE;
+            DeleteCredential = "identity:delete_credential" => CRED_WRITE;
+            GetEc2 = "identity:ec2_get_credential" => CRED_READ;
+            CreateEc2 = "identity:ec2_create_credential" => EC2_WRITE;
+            DeleteEc2 = "identity:ec2_delete_credential" => EC2_WRITE;
+        }
         Region {
             GetRegion = "identity:get_region" => ANY;
+            CreateRegion = "identity:create_region" => ADMIN;
+            UpdateRegion = "identity:update_region" => ADMIN;
+            DeleteRegion = "identity:delete_region" => ADMIN;
         }
         CatalogService {
             GetService = "identity:get_service" => ADMIN_OR_SYSTEM_READER;
+            CreateService = "identity:create_service" => ADMIN;
+            UpdateService = "identity:update_service" => ADMIN;
+            DeleteService = "identity:delete_service" => ADMIN;
         }
         Endpoint {
             GetEndpoint = "identity:get_endpoint" => ADMIN_OR_SYSTEM_READER;
+            CreateEndpoint = "identity:create_endpoint" => ADMIN;
+            UpdateEndpoint = "identity:update_endpoint" => ADMIN;
+            DeleteEndpoint = "identity:delete_endpoint" => ADMIN;
         }
     }
 }
@@ -171,7 +195,7 @@ const fn rule(name: &'static str, check: &'static str) -> RuleDefault {
 }
 
 /// Rules that other rules name, and those of lists and tokens.
-const MORE: [RuleDefault; 33] = [
+const MORE: &[RuleDefault] = &[
     rule("admin_required", "role:admin"),
     rule("service_role", "role:service"),
     rule("service_or_admin", "rule:admin_required or rule:service_role"),
@@ -217,6 +241,8 @@ const MORE: [RuleDefault; 33] = [
     rule("identity:list_role_assignments", DOMAIN_READER_LIST),
     rule("identity:list_role_assignments_for_tree", DOMAIN_READER_LIST),
     rule("identity:list_application_credentials", APP_CRED_READ),
+    rule("identity:list_credentials", CRED_READ),
+    rule("identity:ec2_list_credentials", APP_CRED_READ),
     rule("identity:list_services", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_endpoints", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_regions", ANY),

@@ -145,13 +145,14 @@ pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
 
 /// GET /v3/auth/catalog
 pub(crate) async fn catalog(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    if req.ctx()?.project_id().is_empty() {
+    let ctx = req.ctx()?.clone();
+    if ctx.project_id().is_empty() {
         return Err(Error::forbidden(
             "A project-scoped token is required to produce a service catalog.",
         ));
     }
     let link = format!("{}/v3/auth/catalog", req.base);
-    let catalog: Value = serde_json::from_slice(&app.rendered_catalog().await?)?;
+    let catalog: Value = serde_json::from_slice(&app.rendered_catalog(&ctx.inner).await?)?;
     Ok(Reply::ok(&json!({"catalog": catalog, "links": {"self": link}})))
 }
 

@@ -25,6 +25,11 @@ pub(crate) const ID: FieldKind = FieldKind::Check(|v| match v.as_str() {
 });
 /// A password (keystone.conf `[identity] max_password_length`).
 pub(crate) const PASSWORD: FieldKind = FieldKind::Str { min: 1, max: 4096 };
+/// A boolean and nothing that reads as one, where Keystone's schema is strict.
+pub(crate) const STRICT_BOOL: FieldKind = FieldKind::Check(|v| match v.is_boolean() {
+    true => Ok(()),
+    false => Err("It must be true or false, without quotes.".into()),
+});
 /// An object of options.
 pub(crate) const OPTIONS: FieldKind = FieldKind::Check(|v| match v.is_object() {
     true => Ok(()),
@@ -66,7 +71,7 @@ fn masked(value: &Value, under: &str) -> Value {
                 let shown = match (under, k.as_str()) {
                     // The method's data, which has the secret further in.
                     ("identity", "password") if v.is_object() => masked(v, k),
-                    (_, "password" | "original_password" | "secret") | ("token", "id") => stars(v),
+                    (_, "password" | "original_password" | "secret" | "blob") | ("token", "id") => stars(v),
                     _ => masked(v, k),
                 };
                 (k.clone(), shown)

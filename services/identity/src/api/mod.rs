@@ -5,6 +5,7 @@ mod assignments;
 mod auth;
 mod catalog;
 mod common;
+mod credentials;
 mod domains;
 mod grants;
 mod groups;
@@ -78,6 +79,17 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .get("/v3/users/{user_id}/application_credentials/{application_credential_id}", app_creds::show, "identity:get_application_credential")
         .delete("/v3/users/{user_id}/application_credentials/{application_credential_id}", app_creds::delete, "identity:delete_application_credential")
 
+        .get("/v3/users/{user_id}/credentials/OS-EC2", credentials::ec2_list, "identity:ec2_list_credentials")
+        .post("/v3/users/{user_id}/credentials/OS-EC2", credentials::ec2_create, "identity:ec2_create_credential")
+        .get("/v3/users/{user_id}/credentials/OS-EC2/{credential_id}", credentials::ec2_show, "identity:ec2_get_credential")
+        .delete("/v3/users/{user_id}/credentials/OS-EC2/{credential_id}", credentials::ec2_delete, "identity:ec2_delete_credential")
+
+        .get("/v3/credentials", credentials::list, "identity:list_credentials")
+        .post("/v3/credentials", credentials::create, "identity:create_credential")
+        .get("/v3/credentials/{credential_id}", credentials::show, "identity:get_credential")
+        .patch("/v3/credentials/{credential_id}", credentials::update, "identity:update_credential")
+        .delete("/v3/credentials/{credential_id}", credentials::delete, "identity:delete_credential")
+
         .get("/v3/groups", groups::list, "identity:list_groups")
         .post("/v3/groups", groups::create, "identity:create_group")
         .get("/v3/groups/{group_id}", groups::show, "identity:get_group")
@@ -131,9 +143,19 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .delete("/v3/system/groups/{group_id}/roles/{role_id}", grants::revoke, "identity:revoke_system_grant_for_group")
 
         .get("/v3/regions", catalog::regions, "identity:list_regions")
+        .post("/v3/regions", catalog::create_region, "identity:create_region")
         .get("/v3/regions/{region_id}", catalog::region, "identity:get_region")
+        .put("/v3/regions/{region_id}", catalog::put_region, "identity:create_region")
+        .patch("/v3/regions/{region_id}", catalog::update_region, "identity:update_region")
+        .delete("/v3/regions/{region_id}", catalog::delete_region, "identity:delete_region")
         .get("/v3/services", catalog::services, "identity:list_services")
+        .post("/v3/services", catalog::create_service, "identity:create_service")
         .get("/v3/services/{service_id}", catalog::service, "identity:get_service")
+        .patch("/v3/services/{service_id}", catalog::update_service, "identity:update_service")
+        .delete("/v3/services/{service_id}", catalog::delete_service, "identity:delete_service")
         .get("/v3/endpoints", catalog::endpoints, "identity:list_endpoints")
+        .post("/v3/endpoints", catalog::create_endpoint, "identity:create_endpoint")
         .get("/v3/endpoints/{endpoint_id}", catalog::endpoint, "identity:get_endpoint")
+        .patch("/v3/endpoints/{endpoint_id}", catalog::update_endpoint, "identity:update_endpoint")
+        .delete("/v3/endpoints/{endpoint_id}", catalog::delete_endpoint, "identity:delete_endpoint")
 }

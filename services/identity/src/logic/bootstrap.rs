@@ -1,5 +1,6 @@
 //! The first start: a domain, an administrator, the roles and the catalog, in one transaction. Later starts
-//! only make the catalog follow the configuration: what an operator has removed does not come back.
+//! only make the catalog follow the configuration, where no administrator decided otherwise: what was removed does
+//! not come back.
 
 use crate::Identity;
 use crate::model::{
@@ -173,25 +174,71 @@ async fn cloud(tx: &mut Tx, hash: &str) -> Result<()> {
     Ok(())
 }
 
-/// Region, services and endpoints as configured; says whether anything had to change.
+/// What the cloud last wrote of one of its own entries.
+struct Note {
+    id: String,
+    url: String,
+    region: String,
+}
+
+async fn noted(tx: &mut Tx, what: &str) -> Result<Option<Note>> {
+    let sql = "SELECT id, url, region FROM identity_followed WHERE what = $1";
+    tx.row(sql, &[what.into()])
+        .await?
+        .map(|r| {
+            Ok(Note {
+                id: r.str(0)?,
+                url: r.str(1)?,
+                region: r.str(2)?,
+            })
+        })
+        .transpose()
+}
+
+async fn note(tx: &mut Tx, what: &str, id: &str, url: &str, region: &str) -> Result<()> {
+    tx.exec(
+        "INSERT INTO identity_followed(what, id, url, region) VALUES($1, $2, $3, $4)
+         ON CONFLICT(what) DO UPDATE SET id = excluded.id, url = excluded.url, region = excluded.region",
+        &[what.into(), id.into(), url.into(), region.into()],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn ensure_region(tx: &mut Tx, region: &str) -> Result<()> {
+    if tx.find::<Region>(region).await?.is_none() {
+        let region = Region {
+            id: region.into(),
+            description: String::new(),
+            parent_region_id: None,
+            extra: Map::new(),
+        };
+        make(tx, region).await?;
+    }
+    Ok(())
+}
+
+/// Services and endpoints as configured, in the configured region; says whether anything had to change.
+///
+/// The catalog has two masters: the configuration (`api.public_url`, `api.region`), which may change between two
+/// starts, and administrators, who change the same entries through the API. So the cloud notes what it wrote. An entry
+/// that still says that follows the configuration; one that says something else was changed by an administrator and
+/// stays as it is; and one that was deleted stays away. To have it back, make it, or set url and region as they
+/// were: it follows again from the next start. Names, descriptions and `enabled` are never touched.
 async fn follow(tx: &mut Tx, region: &str, url: &str) -> Result<bool> {
     let mut changed = false;
-    if tx.find::<Region>(region).await?.is_none() {
-        make(
-            tx,
-            Region {
-                id: region.into(),
-                description: String::new(),
-                parent_region_id: None,
-                extra: Map::new(),
-            },
-        )
-        .await?;
-        changed = true;
-    }
     let services = tx.list::<CatalogService>(&Query::new()).await?;
     for (kind, name, path) in SERVICES {
-        let service = match services.iter().find(|s| s.kind == kind && s.name == name) {
+        let what = format!("service/{kind}");
+        let found = match noted(tx, &what).await? {
+            Some(n) => match services.iter().find(|s| s.id == n.id) {
+                Some(s) => Some(s),
+                None => continue,
+            },
+            // Of a release that kept no notes.
+            None => services.iter().find(|s| s.kind == kind && s.name == name),
+        };
+        let service = match found {
             Some(s) => s.value.clone(),
             None => {
                 changed = true;
@@ -206,34 +253,47 @@ async fn follow(tx: &mut Tx, region: &str, url: &str) -> Result<bool> {
                 make(tx, service).await?
             }
         };
+        note(tx, &what, &service.id, "", "").await?;
         let own = tx
             .list::<Endpoint>(&Query::new().eq("service_id", service.id.as_str()))
             .await?;
         for interface in INTERFACES {
+            let what = format!("endpoint/{kind}/{interface}");
             let wanted = format!("{url}{path}");
-            match own.iter().find(|e| e.interface == interface) {
-                Some(e) if e.url == wanted && e.region_id.as_deref() == Some(region) => {}
+            let found = match noted(tx, &what).await? {
+                Some(n) => match own.iter().find(|e| e.id == n.id) {
+                    Some(e) if e.url == n.url && e.region_id.as_deref() == Some(n.region.as_str()) => Some(e),
+                    Some(e) if e.url == wanted && e.region_id.as_deref() == Some(region) => Some(e),
+                    _ => continue,
+                },
+                None => own.iter().find(|e| e.interface == interface),
+            };
+            let endpoint = match found {
+                Some(e) if e.url == wanted && e.region_id.as_deref() == Some(region) => e.value.clone(),
                 Some(e) => {
                     changed = true;
+                    ensure_region(tx, region).await?;
                     let mut value = e.value.clone();
-                    value.url = wanted;
+                    value.url.clone_from(&wanted);
                     value.region_id = Some(region.into());
-                    tx.update(&System::of(e.clone()), &value).await?;
+                    tx.update(&System::of(e.clone()), &value).await?.value
                 }
                 None => {
                     changed = true;
+                    ensure_region(tx, region).await?;
                     let endpoint = Endpoint {
                         id: id::hex(),
                         service_id: service.id.clone(),
                         region_id: Some(region.into()),
                         interface: interface.into(),
-                        url: wanted,
+                        url: wanted.clone(),
                         enabled: true,
                         extra: Map::new(),
                     };
-                    make(tx, endpoint).await?;
+                    make(tx, endpoint).await?
                 }
-            }
+            };
+            note(tx, &what, &endpoint.id, &wanted, region).await?;
         }
     }
     Ok(changed)

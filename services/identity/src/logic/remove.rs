@@ -1,7 +1,7 @@
 //! What goes with a thing that goes.
 
-use crate::model::{AppCred, Group, ImpliedRole, Project, Role, User};
-use crate::store::{drop_assignments, drop_memberships, drop_secret};
+use crate::model::{AppCred, Credential, Group, ImpliedRole, Project, Role, User};
+use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret};
 use haneul_core::Result;
 use haneul_store::{Query, Stored, System, Tx};
 
@@ -13,11 +13,20 @@ async fn app_creds(tx: &mut Tx, query: Query) -> Result<()> {
     Ok(())
 }
 
-/// All that hangs on a user: password, assignments, memberships, application credentials.
+async fn credentials(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
+    for c in tx.list::<Credential>(&Query::new().eq(column, id)).await? {
+        drop_blob(tx, &c.id).await?;
+        tx.delete(&System::of(c)).await?;
+    }
+    Ok(())
+}
+
+/// All that hangs on a user: password, assignments, memberships, credentials.
 pub(crate) async fn user_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_secret(tx, id).await?;
     drop_assignments(tx, "actor_id", id).await?;
     drop_memberships(tx, "user_id", id).await?;
+    credentials(tx, "user_id", id).await?;
     app_creds(tx, Query::new().eq("user_id", id)).await
 }
 
@@ -27,9 +36,10 @@ pub(crate) async fn group_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_memberships(tx, "group_id", id).await
 }
 
-/// All that hangs on a project: assignments, application credentials, users' defaults.
+/// All that hangs on a project: assignments, credentials, application credentials, users' defaults.
 pub(crate) async fn project_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_assignments(tx, "target_id", id).await?;
+    credentials(tx, "project_id", id).await?;
     app_creds(tx, Query::new().eq("project_id", id)).await?;
     for u in tx.list::<User>(&Query::new().eq("default_project_id", id)).await? {
         let mut value = u.value.clone();

@@ -3,7 +3,7 @@
 
 use crate::model::{AppCred, Domain, Project, Role, TargetKind, User};
 use crate::store::{RoleBook, assigned, is_revoked};
-use crate::token::{Payload, Scope};
+use crate::token::{Delegation, Payload, Scope};
 use haneul_auth::context::CtxInner;
 use haneul_auth::{RoleRef, ScopeKind};
 use haneul_core::clock::iso_micros;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 /// A token that is good.
 pub(crate) struct Resolved {
     pub ctx: CtxInner,
+    pub delegation: Delegation,
     /// The member `token` of the answer, without the catalog.
     pub token: Value,
 }
@@ -177,6 +178,11 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
         return refuse("revoked");
     }
     Ok(Resolved {
+        delegation: Delegation {
+            trust_id: None,
+            app_cred_id: p.app_cred_id.clone(),
+            restricted: app_cred.as_ref().is_some_and(|c| !c.unrestricted),
+        },
         ctx: CtxInner {
             user_id: user.id.clone(),
             user_name: user.name.clone(),

@@ -2,10 +2,13 @@
 
 mod actors;
 mod catalog;
+mod credentials;
 mod resources;
 
 pub use actors::{ActorKind, AppCred, Assignment, Group, ImpliedRole, Membership, Role, TargetKind, User};
 pub use catalog::{CatalogService, Endpoint, Region};
+pub use credentials::Credential;
+pub(crate) use credentials::{EC2, of_user};
 pub use resources::{DEFAULT_DOMAIN, Domain, Project};
 
 use haneul_core::Error;

@@ -1,9 +1,11 @@
 //! Tables, and the SQL that is more than a resource by its id.
 
+mod credentials;
 mod lookup;
 mod roles;
 mod secrets;
 
+pub(crate) use credentials::*;
 pub(crate) use lookup::*;
 pub(crate) use roles::*;
 pub(crate) use secrets::*;
@@ -79,5 +81,22 @@ pub const MIGRATIONS: &[Migration] = &[
         number: 2,
         // See `is_revoked`; 0 is that of a revocation that all who carry a number know of.
         sql: "ALTER TABLE identity_revocation ADD COLUMN number BIGINT NOT NULL DEFAULT 0",
+    },
+    Migration {
+        owner: "identity",
+        number: 3,
+        // What the cloud put into the catalog itself, as it last wrote it: see logic/bootstrap.rs, `follow`.
+        sql: "CREATE TABLE identity_followed(what TEXT PRIMARY KEY, id TEXT NOT NULL, url TEXT NOT NULL,
+              region TEXT NOT NULL)",
+    },
+    Migration {
+        owner: "identity",
+        number: 4,
+        sql: concat!(
+            table!("identity_credential", ", user_id TEXT NOT NULL, kind TEXT NOT NULL"),
+            "CREATE INDEX identity_credential_by_user ON identity_credential(user_id);",
+            "CREATE INDEX identity_credential_by_project ON identity_credential(project_id);",
+            "CREATE TABLE identity_credential_blob(id TEXT PRIMARY KEY, sealed TEXT NOT NULL)",
+        ),
     },
 ];

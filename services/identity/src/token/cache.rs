@@ -18,11 +18,27 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 const PER_SHARD: usize = 2048;
 const SHARDS: usize = 16;
 
+/// What a token was made with, when that is less than its user's own password.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Delegation {
+    pub trust_id: Option<String>,
+    pub app_cred_id: Option<String>,
+    /// It is of an application credential that may not manage credentials.
+    pub restricted: bool,
+}
+
+impl Delegation {
+    pub(crate) fn any(&self) -> bool {
+        self.trust_id.is_some() || self.app_cred_id.is_some()
+    }
+}
+
 /// A validated token.
 pub(crate) struct Entry {
     /// The revocation sequence that it holds for.
     pub sequence: u64,
     pub ctx: Arc<CtxInner>,
+    pub delegation: Delegation,
     /// The answer of GET /v3/auth/tokens?nocatalog.
     pub body: Bytes,
     /// The same with the catalog, made when it is first asked for.

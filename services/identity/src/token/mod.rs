@@ -5,6 +5,6 @@ pub(crate) mod cache;
 pub(crate) mod keys;
 pub(crate) mod payload;
 
-pub(crate) use cache::{Cache, Entry};
+pub(crate) use cache::{Cache, Delegation, Entry};
 pub(crate) use keys::Keys;
 pub(crate) use payload::{Payload, Scope};

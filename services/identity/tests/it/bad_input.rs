@@ -47,6 +47,7 @@ const RESOURCE: &str = "keystone/resource/schema.py";
 const RESOURCE_CORE: &str = "keystone/resource/core.py";
 const APP_CRED: &str = "keystone/application_credential/schema.py";
 const EXCEPTION: &str = "keystone/exception.py";
+const CATALOG: &str = "keystone/catalog/schema.py, keystone/catalog/core.py";
 const API: &str = "API reference: Identity API v3";
 
 #[rustfmt::skip]
@@ -55,6 +56,7 @@ pub async fn table(c: &Cloud) {
     let (member, admin) = (c.role("member").await, c.role("admin").await);
     let me = c.ok(200, "GET", "/users?name=admin", Value::Null).await["users"][0]["id"].as_str().unwrap().to_owned();
     let creds = format!("/users/{me}/application_credentials");
+    let identity = c.ok(200, "GET", "/services?type=identity", Value::Null).await["services"][0]["id"].as_str().unwrap().to_owned();
     let long = "n".repeat(256);
     let auth = |identity: Value| json!({"auth": {"identity": identity}});
     let password = |user: Value| auth(json!({"methods": ["password"], "password": {"user": user}}));
@@ -85,6 +87,20 @@ pub async fn table(c: &Cloud) {
         case("project by name without domain", "POST", "/auth/tokens", scoped(json!({"project": {"name": "admin"}})), 400, "domain", CORE),
         case("system without all", "POST", "/auth/tokens", scoped(json!({"system": {}})), 400, "all", CORE),
         case("trust scope", "POST", "/auth/tokens", scoped(json!({"OS-TRUST:trust": {"id": "x"}})), 400, "OS-TRUST:trust", CORE),
+        case("endpoint of no service", "POST", "/endpoints", json!({"endpoint": {"service_id": "x", "interface": "public", "url": "http://x", "region": "New"}}), 400, "service_id", CATALOG),
+        case("endpoint in no region", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "public", "url": "http://x", "region_id": "nowhere"}}), 400, "region_id", CATALOG),
+        case("interface of old", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "publicURL", "url": "http://x"}}), 400, "endpoint.interface", CATALOG),
+        case("URL without a scheme", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "public", "url": "10.0.0.1/v1"}}), 400, "endpoint.url", CATALOG),
+        case("URL wants a secret", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "public", "url": "http://x/$(admin_token)s"}}), 400, "endpoint.url", CATALOG),
+        case("enabled in quotes", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "public", "url": "http://x", "enabled": "True"}}), 400, "endpoint.enabled", CATALOG),
+        case("endpoint without a URL", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "public"}}), 400, "url", CATALOG),
+        case("service without a type", "POST", "/services", json!({"service": {"name": "x"}}), 400, "type", CATALOG),
+        case("service with an empty type", "POST", "/services", json!({"service": {"type": ""}}), 400, "service.type", CATALOG),
+        case("another service id", "PATCH", format!("/services/{identity}"), json!({"service": {"id": "x"}}), 400, "service ID", CATALOG),
+        case("two region ids", "PUT", "/regions/a", json!({"region": {"id": "b"}}), 400, "region IDs", CATALOG),
+        case("long region id", "PUT", format!("/regions/{long}"), json!({"region": {}}), 400, "255", CATALOG),
+        case("unknown parent region", "POST", "/regions", json!({"region": {"parent_region_id": "nowhere"}}), 404, "nowhere", CATALOG),
+        case("region with endpoints", "DELETE", "/regions/RegionOne", Value::Null, 403, "endpoints", CATALOG),
         case("no wrapper", "POST", "/users", json!({"name": "x"}), 400, "user", USER),
         case("wrapper is null", "POST", "/users", json!({"user": null}), 400, "user", USER),
         case("body is a list", "POST", "/users", json!([1]), 400, "user", USER),

@@ -260,6 +260,8 @@ impl Cloud {
             "identity_implied_role",
             "identity_assignment",
             "identity_app_cred",
+            "identity_credential",
+            "identity_credential_blob",
             "identity_region",
             "identity_service",
             "identity_endpoint",

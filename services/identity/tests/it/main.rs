@@ -3,8 +3,10 @@
 
 mod app_creds;
 mod bad_input;
+mod catalog;
 mod clients;
 mod cloud;
+mod credentials;
 mod grants;
 mod resources;
 mod sweep;
@@ -58,6 +60,11 @@ scenarios!(
     resources::groups,
     resources::roles,
     resources::paging_and_filters,
+    catalog::services_and_endpoints,
+    catalog::regions,
+    catalog::own_entries_follow_the_configuration,
+    credentials::sealed_and_owned,
+    credentials::ec2,
     grants::on_projects_domains_and_system,
     grants::inherited_and_by_groups,
     grants::assignments_are_listed,
