@@ -58,11 +58,12 @@ pub fn down(config: &Config, options: &DownOptions, host: &dyn Host) -> Result<(
 
 fn stop_processes(config: &Config) -> Result<()> {
     let step = Step::begin("stop");
+    let mut said = Vec::new();
     if systemd::manages(config) {
         systemd::stop()?;
+        said.push("systemd's units".to_owned());
     }
     let running = launch::running(config);
-    let mut said = Vec::new();
     // First run, which ends the others; then what an earlier, killed run left behind.
     for (name, ident) in running {
         let patience = Duration::from_secs(if name == "run" { 15 } else { 10 });

@@ -277,18 +277,6 @@ impl Lab {
         a.body
     }
 
-    /// The length of an answer, without parsing it.
-    pub async fn bytes(&self, token: &str, path: &str) -> usize {
-        let request = Request::builder()
-            .uri(format!("/compute{path}"))
-            .header("x-auth-token", token)
-            .header("openstack-api-version", "compute 2.96")
-            .body(Body::empty())
-            .unwrap();
-        let reply = self.router.clone().oneshot(request).await.unwrap();
-        reply.into_body().collect().await.unwrap().to_bytes().len()
-    }
-
     pub async fn post(&self, token: &str, version: &str, path: &str, body: Value, status: u16) -> Value {
         let a = self.call(token, version, Method::POST, path, Some(body)).await;
         assert_eq!(a.status, status, "POST {path}: {}", a.body);
