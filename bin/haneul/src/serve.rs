@@ -100,6 +100,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     first_password(&identity, &control.join("admin-password")).await?;
     let placement = Arc::new(Placement::new(db.clone()));
     let image = Images::new(db.clone(), &config)?;
+    image.bootstrap().await?;
     image.reconcile().await?;
     let network = Network::new(db.clone(), &config, fleet.clone()).await?;
     let compute = Compute::new(

@@ -1,6 +1,6 @@
-//! Image (Glance v2): images, their bytes, and who may see them.
+//! Image (Glance v2): images, their bytes, and who may see them; metadata definitions; tasks.
 //!
-//! Owns the tables `image*` and the directory of image files. Invariants:
+//! Owns the tables `image*` and `metadef*` and the directory of image files. Invariants:
 //! - An image is `active` only when its bytes are complete, durable, checked by [`format`] and of the
 //!   declared format; the format is pinned then and never guessed again.
 //! - `saving` ends: an upload that fails, is cut off or dies with the process leaves no file and a `queued`
@@ -73,7 +73,7 @@ pub struct UsableImage {
 
 impl Images {
     /// The service over a database whose migrations include [`MIGRATIONS`]; its files are in
-    /// `control/images`. Call [`Images::reconcile`] before the first request.
+    /// `control/images`. Call [`Images::bootstrap`] and [`Images::reconcile`] before the first request.
     ///
     /// # Errors
     /// When the directory cannot be made.

@@ -5,7 +5,7 @@ use crate::Images;
 use crate::logic::{create_image, delete_image, update_image};
 use crate::model::{Draft, Image, ListRequest, parse_patch};
 use crate::policy::{GetImage, GetImages};
-use crate::store::{image_fetch, image_list};
+use crate::store::{image_fetch, image_list, tasks_of_image};
 use haneul_auth::{Action, Secured, Target};
 use haneul_core::{Error, Kind, Result};
 use haneul_http::{Reply, Req};
@@ -85,9 +85,13 @@ pub(super) async fn delete(app: Arc<Images>, req: Req) -> Result<Reply> {
     Ok(Reply::no_content())
 }
 
-/// Tasks of an image: imports make them, and there are none here.
+/// Tasks about an image that the caller sees.
 pub(super) async fn tasks(app: Arc<Images>, req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?;
     let mut tx = app.db.read().await?;
-    image_fetch(&mut tx, req.ctx()?, GetImage, req.param("image_id")).await?;
-    Ok(Reply::ok(&json!({"tasks": []})))
+    let image = image_fetch(&mut tx, ctx, GetImage, req.param("image_id")).await?;
+    let mut found = tasks_of_image(&mut tx, &image.id).await?;
+    found.retain(|t| t.visible(ctx));
+    let views: Vec<_> = found.iter().map(super::tasks::view).collect();
+    Ok(Reply::ok(&json!({"tasks": views})))
 }

@@ -2,14 +2,20 @@
 
 mod actions;
 mod data;
+mod definitions;
 mod discovery;
 pub(crate) mod errors;
 mod images;
+mod listing;
 mod members;
+mod metadef_view;
+mod namespaces;
 mod tags;
+mod tasks;
 mod view;
 
 use crate::Images;
+use crate::model::METADEF_SCHEMAS;
 use haneul_core::{Error, Result};
 use haneul_http::{Req, Routes, Service};
 use http::Method;
@@ -17,7 +23,12 @@ use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) fn routes(app: &Arc<Images>) -> Routes<Images> {
-    Routes::new(Service::Image, app.clone())
+    let images = images_routes(Routes::new(Service::Image, app.clone()));
+    tasks_routes(metadefs_routes(images))
+}
+
+fn images_routes(routes: Routes<Images>) -> Routes<Images> {
+    routes
         .public(Method::GET, "", discovery::choices)
         .public(Method::GET, "/", discovery::choices)
         .public(Method::GET, "/versions", discovery::versions)
@@ -62,6 +73,99 @@ pub(crate) fn routes(app: &Arc<Images>) -> Routes<Images> {
             members::delete,
             "delete_member",
         )
+}
+
+fn metadefs_routes(routes: Routes<Images>) -> Routes<Images> {
+    const ALL: &str = "/v2/metadefs/namespaces";
+    const NS: &str = "/v2/metadefs/namespaces/{namespace}";
+    let at = |rest: &str| format!("{NS}/{rest}");
+    METADEF_SCHEMAS
+        .iter()
+        .fold(routes, |routes, name| {
+            routes.get(&format!("/v2/schemas/metadefs/{name}"), namespaces::schema, "own")
+        })
+        .get(
+            "/v2/metadefs/resource_types",
+            definitions::types,
+            "list_metadef_resource_types",
+        )
+        .get(ALL, namespaces::index, "get_metadef_namespaces")
+        .post(ALL, namespaces::create, "add_metadef_namespace")
+        .get(NS, namespaces::show, "get_metadef_namespace")
+        .put(NS, namespaces::update, "modify_metadef_namespace")
+        .delete(NS, namespaces::delete, "delete_metadef_namespace")
+        .get(&at("objects"), definitions::objects, "get_metadef_objects")
+        .post(&at("objects"), definitions::create_object, "add_metadef_object")
+        .delete(&at("objects"), definitions::delete_objects, "delete_metadef_namespace")
+        .get(
+            &at("objects/{object_name}"),
+            definitions::show_object,
+            "get_metadef_object",
+        )
+        .put(
+            &at("objects/{object_name}"),
+            definitions::update_object,
+            "modify_metadef_object",
+        )
+        .delete(
+            &at("objects/{object_name}"),
+            definitions::delete_object,
+            "delete_metadef_object",
+        )
+        .get(&at("properties"), definitions::properties, "get_metadef_properties")
+        .post(&at("properties"), definitions::create_property, "add_metadef_property")
+        .delete(
+            &at("properties"),
+            definitions::delete_properties,
+            "delete_metadef_namespace",
+        )
+        .get(
+            &at("properties/{property_name}"),
+            definitions::show_property,
+            "get_metadef_property",
+        )
+        .put(
+            &at("properties/{property_name}"),
+            definitions::update_property,
+            "modify_metadef_property",
+        )
+        .delete(
+            &at("properties/{property_name}"),
+            definitions::delete_property,
+            "remove_metadef_property",
+        )
+        .get(&at("tags"), definitions::tags, "get_metadef_tags")
+        .post(&at("tags"), definitions::create_tags, "add_metadef_tags")
+        .delete(&at("tags"), definitions::delete_tags, "delete_metadef_tags")
+        .get(&at("tags/{tag_name}"), definitions::show_tag, "get_metadef_tag")
+        .post(&at("tags/{tag_name}"), definitions::create_tag, "add_metadef_tag")
+        .put(&at("tags/{tag_name}"), definitions::update_tag, "modify_metadef_tag")
+        .delete(&at("tags/{tag_name}"), definitions::delete_tag, "delete_metadef_tag")
+        .get(
+            &at("resource_types"),
+            definitions::associations,
+            "list_metadef_resource_types",
+        )
+        .post(
+            &at("resource_types"),
+            definitions::associate,
+            "add_metadef_resource_type_association",
+        )
+        .delete(
+            &at("resource_types/{resource_type}"),
+            definitions::dissociate,
+            "remove_metadef_resource_type_association",
+        )
+}
+
+fn tasks_routes(routes: Routes<Images>) -> Routes<Images> {
+    routes
+        .get("/v2/schemas/task", tasks::schema, "own")
+        .get("/v2/schemas/tasks", tasks::list_schema, "own")
+        .get("/v2/tasks", tasks::index, "tasks_api_access")
+        .post("/v2/tasks", tasks::create, "tasks_api_access")
+        .get("/v2/tasks/{task_id}", tasks::show, "tasks_api_access")
+        .delete("/v2/tasks/{task_id}", tasks::delete, "tasks_api_access")
 }
 
 /// The JSON body, with Glance's own words for what is wrong with it.

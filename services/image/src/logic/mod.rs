@@ -1,10 +1,14 @@
 //! One file per use case.
 
+mod catalogue;
 pub(crate) mod create_image;
+pub(crate) mod definitions;
 pub(crate) mod delete_image;
 pub(crate) mod download;
 pub(crate) mod members;
+pub(crate) mod namespaces;
 pub(crate) mod reconcile;
+pub(crate) mod tasks;
 pub(crate) mod update_image;
 pub(crate) mod upload;
 

@@ -1,9 +1,9 @@
-//! After a crash, and now and then: no image stays in `saving` without an upload, and no file of a deleted
-//! image stays on the disk.
+//! After a crash, and now and then: no image stays in `saving` without an upload, no file of a deleted image stays
+//! on the disk, and no task stays without an end.
 
 use crate::Images;
 use crate::model::{Image, Status};
-use crate::store::{image_update, images_saving, trash_list, trash_remove};
+use crate::store::{image_update, images_saving, tasks_open, trash_list, trash_remove};
 use haneul_core::{Result, fault_point};
 use haneul_store::{Actor, System};
 use std::sync::Arc;
@@ -81,6 +81,7 @@ impl Images {
         let mut tx = self.db.read().await?;
         let saving = images_saving(&mut tx).await?;
         let trash = trash_list(&mut tx).await?;
+        let tasks = tasks_open(&mut tx).await?;
         drop(tx);
         let mut mended = 0;
         for image in saving {
@@ -99,6 +100,10 @@ impl Images {
         }
         for file in trash {
             self.discard(&file).await?;
+            mended += 1;
+        }
+        for task in tasks {
+            self.finish_task(&task).await?;
             mended += 1;
         }
         Ok(mended)

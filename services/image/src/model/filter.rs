@@ -4,7 +4,7 @@
 use super::{Image, MemberStatus};
 use haneul_auth::Ctx;
 use haneul_core::{Error, Result, clock};
-use haneul_store::{Dir, Query, Stored, V};
+use haneul_store::{Dir, Query, Resource, Stored, V};
 
 /// Rows on a page when the client does not say (Glance's `limit_param_default`).
 const DEFAULT_LIMIT: i64 = 25;
@@ -144,16 +144,16 @@ pub(crate) fn scope_for(
 }
 
 /// The values of these columns in a row, for a marker.
-pub(crate) fn column_values(image: &Stored<Image>, columns: &[&str]) -> Vec<V> {
-    let all = haneul_store::Resource::columns(&image.value);
+pub(crate) fn column_values<T: Resource>(row: &Stored<T>, columns: &[&str]) -> Vec<V> {
+    let all = row.value.columns();
     columns
         .iter()
         .map(|c| match *c {
-            "id" => image.id.as_str().into(),
-            "name" => image.name.clone().unwrap_or_default().into(),
-            "created_at" => image.created_at.into(),
-            "updated_at" => image.updated_at.into(),
-            other => <Image as haneul_store::Resource>::COLUMNS
+            "id" => row.value.id().into(),
+            "name" => row.value.name().into(),
+            "created_at" => row.created_at.into(),
+            "updated_at" => row.updated_at.into(),
+            other => T::COLUMNS
                 .iter()
                 .position(|x| *x == other)
                 .and_then(|i| all.get(i).cloned())
@@ -162,7 +162,7 @@ pub(crate) fn column_values(image: &Stored<Image>, columns: &[&str]) -> Vec<V> {
         .collect()
 }
 
-fn limit(text: &str) -> Result<i64> {
+pub(crate) fn limit(text: &str) -> Result<i64> {
     match text.parse::<i64>() {
         Ok(n) if n >= 0 => Ok(n),
         Ok(_) => Err(bad("limit", "limit param must be positive")),
@@ -182,7 +182,7 @@ fn sort_key(text: &str) -> Result<&'static str> {
     })
 }
 
-fn sort_dir(text: &str) -> Result<Dir> {
+pub(crate) fn sort_dir(text: &str) -> Result<Dir> {
     match text {
         "asc" => Ok(Dir::Asc),
         "desc" => Ok(Dir::Desc),

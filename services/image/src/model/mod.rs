@@ -1,18 +1,26 @@
-//! Images and memberships: pure types, the state machine, what may be changed and by whom. No IO.
+//! Images and memberships, metadata definitions, tasks: pure types, the state machine, what may be changed and by
+//! whom. No IO.
 
-mod filter;
+pub(crate) mod filter;
 mod image;
 mod member;
+pub(crate) mod metadef;
+pub(crate) mod metadef_fields;
+mod metadef_schema;
 mod patch;
 mod range;
 mod schema;
+pub(crate) mod task;
 
 pub(crate) use filter::ListRequest;
 pub use image::{Image, Status, Visibility};
 pub use member::{Member, MemberStatus};
+pub use metadef::{Association, Definition, Namespace, Object, Property, ResourceType, Tag};
+pub(crate) use metadef_schema::{METADEF_SCHEMAS, metadef_schema};
 pub(crate) use patch::{Change, Draft, Editor, apply, check_name, parse as parse_patch, set};
 pub(crate) use range::{Span, span_of};
 pub(crate) use schema::{IMAGE, check_properties, image_schema, images_schema, member_schema, members_schema};
+pub use task::{Task, TaskStatus};
 
 /// Glance's `image_property_quota`, `image_tag_quota` and `image_member_quota` have this default.
 pub(crate) const MAX_EXTRAS: usize = 128;

@@ -7,7 +7,9 @@ use haneul_core::{Result, clock};
 use haneul_store::{CreateGrant, Dir, Grant, Migration, Query, Stored, System, Tx};
 
 /// The schema.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[IMAGES, super::metadef::MIGRATION];
+
+const IMAGES: Migration = Migration {
     owner: "image",
     number: 1,
     sql: "CREATE TABLE image(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
@@ -30,7 +32,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
               PRIMARY KEY(image_id, name));
           CREATE INDEX image_property_by_value ON image_property(name, value);
           CREATE TABLE image_trash(file TEXT PRIMARY KEY, since BIGINT NOT NULL)",
-}];
+};
 
 /// Stores a new image. `None` when the id is taken.
 pub(crate) async fn image_insert(

@@ -238,6 +238,304 @@ pub(super) async fn refused_and_nothing_changed() {
     assert!(cloud.app.file_names().unwrap().is_empty());
 }
 
+const NAMESPACES: &str = "/v2/metadefs/namespaces";
+
+/// Rows of the definitions and of tasks, all by an administrator: what is wrong is the request.
+fn definition_rows() -> Vec<Row> {
+    let post = |path: &str, body: serde_json::Value, status, word| -> Row {
+        ("POST", path.to_owned(), JSON, body.to_string(), status, word)
+    };
+    let put = |path: &str, body: serde_json::Value, status, word| -> Row {
+        ("PUT", path.to_owned(), JSON, body.to_string(), status, word)
+    };
+    let get = |path: &str, status, word| -> Row { ("GET", path.to_owned(), JSON, String::new(), status, word) };
+    let new = |body: serde_json::Value, status, word| post(NAMESPACES, body, status, word);
+    let task = |body: serde_json::Value, status, word| post("/v2/tasks", body, status, word);
+    let at = |rest: &str| format!("{NAMESPACES}/n/{rest}");
+    let long = "x".repeat(81);
+    let property = |more: serde_json::Value| {
+        let mut body = json!({"name": "q", "title": "Q", "type": "string"});
+        for (k, v) in more.as_object().unwrap() {
+            body[k] = v.clone();
+        }
+        body
+    };
+    let mut rows = vec![
+        ("POST", NAMESPACES.into(), JSON, String::new(), 400, "Body expected"),
+        ("POST", NAMESPACES.into(), JSON, "{".into(), 400, "Malformed JSON"),
+        new(json!([]), 400, "object"),
+        new(json!({}), 400, "'namespace' is a required"),
+        new(json!({"namespace": 5}), 400, "namespace.namespace"),
+        new(json!({"namespace": ""}), 400, "namespace.namespace"),
+        new(json!({"namespace": long}), 400, "81"),
+        new(json!({"namespace": "a\u{0}"}), 400, "U+0000"),
+        new(json!({"namespace": "a", "display_name": null}), 400, "display_name"),
+        new(json!({"namespace": "a", "display_name": long}), 400, "display_name"),
+        new(json!({"namespace": "a", "description": "x".repeat(501)}), 400, "501"),
+        new(json!({"namespace": "a", "visibility": "shared"}), 400, "visibility"),
+        new(json!({"namespace": "a", "protected": "true"}), 400, "protected"),
+        new(json!({"namespace": "a", "owner": "x".repeat(256)}), 400, "owner"),
+        new(json!({"namespace": "a", "colour": "red"}), 400, "colour"),
+        new(json!({"namespace": "a", "self": "x"}), 403, "read-only"),
+        new(json!({"namespace": "a", "created_at": "x"}), 403, "read-only"),
+        new(json!({"namespace": "n"}), 409, "already exists"),
+        new(
+            json!({"namespace": "a", "tags": [{"name": "t"}, {"name": "t"}]}),
+            409,
+            "tag t",
+        ),
+        new(json!({"namespace": "a", "objects": [{}]}), 400, "'name' is a required"),
+        new(
+            json!({"namespace": "a", "properties": {"p": {"title": "P"}}}),
+            400,
+            "namespace.properties.p",
+        ),
+        new(
+            json!({"namespace": "a", "properties": {"": {"title": "P", "type": "string"}}}),
+            400,
+            "80 characters",
+        ),
+        new(json!({"namespace": "a", "properties": []}), 400, "namespace.properties"),
+        put(NAMESPACES, json!({}), 405, "PUT"),
+        put(&format!("{NAMESPACES}/n"), json!({}), 400, "'namespace' is a required"),
+        put(
+            &format!("{NAMESPACES}/n"),
+            json!({"namespace": "m"}),
+            409,
+            "already exists",
+        ),
+        put(
+            &format!("{NAMESPACES}/x"),
+            json!({"namespace": "x"}),
+            404,
+            "namespace x",
+        ),
+        get(&format!("{NAMESPACES}/%00"), 404, "namespace"),
+        get(&format!("{NAMESPACES}/n/objects/%00"), 404, "object"),
+        get(&format!("{NAMESPACES}/n/colours"), 404, ""),
+        get(&format!("{NAMESPACES}?limit=x"), 400, "limit"),
+        get(&format!("{NAMESPACES}?limit=-1"), 400, "limit"),
+        get(&format!("{NAMESPACES}?sort_key=doc"), 400, "sort key"),
+        get(&format!("{NAMESPACES}?sort_dir=up"), 400, "sort direction"),
+        get(&format!("{NAMESPACES}?visibility=shared"), 400, "visibility"),
+        get(&format!("{NAMESPACES}?marker=x"), 404, "namespace x"),
+        get(&format!("{NAMESPACES}?resource_types=%00"), 400, "U+0000"),
+        get(&format!("{NAMESPACES}?resource_types={}", ",".repeat(100)), 400, "101"),
+        get(&at("objects?limit=0"), 400, "limit"),
+        get(&at("tags?limit=-1"), 400, "limit"),
+        post(&at("objects"), json!({"name": long}), 400, "object.name"),
+        post(
+            &at("objects"),
+            json!({"name": "o", "required": ["a", "a"]}),
+            400,
+            "object.required",
+        ),
+        post(
+            &at("objects"),
+            json!({"name": "o", "required": "a"}),
+            400,
+            "object.required",
+        ),
+        post(
+            &at("objects"),
+            json!({"name": "o", "updated_at": "x"}),
+            403,
+            "read-only",
+        ),
+        post(
+            &at("objects"),
+            json!({"name": "o", "properties": {"p": 5}}),
+            400,
+            "object.properties.p",
+        ),
+        post(
+            &at("objects"),
+            json!({"name": "o", "properties": {"p": {"title": "P", "type": "date"}}}),
+            400,
+            "type",
+        ),
+        put(&at("objects/x"), json!({"name": "o"}), 404, "object x"),
+        post(
+            &at("properties"),
+            json!({"title": "Q", "type": "string"}),
+            400,
+            "'name' is a required",
+        ),
+        post(
+            &at("properties"),
+            json!({"name": "q", "type": "string"}),
+            400,
+            "'title' is a required",
+        ),
+        post(&at("properties"), property(json!({"type": null})), 400, "property.type"),
+        post(
+            &at("properties"),
+            property(json!({"minimum": "1"})),
+            400,
+            "property.minimum",
+        ),
+        post(
+            &at("properties"),
+            property(json!({"maxLength": -1})),
+            400,
+            "property.maxLength",
+        ),
+        post(&at("properties"), property(json!({"enum": "x"})), 400, "property.enum"),
+        post(
+            &at("properties"),
+            property(json!({"items": {"enum": []}})),
+            400,
+            "'type' is a required",
+        ),
+        post(
+            &at("properties"),
+            property(json!({"readonly": 1})),
+            400,
+            "property.readonly",
+        ),
+        post(
+            &at("properties"),
+            property(json!({"confidential": true})),
+            400,
+            "confidential",
+        ),
+        post(&at("properties"), property(json!({"default": "\u{0}"})), 400, "U+0000"),
+        post(
+            &at("properties"),
+            property(json!({"default": "x".repeat(70_000)})),
+            413,
+            "65535",
+        ),
+        post(
+            &at("properties"),
+            property(json!({"created_at": "x"})),
+            403,
+            "read-only",
+        ),
+        put(&at("properties/x"), property(json!({})), 404, "property x"),
+        post(&at("tags"), json!({}), 400, "'tags' is a required"),
+        post(
+            &at("tags"),
+            json!({"tags": [{"name": "t", "colour": "red"}]}),
+            400,
+            "colour",
+        ),
+        post(&at("tags"), json!({"tags": ["t"]}), 400, "tags.tags.0"),
+        post(
+            &at("tags"),
+            json!({"tags": [{"name": "t"}, {"name": "t"}]}),
+            409,
+            "tag t",
+        ),
+        post(&at(&format!("tags/{long}")), json!({}), 400, "81"),
+        post(&at("tags/a%00"), json!({}), 400, "U+0000"),
+        put(&at("tags/x"), json!({"name": "t"}), 404, "tag x"),
+        put(&at("tags/x"), json!({"name": "t", "created_at": "x"}), 403, "read-only"),
+        post(&at("resource_types"), json!({}), 400, "'name' is a required"),
+        post(
+            &at("resource_types"),
+            json!({"name": "r", "prefix": long}),
+            400,
+            "prefix",
+        ),
+        post(
+            &at("resource_types"),
+            json!({"name": "r", "updated_at": "x"}),
+            403,
+            "read-only",
+        ),
+        (
+            "DELETE",
+            at("resource_types/x"),
+            JSON,
+            String::new(),
+            404,
+            "association x",
+        ),
+        ("DELETE", at("properties/x"), JSON, String::new(), 404, "property x"),
+        (
+            "DELETE",
+            "/v2/metadefs/resource_types".into(),
+            JSON,
+            String::new(),
+            405,
+            "DELETE",
+        ),
+    ];
+    rows.extend([
+        task(json!([]), 400, "object"),
+        task(json!({"input": {}}), 400, "'type' is required"),
+        task(json!({"type": "import"}), 400, "'input' is required"),
+        task(json!({"type": "export", "input": {}}), 400, "task.type"),
+        task(json!({"type": "clone", "input": {}}), 400, "task.type"),
+        task(json!({"type": "import", "input": "x"}), 400, "task.input"),
+        task(json!({"type": "import", "input": null}), 400, "import_from"),
+        task(json!({"type": "api_image_import", "input": null}), 400, "empty"),
+        task(json!({"type": "import", "input": {}, "colour": 1}), 400, "colour"),
+        task(
+            json!({"type": "import", "input": {"import_from": "file:///etc/passwd"}}),
+            400,
+            "File based",
+        ),
+        task(
+            json!({"type": "import", "input": {"import_from": "swift://a"}}),
+            400,
+            "http://",
+        ),
+        task(
+            json!({"type": "import", "input": {"import_from": "http://127.0.0.1:8775/"}}),
+            400,
+            "filtering",
+        ),
+        task(
+            json!({"type": "import", "input": {"import_from": "http://a\u{0}"}}),
+            400,
+            "U+0000",
+        ),
+        task(
+            json!({"type": "import", "input": {"x": "x".repeat(70_000)}}),
+            413,
+            "65535",
+        ),
+        get("/v2/tasks?status=done", 400, "status"),
+        get("/v2/tasks?type=export", 400, "type"),
+        get("/v2/tasks?limit=-1", 400, "limit"),
+        get("/v2/tasks?sort_key=input", 400, "sort key"),
+        get("/v2/tasks?marker=x", 400, "marker"),
+        get(
+            "/v2/tasks?marker=00000000-0000-4000-8000-000000000000",
+            400,
+            "No task found",
+        ),
+        get("/v2/tasks/%00", 404, "No task found"),
+        put("/v2/tasks", json!({}), 405, "PUT"),
+    ]);
+    rows
+}
+
+#[tokio::test]
+pub(super) async fn definitions_and_tasks_are_refused_and_nothing_changed() {
+    let cloud = Cloud::open().await;
+    for name in ["m", "n"] {
+        cloud
+            .post("admin", NAMESPACES, &json!({"namespace": name}))
+            .await
+            .is(201);
+    }
+    let before = cloud.counts().await;
+    for (method, path, content_type, body, status, word) in definition_rows() {
+        for accept in ["*/*", "application/json"] {
+            let headers = [("content-type", content_type), ("accept", accept)];
+            let answer = cloud.call("admin", method, &path, &headers, body.clone()).await;
+            let shown: String = body.chars().take(80).collect();
+            let text = answer.text().replace("&#x27;", "'");
+            assert_eq!(answer.status.as_u16(), status, "{method} {path} {shown}: {text}");
+            assert!(text.contains(word), "{method} {path} {shown}: {word} is not in {text}");
+        }
+    }
+    assert_eq!(cloud.counts().await, before);
+}
+
 /// Without a token every route but the documents answers the same, whatever the path names.
 #[tokio::test]
 async fn without_a_token_nothing_is_told() {
@@ -254,7 +552,8 @@ async fn without_a_token_nothing_is_told() {
                 .trim_start_matches("/image")
                 .replace("{image_id}", image)
                 .replace("{tag}", "t")
-                .replace("{member_id}", "m");
+                .replace("{member_id}", "m")
+                .replace(['{', '}'], "");
             let answer = cloud
                 .call("expired", route.method.as_str(), &path, &[], "")
                 .await

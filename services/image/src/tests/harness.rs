@@ -256,6 +256,13 @@ impl Cloud {
             "image_tag",
             "image_property",
             "image_trash",
+            "image_task",
+            "metadef_namespace",
+            "metadef_object",
+            "metadef_property",
+            "metadef_tag",
+            "metadef_association",
+            "metadef_resource_type",
             "change_log",
         ] {
             let row = tx

@@ -7,6 +7,8 @@ mod harness;
 mod images;
 mod lists;
 mod members;
+mod metadefs;
+mod tasks;
 
 pub(crate) use harness::Cloud;
 
@@ -29,7 +31,18 @@ fn on_postgres() {
     lists::filters_are_not_sql();
     members::an_offer_taken_and_withdrawn();
     members::members_do_not_learn_of_each_other();
+    metadefs::a_namespace_from_birth_to_death();
+    metadefs::who_sees_and_who_changes_definitions();
+    metadefs::definitions_live_in_their_namespace();
+    metadefs::tags_replace_each_other_unless_they_are_to_append();
+    metadefs::namespaces_page_without_gap_or_overlap();
+    metadefs::what_is_in_a_namespace_goes_along_to_its_new_owner();
+    metadefs::the_catalogue_is_made_once();
+    tasks::a_task_ends_and_says_what_would_work();
+    tasks::tasks_are_administrators();
+    tasks::a_start_after_a_crash_ends_tasks();
     bad_input::refused_and_nothing_changed();
+    bad_input::definitions_and_tasks_are_refused_and_nothing_changed();
     data::what_goes_in_comes_out();
     data::formats_are_checked_and_pinned();
     data::an_image_deleted_while_it_comes_in_is_gone();
