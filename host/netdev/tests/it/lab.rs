@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// False, with the reason printed, where the kernel or the tools for these tests are missing.
@@ -94,6 +94,19 @@ pub fn connect(ns: &str, to: &str) -> Option<(TcpStream, IpAddr)> {
 
 pub fn reaches(ns: &str, to: &str) -> bool {
     connect(ns, to).is_some()
+}
+
+/// Whether it can be reached within some seconds. What was plugged a moment ago may lose its first packet to a question
+/// for an address, and a machine that builds beside the test answers late.
+pub fn reaches_soon(ns: &str, to: &str) -> bool {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !reaches(ns, to) {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Whether an open connection still carries bytes.
