@@ -33,13 +33,13 @@ pub(crate) async fn tasks_of_image(tx: &mut Tx, image_id: &str) -> Result<Vec<St
     task_list(tx, query.order("created_at", Dir::Desc).order("id", Dir::Desc)).await
 }
 
-/// How many a project has.
+/// How many a project has that have not expired.
 pub(crate) async fn task_count(tx: &mut Tx, owner: Option<&str>) -> Result<i64> {
     let query = match owner {
         Some(o) => Query::new().eq("project_id", o),
         None => Query::new().is_null("project_id"),
     };
-    tx.count::<Task>(&query).await
+    tx.count::<Task>(&query.gt("expires_at", clock::now())).await
 }
 
 /// Some of the tasks whose time is over.

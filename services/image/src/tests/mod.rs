@@ -41,6 +41,7 @@ fn on_postgres() {
     tasks::a_task_ends_and_says_what_would_work();
     tasks::tasks_are_administrators();
     tasks::a_start_after_a_crash_ends_tasks();
+    tasks::an_expired_task_is_gone();
     bad_input::refused_and_nothing_changed();
     bad_input::definitions_and_tasks_are_refused_and_nothing_changed();
     data::what_goes_in_comes_out();

@@ -116,16 +116,14 @@ pub(super) async fn tasks_are_administrators() {
     assert_eq!(cloud.counts().await, before);
 }
 
-/// A process that dies between the two transactions leaves a task that the next start ends.
-#[tokio::test]
-pub(super) async fn a_start_after_a_crash_ends_tasks() {
-    let mut cloud = Cloud::open().await;
+/// A task as it is in the table.
+async fn stored(cloud: &Cloud, status: crate::model::TaskStatus, expires_at: Option<i64>) -> String {
     let ctx = cloud.ctx("admin").await;
     let task = crate::model::Task {
         v: 1,
         id: haneul_core::id::uuid(),
         kind: "import".into(),
-        status: crate::model::TaskStatus::Processing,
+        status,
         owner: Some("adm".into()),
         user_id: "admin".into(),
         request_id: "req".into(),
@@ -133,7 +131,7 @@ pub(super) async fn a_start_after_a_crash_ends_tasks() {
         input: json!({}),
         result: None,
         message: String::new(),
-        expires_at: None,
+        expires_at,
     };
     let id = task.id.clone();
     cloud
@@ -143,8 +141,30 @@ pub(super) async fn a_start_after_a_crash_ends_tasks() {
         })
         .await
         .unwrap();
+    id
+}
+
+/// A process that dies between the two transactions leaves a task that the next start ends.
+#[tokio::test]
+pub(super) async fn a_start_after_a_crash_ends_tasks() {
+    let mut cloud = Cloud::open().await;
+    let id = stored(&cloud, crate::model::TaskStatus::Processing, None).await;
     cloud.restart();
     assert_eq!(cloud.app.reconcile().await.unwrap(), 1);
     assert_eq!(ended(&cloud, &id).await["status"], "failure");
     assert_eq!(cloud.app.reconcile().await.unwrap(), 0);
+}
+
+/// What has expired is not shown, and the next task takes it along.
+#[tokio::test]
+pub(super) async fn an_expired_task_is_gone() {
+    let cloud = Cloud::open().await;
+    let id = stored(&cloud, crate::model::TaskStatus::Failure, Some(1)).await;
+    cloud.get("admin", &format!("/v2/tasks/{id}")).await.is(404);
+    let list = cloud.get("admin", "/v2/tasks").await.is(200).json();
+    assert_eq!(list["tasks"], json!([]));
+    let new = import("http://example.org/");
+    cloud.post("admin", "/v2/tasks", &new).await.is(201);
+    let counts = cloud.counts().await;
+    assert!(counts.contains(&("image_task".into(), 1)), "{counts:?}");
 }
