@@ -339,6 +339,16 @@ impl Cloud {
 
     /// Rows of all tables of the service, to see that a refusal wrote nothing.
     pub async fn rows(&self) -> Vec<i64> {
+        // Members of groups reach the hosts a moment after the request that changed them.
+        loop {
+            let mut tx = self.db.read().await.unwrap();
+            let waiting = tx.row("SELECT COUNT(*) FROM members_changed", &[]).await.unwrap();
+            if waiting.unwrap().i64(0).unwrap() == 0 {
+                break;
+            }
+            drop(tx);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         let mut tx = self.db.read().await.unwrap();
         let mut out = Vec::new();
         for t in [
