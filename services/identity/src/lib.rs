@@ -8,6 +8,8 @@
 //!   user, scope and roles anew, and each write that may change a token's worth raises the revocation
 //!   sequence in its transaction ([`Identity::invalidate`]), which ends every cached answer.
 //! - A token made from a token never lives longer than that one.
+//! - A token of a trust or an application credential is worth no more than that and than what its giver still has, and
+//!   whatever is made with it notes it and stays within.
 //! - Hashes live in one table that is no resource: they are in no document, change row, log or error.
 //! - Who is refused at the door learns nothing: one text, the same work, whatever was wrong.
 
@@ -18,7 +20,7 @@ pub mod policy;
 mod store;
 mod token;
 
-pub use model::{AppCred, Credential, DEFAULT_DOMAIN, Domain, Group, Project, Role, User};
+pub use model::{AppCred, Credential, DEFAULT_DOMAIN, Domain, Group, Project, Role, Trust, User};
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 
@@ -33,7 +35,8 @@ use logic::hashing::Hasher;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use token::{Cache, Delegation, Entry, Keys, Payload};
+pub(crate) use token::Delegation;
+use token::{Cache, Entry, Keys, Payload};
 
 /// The service. Made once, shared in an `Arc`.
 pub struct Identity {

@@ -4,7 +4,7 @@
 
 use crate::model::{
     AppCred, Assignment, CatalogService, Credential, Domain, Endpoint, Group, ImpliedRole, Membership, Project, Region,
-    Role, User,
+    Role, Trust, User,
 };
 use haneul_auth::RuleDefault;
 
@@ -84,6 +84,8 @@ const CRED_READ: &str =
     "rule:admin_required or (role:reader and system_scope:all) or user_id:%(target.credential.user_id)s";
 const CRED_WRITE: &str = "rule:admin_required or user_id:%(target.credential.user_id)s";
 const EC2_WRITE: &str = "rule:admin_required or (role:member and user_id:%(target.credential.user_id)s)";
+
+const TRUST_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s";
 
 const APP_CRED_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or rule:owner";
 
@@ -168,6 +170,13 @@ mod actions {
             CreateEc2 = "identity:ec2_create_credential" => EC2_WRITE;
             DeleteEc2 = "identity:ec2_delete_credential" => EC2_WRITE;
         }
+        Trust {
+            CreateTrust = "identity:create_trust" => "user_id:%(target.trust.trustor_user_id)s";
+            GetTrust = "identity:get_trust" => TRUST_READ;
+            DeleteTrust = "identity:delete_trust" => "rule:admin_required or user_id:%(target.trust.trustor_user_id)s";
+            ListTrustRoles = "identity:list_roles_for_trust" => TRUST_READ;
+            GetTrustRole = "identity:get_role_for_trust" => TRUST_READ;
+        }
         Region {
             GetRegion = "identity:get_region" => ANY;
             CreateRegion = "identity:create_region" => ADMIN;
@@ -241,6 +250,15 @@ const MORE: &[RuleDefault] = &[
     rule("identity:list_role_assignments", DOMAIN_READER_LIST),
     rule("identity:list_role_assignments_for_tree", DOMAIN_READER_LIST),
     rule("identity:list_application_credentials", APP_CRED_READ),
+    rule("identity:list_trusts", ADMIN_OR_SYSTEM_READER),
+    rule(
+        "identity:list_trusts_for_trustor",
+        "rule:admin_required or (role:reader and system_scope:all) or user_id:%(target.trust.trustor_user_id)s",
+    ),
+    rule(
+        "identity:list_trusts_for_trustee",
+        "rule:admin_required or (role:reader and system_scope:all) or user_id:%(target.trust.trustee_user_id)s",
+    ),
     rule("identity:list_credentials", CRED_READ),
     rule("identity:ec2_list_credentials", APP_CRED_READ),
     rule("identity:list_services", ADMIN_OR_SYSTEM_READER),

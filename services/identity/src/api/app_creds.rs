@@ -1,10 +1,10 @@
 //! /v3/users/{user_id}/application_credentials (API reference: Identity API v3, "Application credentials").
 
-use super::common::{self, Kind, Listing, NAME, TEXT, Take};
-use crate::Identity;
+use super::common::{self, EXPIRES, Kind, Listing, NAME, TEXT, Take};
 use crate::model::{AppCred, TargetKind, missing};
 use crate::policy::{CreateAppCred, DeleteAppCred, GetAppCred};
 use crate::store::{RoleBook, assigned, drop_secret, role_by_name, set_secret};
+use crate::{Delegation, Identity};
 use haneul_auth::{Ctx, RoleRef, Target, allow_create, fetch};
 use haneul_core::clock::naive_micros;
 use haneul_core::{Error, Result, clock, id};
@@ -21,10 +21,6 @@ const ROLES: FieldKind = FieldKind::List {
     of: &FieldKind::Obj(&ROLE),
     max: 100,
 };
-const EXPIRES: FieldKind = FieldKind::Check(|v| match v.as_str().and_then(clock::parse) {
-    Some(_) => Ok(()),
-    None => Err("It must be a time such as 2027-01-31T12:00:00.".into()),
-});
 const NOT_YET: FieldKind = FieldKind::Check(|v| {
     // Clients send an empty list where there are none.
     if v.as_array().is_some_and(Vec::is_empty) {
@@ -74,6 +70,7 @@ fn show_view(base: &str, c: &AppCred, book: &RoleBook) -> Value {
 pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, user) = (req.ctx()?.clone(), req.param("user_id").to_owned());
     ctx.enforce("identity:list_application_credentials", &Target::user(&user))?;
+    no_trust(&app.delegation(&req).await?)?;
     let listing = Listing::of(&req, &[("name", Kind::Column)])?;
     drop(req);
     let mut tx = app.db.read().await?;
@@ -94,10 +91,12 @@ pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
         req.param("user_id").to_owned(),
         req.param("application_credential_id").to_owned(),
     );
+    let by = app.delegation(&req).await?;
     drop(req);
     let mut tx = app.db.read().await?;
     // The rule is checked against the credential's own user, not the one in the path.
     let cred = find(&mut tx, &ctx, GetAppCred, &user, &id).await?;
+    no_trust(&by)?;
     let book = RoleBook::load(&mut tx).await?;
     Ok(Reply::ok(
         &json!({"application_credential": show_view(&base, &cred, &book)}),
@@ -120,6 +119,16 @@ async fn find<A: haneul_auth::Action<On = AppCred>>(
         return Err(missing("Application Credential", id));
     }
     Ok(cred)
+}
+
+/// A token of a trust neither sees nor makes credentials: they would outlive the trust.
+pub(crate) fn no_trust(by: &Delegation) -> Result<()> {
+    match by.trust_id {
+        None => Ok(()),
+        Some(_) => Err(Error::forbidden(
+            "Cannot manage application credentials with a token issued via delegation.",
+        )),
+    }
 }
 
 /// A token of a restricted credential may not make or remove credentials: it could outlive itself.
@@ -187,6 +196,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let (ctx, user, base) = (req.ctx()?.clone(), req.param("user_id").to_owned(), req.base.clone());
     // Before the body, for nobody else's business is discussed here.
     allow_create(&ctx, CreateAppCred, &Target::user(&user))?;
+    no_trust(&app.delegation(&req).await?)?;
     let mut body = common::body(&mut req, "application_credential", &CREATE).await?;
     if ctx.project_id().is_empty() {
         return Err(Error::field(
@@ -270,10 +280,11 @@ pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
         req.param("user_id").to_owned(),
         req.param("application_credential_id").to_owned(),
     );
-    let (this, asker) = (app.clone(), ctx.clone());
+    let (this, asker, by) = (app.clone(), ctx.clone(), app.delegation(&req).await?);
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = find(tx, &asker, DeleteAppCred, &user, &id).await?;
+            no_trust(&by)?;
             check_unrestricted(tx, &asker).await?;
             drop_secret(tx, &id).await?;
             this.invalidate(tx).await?;

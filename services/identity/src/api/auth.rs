@@ -62,12 +62,17 @@ static SCOPE_SYSTEM: Body = Body {
     open: true,
     fields: &[f("all", FieldKind::Bool)],
 };
+static SCOPE_TRUST: Body = Body {
+    open: true,
+    fields: &[f("id", STRING)],
+};
 static SCOPE: Body = Body {
     open: true,
     fields: &[
         f("project", FieldKind::Obj(&SCOPE_PROJECT)),
         f("domain", FieldKind::Obj(&DOMAIN)),
         f("system", FieldKind::Obj(&SCOPE_SYSTEM)),
+        f("OS-TRUST:trust", FieldKind::Obj(&SCOPE_TRUST)),
     ],
 };
 static AUTH: Body = Body {

@@ -30,6 +30,11 @@ pub(crate) const STRICT_BOOL: FieldKind = FieldKind::Check(|v| match v.is_boolea
     true => Ok(()),
     false => Err("It must be true or false, without quotes.".into()),
 });
+/// A time at which something ends.
+pub(crate) const EXPIRES: FieldKind = FieldKind::Check(|v| match v.as_str().and_then(haneul_core::clock::parse) {
+    Some(_) => Ok(()),
+    None => Err("It must be a time such as 2027-01-31T12:00:00.".into()),
+});
 /// An object of options.
 pub(crate) const OPTIONS: FieldKind = FieldKind::Check(|v| match v.is_object() {
     true => Ok(()),

@@ -12,6 +12,7 @@ mod groups;
 mod projects;
 mod roles;
 mod tags;
+mod trusts;
 mod users;
 mod versions;
 
@@ -89,6 +90,13 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .get("/v3/credentials/{credential_id}", credentials::show, "identity:get_credential")
         .patch("/v3/credentials/{credential_id}", credentials::update, "identity:update_credential")
         .delete("/v3/credentials/{credential_id}", credentials::delete, "identity:delete_credential")
+
+        .get("/v3/OS-TRUST/trusts", trusts::list, "identity:list_trusts")
+        .post("/v3/OS-TRUST/trusts", trusts::create, "identity:create_trust")
+        .get("/v3/OS-TRUST/trusts/{trust_id}", trusts::show, "identity:get_trust")
+        .delete("/v3/OS-TRUST/trusts/{trust_id}", trusts::delete, "identity:delete_trust")
+        .get("/v3/OS-TRUST/trusts/{trust_id}/roles", trusts::list_roles, "identity:list_roles_for_trust")
+        .get("/v3/OS-TRUST/trusts/{trust_id}/roles/{role_id}", trusts::role, "identity:get_role_for_trust")
 
         .get("/v3/groups", groups::list, "identity:list_groups")
         .post("/v3/groups", groups::create, "identity:create_group")

@@ -2,8 +2,9 @@
 //! "Authentication and token management").
 
 use super::resolve::{enabled_user, resolve};
+use super::trusts;
 use crate::Identity;
-use crate::model::{AppCred, Domain, Project, TargetKind};
+use crate::model::{AppCred, Domain, Project, TargetKind, Trust};
 use crate::store::{
     Secret, assigned, count_failure, domain_by_name, forget_failures, is_revoked, project_by_name, revocations_seen,
     secret, user_by_name,
@@ -142,11 +143,27 @@ impl Identity {
         let sequence = self.cache.now();
         let mut tx = self.db.read().await?;
         let seen = revocations_seen(&mut tx).await?;
-        let scope = self.wanted_scope(&mut tx, scope, &user, &proof).await?;
+        if let Some(all) = scope.and_then(Value::as_object)
+            && all.contains_key("OS-TRUST:trust")
+            && all.len() > 1
+        {
+            return Err(expecting("one of project, domain, OS-TRUST:trust or system", "scope"));
+        }
+        let trust = match scope.and_then(|s| s.get("OS-TRUST:trust")) {
+            Some(t) => Some(wanted_trust(&mut tx, t, &user, &proof).await?),
+            None => None,
+        };
+        let scope = match &trust {
+            Some(t) => Scope::Project(t.project_id.clone()),
+            None => self.wanted_scope(&mut tx, scope, &user, &proof).await?,
+        };
         let now = clock::now();
         let longest = now + self.config.token_seconds * SECOND;
         let mut expires_at = proof.origin.as_ref().map_or(longest, |o| o.expires_at);
         if let Some(end) = proof.app_cred.as_ref().and_then(|c| c.expires_at) {
+            expires_at = expires_at.min(end);
+        }
+        if let Some(end) = trust.as_ref().and_then(|t| t.expires_at) {
             expires_at = expires_at.min(end);
         }
         let payload = Payload {
@@ -159,11 +176,28 @@ impl Identity {
                 .chain(proof.origin.as_ref().and_then(|o| o.audit_ids.last().cloned()))
                 .collect(),
             app_cred_id: proof.app_cred.as_ref().map(|c| c.id.clone()),
+            trust_id: trust.as_ref().map(|t| t.id.clone()),
             seen,
         };
-        let resolved = resolve(&mut tx, &payload).await?;
-        proof.still_holds(&mut tx, &resolved.ctx.user_domain_id).await?;
+        let resolved = match resolve(&mut tx, &payload).await {
+            // Who the caller is was seen; it is the trust that does not hold.
+            Err(e) if trust.is_some() && e.kind() == haneul_core::Kind::Unauthorized => return Err(no_trust(&e)),
+            other => other?,
+        };
+        let (_, domain) = enabled_user(&mut tx, &payload.user_id).await?;
+        proof.still_holds(&mut tx, &domain.id).await?;
         drop(tx);
+        if let Some(t) = trust.as_ref().filter(|t| t.remaining_uses.is_some()) {
+            let id = t.id.clone();
+            let taken = self
+                .db
+                .write(&Actor::system("login"), async move |tx| trusts::consume(tx, &id).await)
+                .await;
+            taken.map_err(|e| match e.kind() {
+                haneul_core::Kind::Unauthorized => no_trust(&e),
+                _ => e,
+            })?;
+        }
         let bytes = payload
             .encode()
             .ok_or_else(|| Error::internal("a token's payload does not encode"))?;
@@ -248,6 +282,11 @@ impl Identity {
         let token = text(data, "id").ok_or_else(|| expecting("id", "token"))?;
         self.validated(token).await?;
         let old = self.open(token)?;
+        if old.trust_id.is_some() {
+            return Err(Error::forbidden(
+                "You are not authorized to perform the requested action: Using trust-scoped token to create another token. Create a new trust-scoped token instead.",
+            ));
+        }
         proof.is(old.user_id.clone())?;
         for m in &old.methods {
             if !proof.methods.contains(m) {
@@ -319,12 +358,6 @@ impl Identity {
                 ))
             };
         }
-        if scope.get("OS-TRUST:trust").is_some() {
-            return Err(Error::field(
-                "auth.scope.OS-TRUST:trust",
-                "Trusts (OS-TRUST:trust) are not supported by this cloud.",
-            ));
-        }
         let named: Vec<&str> = ["project", "domain", "system", "unscoped"]
             .into_iter()
             .filter(|k| scope.get(k).is_some())
@@ -360,6 +393,35 @@ impl Identity {
                 Ok(Scope::Project(project.value.id))
             }
         }
+    }
+}
+
+/// One answer whether a trust is not there, has ended, is another's, or is worth nothing now.
+fn no_trust(why: &Error) -> Error {
+    Error::forbidden(
+        "You are not authorized to perform the requested action: The trust cannot be used: it does not exist, has ended, is not for you, or its trustor has lost what it lends.",
+    )
+    .with_private(why.private())
+}
+
+/// The trust that a scope names. Who came by an application credential or a system scope has no way to it: neither may
+/// ask for a project.
+async fn wanted_trust(tx: &mut Tx, wanted: &Value, user: &str, proof: &Proof) -> Result<Trust> {
+    let from_system = proof.origin.as_ref().is_some_and(|o| o.scope == Scope::System);
+    if proof.from_app_cred_token || from_system {
+        return Err(Error::forbidden(
+            "You are not authorized to perform the requested action: Using an application credential or system-scoped token to create a scoped token is not allowed.",
+        ));
+    }
+    if proof.app_cred.is_some() {
+        return Err(Error::unauthorized().with_private("application credentials cannot request a scope"));
+    }
+    let id = text(wanted, "id").ok_or_else(|| expecting("id", "OS-TRUST:trust"))?;
+    match tx.find::<Trust>(id).await? {
+        Some(t) if t.trustee_user_id == user => Ok(t.value),
+        _ => Err(no_trust(
+            &Error::unauthorized().with_private("no such trust for this user"),
+        )),
     }
 }
 

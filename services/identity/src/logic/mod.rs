@@ -6,3 +6,4 @@ pub(crate) mod hashing;
 pub(crate) mod login;
 pub(crate) mod remove;
 pub(crate) mod resolve;
+pub(crate) mod trusts;

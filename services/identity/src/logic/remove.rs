@@ -1,5 +1,6 @@
 //! What goes with a thing that goes.
 
+use super::trusts::drop_trusts;
 use crate::model::{AppCred, Credential, Group, ImpliedRole, Project, Role, User};
 use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret};
 use haneul_core::Result;
@@ -27,6 +28,8 @@ pub(crate) async fn user_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_assignments(tx, "actor_id", id).await?;
     drop_memberships(tx, "user_id", id).await?;
     credentials(tx, "user_id", id).await?;
+    drop_trusts(tx, "trustor_user_id", id).await?;
+    drop_trusts(tx, "trustee_user_id", id).await?;
     app_creds(tx, Query::new().eq("user_id", id)).await
 }
 
@@ -40,6 +43,7 @@ pub(crate) async fn group_parts(tx: &mut Tx, id: &str) -> Result<()> {
 pub(crate) async fn project_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_assignments(tx, "target_id", id).await?;
     credentials(tx, "project_id", id).await?;
+    drop_trusts(tx, "project_id", id).await?;
     app_creds(tx, Query::new().eq("project_id", id)).await?;
     for u in tx.list::<User>(&Query::new().eq("default_project_id", id)).await? {
         let mut value = u.value.clone();

@@ -1,6 +1,7 @@
 //! From a token's inside to what it is good for now: user, scope, roles. The same at issue and at every
 //! validation, so that a token never reaches what its user has lost meanwhile.
 
+use super::trusts;
 use crate::model::{AppCred, Domain, Project, Role, TargetKind, User};
 use crate::store::{RoleBook, assigned, is_revoked};
 use crate::token::{Delegation, Payload, Scope};
@@ -73,6 +74,23 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
     if let Some(own) = p.audit_ids.first() {
         marks.push(("audit", own));
     }
+    let trust = match &p.trust_id {
+        Some(id) => match trusts::live(tx, id, &user.id).await? {
+            Ok(live) if p.scope == Scope::Project(live.trust.project_id.clone()) => Some(live),
+            Ok(_) => return refuse(format!("trust {id} is for another project")),
+            Err(why) => return refuse(why),
+        },
+        None => None,
+    };
+    if let Some(live) = &trust {
+        marks.extend(live.users.iter().map(|u| ("user", u.as_str())));
+        marks.extend(live.domains.iter().map(|d| ("domain", d.as_str())));
+    }
+    // Whom the token stands for.
+    let (acting, acting_domain) = match &trust {
+        Some(live) if live.trust.impersonation => enabled_user(tx, &live.trust.trustor_user_id).await?,
+        _ => (user.clone(), user_domain.clone()),
+    };
     let app_cred = match &p.app_cred_id {
         Some(id) => Some(live_app_cred(tx, p, id).await?),
         None => None,
@@ -80,9 +98,9 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
     let mut token = json!({
         "methods": p.methods,
         "user": {
-            "id": user.id,
-            "name": user.name,
-            "domain": {"id": user_domain.id, "name": user_domain.name},
+            "id": acting.id,
+            "name": acting.name,
+            "domain": {"id": acting_domain.id, "name": acting_domain.name},
             "password_expires_at": null,
         },
         "audit_ids": p.audit_ids,
@@ -145,7 +163,11 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
     let mut roles = Vec::new();
     if let Some(held) = held {
         let book = RoleBook::load(tx).await?;
-        let mut ids = book.expand(held.iter().map(String::as_str));
+        let mut ids = match &trust {
+            // Of these it was seen that the one at the root of the trust has each now.
+            Some(live) => live.roles.clone(),
+            None => book.expand(held.iter().map(String::as_str)),
+        };
         if let Some(c) = &app_cred {
             // Never more than the credential was given, nor than its user still has.
             let given = book.expand(c.roles.iter().map(String::as_str));
@@ -174,20 +196,31 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
             }),
         );
     }
+    if let Some(live) = &trust {
+        put(
+            "OS-TRUST:trust",
+            json!({
+                "id": live.trust.id,
+                "trustor_user": {"id": live.trust.trustor_user_id},
+                "trustee_user": {"id": live.trust.trustee_user_id},
+                "impersonation": live.trust.impersonation,
+            }),
+        );
+    }
     if is_revoked(tx, p, &marks).await? {
         return refuse("revoked");
     }
     Ok(Resolved {
         delegation: Delegation {
-            trust_id: None,
+            trust_id: p.trust_id.clone(),
             app_cred_id: p.app_cred_id.clone(),
             restricted: app_cred.as_ref().is_some_and(|c| !c.unrestricted),
         },
         ctx: CtxInner {
-            user_id: user.id.clone(),
-            user_name: user.name.clone(),
-            user_domain_id: user_domain.id.clone(),
-            user_domain_name: user_domain.name.clone(),
+            user_id: acting.id.clone(),
+            user_name: acting.name.clone(),
+            user_domain_id: acting_domain.id.clone(),
+            user_domain_name: acting_domain.name.clone(),
             scope,
             roles,
             expires_at: p.expires_at,

@@ -4,12 +4,15 @@ mod actors;
 mod catalog;
 mod credentials;
 mod resources;
+mod trusts;
 
 pub use actors::{ActorKind, AppCred, Assignment, Group, ImpliedRole, Membership, Role, TargetKind, User};
 pub use catalog::{CatalogService, Endpoint, Region};
 pub use credentials::Credential;
 pub(crate) use credentials::{EC2, of_user};
 pub use resources::{DEFAULT_DOMAIN, Domain, Project};
+pub use trusts::Trust;
+pub(crate) use trusts::between;
 
 use haneul_core::Error;
 

@@ -99,4 +99,17 @@ pub const MIGRATIONS: &[Migration] = &[
             "CREATE TABLE identity_credential_blob(id TEXT PRIMARY KEY, sealed TEXT NOT NULL)",
         ),
     },
+    Migration {
+        owner: "identity",
+        number: 5,
+        sql: concat!(
+            table!(
+                "identity_trust",
+                ", trustor_user_id TEXT NOT NULL, trustee_user_id TEXT NOT NULL, redelegated_trust_id TEXT"
+            ),
+            "CREATE INDEX identity_trust_by_trustor ON identity_trust(trustor_user_id);",
+            "CREATE INDEX identity_trust_by_trustee ON identity_trust(trustee_user_id);",
+            "CREATE INDEX identity_trust_by_parent ON identity_trust(redelegated_trust_id)",
+        ),
+    },
 ];

@@ -29,6 +29,8 @@ pub(crate) struct Payload {
     /// Its own, then that of the first token of the chain.
     pub audit_ids: Vec<String>,
     pub app_cred_id: Option<String>,
+    /// The trust that it stands on; `user_id` is its trustee.
+    pub trust_id: Option<String>,
     /// Up to which revocation was known of all when it was issued (`store::is_revoked`).
     pub seen: i64,
 }
@@ -84,7 +86,8 @@ fn take(input: &mut Bytes<'_>, n: usize) -> Option<Vec<u8>> {
 impl Payload {
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(128);
-        encode::write_array_len(&mut out, 10).ok()?;
+        // Those without a trust stay as the release before wrote them, which reads them still.
+        encode::write_array_len(&mut out, if self.trust_id.is_some() { 11 } else { 10 }).ok()?;
         encode::write_uint(&mut out, VERSION).ok()?;
         put_id(&mut out, &self.user_id)?;
         let mut bits = 0u64;
@@ -108,6 +111,9 @@ impl Payload {
         }
         put_id(&mut out, self.app_cred_id.as_deref().unwrap_or_default())?;
         encode::write_sint(&mut out, self.seen).ok()?;
+        if let Some(id) = &self.trust_id {
+            put_id(&mut out, id)?;
+        }
         Some(out)
     }
 
@@ -115,7 +121,7 @@ impl Payload {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Payload> {
         let mut input = Bytes::new(bytes);
         let fields = decode::read_array_len(&mut input).ok()?;
-        if !(9..=10).contains(&fields) {
+        if !(9..=11).contains(&fields) {
             return None;
         }
         if decode::read_int::<u64, _>(&mut input).ok()? != VERSION {
@@ -148,6 +154,10 @@ impl Payload {
             9 => i64::MAX,
             _ => decode::read_int(&mut input).ok()?,
         };
+        let trust_id = match fields {
+            11 => Some(get_id(&mut input)?),
+            _ => None,
+        };
         // The one that was added last is shown first.
         let order = [1, 2, 0];
         let methods = order
@@ -164,6 +174,7 @@ impl Payload {
             issued_at,
             audit_ids,
             app_cred_id,
+            trust_id,
             seen,
         })
     }
@@ -192,8 +203,17 @@ mod tests {
                     issued_at: 1_763_716_400_123_456,
                     audit_ids: vec![audit_id(), audit_id()],
                     app_cred_id,
+                    trust_id: None,
                     seen: 1_000_000,
                 };
+                let trusted = Payload {
+                    app_cred_id: None,
+                    trust_id: Some(id::hex()),
+                    ..p.clone()
+                };
+                let bytes = trusted.encode().unwrap();
+                assert!(bytes.len() <= 127, "{} bytes", bytes.len());
+                assert_eq!(Payload::decode(&bytes), Some(trusted));
                 let bytes = p.encode().unwrap();
                 assert!(
                     bytes.len() <= 127,

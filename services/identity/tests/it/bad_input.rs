@@ -48,6 +48,8 @@ const RESOURCE_CORE: &str = "keystone/resource/core.py";
 const APP_CRED: &str = "keystone/application_credential/schema.py";
 const EXCEPTION: &str = "keystone/exception.py";
 const CATALOG: &str = "keystone/catalog/schema.py, keystone/catalog/core.py";
+const TRUST: &str = "keystone/trust/schema.py, keystone/trust/core.py";
+const CREDENTIAL: &str = "keystone/credential/schema.py";
 const API: &str = "API reference: Identity API v3";
 
 #[rustfmt::skip]
@@ -57,6 +59,12 @@ pub async fn table(c: &Cloud) {
     let me = c.ok(200, "GET", "/users?name=admin", Value::Null).await["users"][0]["id"].as_str().unwrap().to_owned();
     let creds = format!("/users/{me}/application_credentials");
     let identity = c.ok(200, "GET", "/services?type=identity", Value::Null).await["services"][0]["id"].as_str().unwrap().to_owned();
+    let mine = c.ok(200, "GET", "/projects?name=admin", Value::Null).await["projects"][0]["id"].clone();
+    let trust = |more: Value| {
+        let mut doc = json!({"trustor_user_id": me, "trustee_user_id": user, "project_id": mine, "impersonation": false, "roles": [{"name": "admin"}]});
+        doc.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "trust": doc })
+    };
     let long = "n".repeat(256);
     let auth = |identity: Value| json!({"auth": {"identity": identity}});
     let password = |user: Value| auth(json!({"methods": ["password"], "password": {"user": user}}));
@@ -86,7 +94,24 @@ pub async fn table(c: &Cloud) {
         case("project without id and name", "POST", "/auth/tokens", scoped(json!({"project": {}})), 400, "id or name", AUTH),
         case("project by name without domain", "POST", "/auth/tokens", scoped(json!({"project": {"name": "admin"}})), 400, "domain", CORE),
         case("system without all", "POST", "/auth/tokens", scoped(json!({"system": {}})), 400, "all", CORE),
-        case("trust scope", "POST", "/auth/tokens", scoped(json!({"OS-TRUST:trust": {"id": "x"}})), 400, "OS-TRUST:trust", CORE),
+        case("trust scope", "POST", "/auth/tokens", scoped(json!({"OS-TRUST:trust": {"id": "x"}})), 403, "trust cannot be used", CORE),
+        case("trust scope without an id", "POST", "/auth/tokens", scoped(json!({"OS-TRUST:trust": {}})), 400, "OS-TRUST:trust", CORE),
+        case("trust scope and another", "POST", "/auth/tokens", scoped(json!({"OS-TRUST:trust": {"id": "x"}, "project": {"id": project}})), 400, "scope", CORE),
+        case("trust without roles", "POST", "/OS-TRUST/trusts", trust(json!({"roles": []})), 403, "role", TRUST),
+        case("trust that has ended", "POST", "/OS-TRUST/trusts", trust(json!({"expires_at": "2020-01-01T00:00:00Z"})), 400, "expires_at", TRUST),
+        case("trust until nonsense", "POST", "/OS-TRUST/trusts", trust(json!({"expires_at": "bad.123Z"})), 400, "trust.expires_at", TRUST),
+        case("trust without a project", "POST", "/OS-TRUST/trusts", trust(json!({"project_id": null})), 400, "project_id", TRUST),
+        case("impersonation in quotes", "POST", "/OS-TRUST/trusts", trust(json!({"impersonation": "true"})), 400, "impersonation", TRUST),
+        case("no uses", "POST", "/OS-TRUST/trusts", trust(json!({"remaining_uses": 0})), 400, "remaining_uses", TRUST),
+        case("uses and redelegation", "POST", "/OS-TRUST/trusts", trust(json!({"remaining_uses": 1, "allow_redelegation": true})), 400, "remaining_uses", TRUST),
+        case("too long a chain", "POST", "/OS-TRUST/trusts", trust(json!({"allow_redelegation": true, "redelegation_count": 4})), 403, "greater than allowed", TRUST),
+        case("trust for nobody", "POST", "/OS-TRUST/trusts", trust(json!({"trustee_user_id": "nobody"})), 404, "nobody", TRUST),
+        case("trust of another", "POST", "/OS-TRUST/trusts", trust(json!({"trustor_user_id": user})), 403, "identity:create_trust", TRUST),
+        case("ec2 blob that is no JSON", "POST", "/credentials", json!({"credential": {"type": "ec2", "user_id": me, "project_id": project, "blob": "x"}}), 400, "blob", CREDENTIAL),
+        case("ec2 blob without access", "POST", "/credentials", json!({"credential": {"type": "ec2", "user_id": me, "project_id": project, "blob": "{}"}}), 400, "access", CREDENTIAL),
+        case("ec2 without a project", "POST", "/credentials", json!({"credential": {"type": "ec2", "user_id": me, "blob": "{\"access\": \"a\"}"}}), 400, "project_id", CREDENTIAL),
+        case("credential of nobody", "POST", "/credentials", json!({"credential": {"type": "x", "user_id": "nobody", "blob": "x"}}), 404, "nobody", CREDENTIAL),
+        case("credential without a blob", "POST", "/credentials", json!({"credential": {"type": "x", "user_id": me}}), 400, "blob", CREDENTIAL),
         case("endpoint of no service", "POST", "/endpoints", json!({"endpoint": {"service_id": "x", "interface": "public", "url": "http://x", "region": "New"}}), 400, "service_id", CATALOG),
         case("endpoint in no region", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "public", "url": "http://x", "region_id": "nowhere"}}), 400, "region_id", CATALOG),
         case("interface of old", "POST", "/endpoints", json!({"endpoint": {"service_id": identity, "interface": "publicURL", "url": "http://x"}}), 400, "endpoint.interface", CATALOG),

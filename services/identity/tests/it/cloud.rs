@@ -261,6 +261,7 @@ impl Cloud {
             "identity_assignment",
             "identity_app_cred",
             "identity_credential",
+            "identity_trust",
             "identity_credential_blob",
             "identity_region",
             "identity_service",

@@ -11,6 +11,7 @@ mod grants;
 mod resources;
 mod sweep;
 mod tokens;
+mod trusts;
 
 use cloud::Cloud;
 
@@ -65,6 +66,10 @@ scenarios!(
     catalog::own_entries_follow_the_configuration,
     credentials::sealed_and_owned,
     credentials::ec2,
+    trusts::lent_and_taken_back,
+    trusts::worth_what_the_trustor_has_now,
+    trusts::counted_uses,
+    trusts::lent_on,
     grants::on_projects_domains_and_system,
     grants::inherited_and_by_groups,
     grants::assignments_are_listed,

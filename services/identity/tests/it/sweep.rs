@@ -71,6 +71,8 @@ pub async fn a_reader_elsewhere_changes_nothing(c: &Cloud) {
                     .await;
                 let status = a.status.as_u16();
                 let open = path.starts_with("/auth/") || path.starts_with("/regions") || path == "/domains/default"
+                    // What is not there is not there, as in Keystone.
+                    || path.starts_with("/OS-TRUST/trusts/")
                     // Each sees its own.
                     || path.starts_with("/credentials") && r.method == http::Method::GET;
                 assert!(
