@@ -117,9 +117,26 @@ impl Ctx {
     }
 }
 
+/// The request that a token came with, for tokens that are good for some requests only.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The type of the service, as in the catalog.
+    pub service: &'a str,
+    pub method: &'a str,
+    /// As it was sent, with the first part that names the service.
+    pub path: &'a str,
+    /// The first part of the path, under which the service answers.
+    pub prefix: &'a str,
+}
+
 /// Turns a token into a context. Implemented by identity; caches hold for one revocation sequence.
 pub trait Authenticator: Send + Sync {
     /// `Err` with kind Unauthorized for anything that is not a valid token, always the same text.
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<CtxInner>>>;
+    /// As [`Authenticator::authenticate`], for the request at hand: Unauthorized, with the same text, for a token that
+    /// is not good for this one.
+    fn authenticate_for<'a>(&'a self, token: &'a str, _asked: Asked<'a>) -> BoxFuture<'a, Result<Arc<CtxInner>>> {
+        self.authenticate(token)
+    }
     fn policy(&self) -> Arc<Policy>;
 }

@@ -12,7 +12,7 @@ pub mod policy;
 pub mod quota;
 
 pub use access::{Action, Authorized, Created, Scope, Secured, Target, allow_create, authorize, fetch, scope};
-pub use context::{Authenticator, BoxFuture, Ctx, RoleRef, ScopeKind};
+pub use context::{Asked, Authenticator, BoxFuture, Ctx, RoleRef, ScopeKind};
 pub use policy::{Check, Policy, RuleDefault};
 
 /// Default rules, in the words of the OpenStack personas (admin > manager > member > reader, by implied

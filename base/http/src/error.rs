@@ -18,6 +18,18 @@ pub enum Service {
 }
 
 impl Service {
+    /// Its type in the catalog.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Service::Identity => "identity",
+            Service::Image => "image",
+            Service::Network => "network",
+            Service::Compute => "compute",
+            Service::Placement => "placement",
+            Service::Front => "",
+        }
+    }
+
     /// The first part of its paths.
     pub fn prefix(self) -> &'static str {
         match self {

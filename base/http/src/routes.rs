@@ -10,7 +10,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use haneul_auth::{Authenticator, Ctx};
+use haneul_auth::{Asked, Authenticator, Ctx};
 use haneul_core::{Error, Kind, Result, id};
 use http::{HeaderValue, Method};
 use std::future::Future;
@@ -261,7 +261,8 @@ impl Call {
         let ctx = if self.public {
             None
         } else {
-            Some(authenticate(&self.server, &parts.headers, request_id).await?)
+            let asked = asked(self.service, &parts.method, parts.uri.path());
+            Some(authenticate(&self.server, &parts.headers, asked, request_id).await?)
         };
         if let Some(v) = &self.versions {
             *version = Some(v.negotiate(&parts.headers)?);
@@ -295,13 +296,27 @@ impl Call {
     }
 }
 
-async fn authenticate(server: &Server, headers: &http::HeaderMap, request_id: &Arc<str>) -> Result<Ctx> {
+fn asked<'a>(service: Service, method: &'a Method, path: &'a str) -> Asked<'a> {
+    Asked {
+        service: service.kind(),
+        method: method.as_str(),
+        path,
+        prefix: service.prefix(),
+    }
+}
+
+async fn authenticate(
+    server: &Server,
+    headers: &http::HeaderMap,
+    asked: Asked<'_>,
+    request_id: &Arc<str>,
+) -> Result<Ctx> {
     let token = headers
         .get("x-auth-token")
         .and_then(|t| t.to_str().ok())
         .ok_or_else(Error::unauthorized)?;
     Ok(Ctx {
-        inner: server.auth.authenticate(token).await?,
+        inner: server.auth.authenticate_for(token, asked).await?,
         request_id: request_id.clone(),
         policy: server.auth.policy(),
     })
@@ -312,7 +327,8 @@ async fn unknown(server: &Server, service: Service, request: Request, kind: Kind
     let start = Instant::now();
     let request_id: Arc<str> = id::request().into();
     let path = request.uri().path().to_owned();
-    let error = match authenticate(server, request.headers(), &request_id).await {
+    let asked = asked(service, request.method(), &path);
+    let error = match authenticate(server, request.headers(), asked, &request_id).await {
         Err(e) => e,
         Ok(_) if kind == Kind::MethodNotAllowed => {
             Error::new(kind, format!("{} is not allowed for this resource.", request.method()))

@@ -20,13 +20,13 @@ pub mod policy;
 mod store;
 mod token;
 
-pub use model::{AppCred, Credential, DEFAULT_DOMAIN, Domain, Group, Project, Role, Trust, User};
+pub use model::{AccessRule, AppCred, Credential, DEFAULT_DOMAIN, Domain, Group, Project, Role, Trust, User};
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 
 use bytes::Bytes;
 use haneul_auth::context::CtxInner;
-use haneul_auth::{Authenticator, BoxFuture, Policy};
+use haneul_auth::{Asked, Authenticator, BoxFuture, Policy};
 use haneul_core::config::Config;
 use haneul_core::{Error, Result, clock};
 use haneul_http::Routes;
@@ -159,6 +159,7 @@ impl Identity {
             body: serde_json::to_vec(&serde_json::json!({"token": resolved.token}))?.into(),
             ctx: Arc::new(resolved.ctx),
             delegation: resolved.delegation,
+            rules: resolved.rules,
             with_catalog: OnceLock::new(),
         }))
     }
@@ -224,7 +225,31 @@ impl Identity {
 
 impl Authenticator for Identity {
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Arc<CtxInner>>> {
-        Box::pin(async move { Ok(self.validated(token).await?.ctx.clone()) })
+        Box::pin(async move {
+            let entry = self.validated(token).await?;
+            match entry.rules {
+                None => Ok(entry.ctx.clone()),
+                Some(_) => Err(Error::unauthorized().with_private("a token with access rules, and no request")),
+            }
+        })
+    }
+    /// Access rules name paths as the service knows them: what stands before, here the service's name, may be there or
+    /// not.
+    fn authenticate_for<'a>(&'a self, token: &'a str, asked: Asked<'a>) -> BoxFuture<'a, Result<Arc<CtxInner>>> {
+        Box::pin(async move {
+            let entry = self.validated(token).await?;
+            if let Some(rules) = &entry.rules {
+                let own = asked.path.strip_prefix(asked.prefix).unwrap_or(asked.path);
+                let allows = |path| rules.iter().any(|r| r.allows(asked.service, asked.method, path));
+                if !allows(asked.path) && !allows(own) {
+                    return Err(Error::unauthorized().with_private(format!(
+                        "no access rule of the application credential allows {} {}",
+                        asked.method, asked.path
+                    )));
+                }
+            }
+            Ok(entry.ctx.clone())
+        })
     }
     fn policy(&self) -> Arc<Policy> {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -3,8 +3,8 @@
 //! everybody sees themselves.
 
 use crate::model::{
-    AppCred, Assignment, CatalogService, Credential, Domain, Endpoint, Group, ImpliedRole, Membership, Project, Region,
-    Role, Trust, User,
+    AccessRule, AppCred, Assignment, CatalogService, Credential, Domain, Endpoint, Group, ImpliedRole, Membership,
+    Project, Region, Role, Trust, User,
 };
 use haneul_auth::RuleDefault;
 
@@ -170,6 +170,10 @@ mod actions {
             CreateEc2 = "identity:ec2_create_credential" => EC2_WRITE;
             DeleteEc2 = "identity:ec2_delete_credential" => EC2_WRITE;
         }
+        AccessRule {
+            GetAccessRule = "identity:get_access_rule" => "(role:reader and system_scope:all) or user_id:%(target.user.id)s";
+            DeleteAccessRule = "identity:delete_access_rule" => "(role:admin and system_scope:all) or user_id:%(target.user.id)s";
+        }
         Trust {
             CreateTrust = "identity:create_trust" => "user_id:%(target.trust.trustor_user_id)s";
             GetTrust = "identity:get_trust" => TRUST_READ;
@@ -250,6 +254,10 @@ const MORE: &[RuleDefault] = &[
     rule("identity:list_role_assignments", DOMAIN_READER_LIST),
     rule("identity:list_role_assignments_for_tree", DOMAIN_READER_LIST),
     rule("identity:list_application_credentials", APP_CRED_READ),
+    rule(
+        "identity:list_access_rules",
+        "(role:reader and system_scope:all) or user_id:%(target.user.id)s",
+    ),
     rule("identity:list_trusts", ADMIN_OR_SYSTEM_READER),
     rule(
         "identity:list_trusts_for_trustor",

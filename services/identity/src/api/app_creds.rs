@@ -1,7 +1,8 @@
 //! /v3/users/{user_id}/application_credentials (API reference: Identity API v3, "Application credentials").
 
 use super::common::{self, EXPIRES, Kind, Listing, NAME, TEXT, Take};
-use crate::model::{AppCred, TargetKind, missing};
+use crate::logic::resolve::rule_view;
+use crate::model::{AccessRule, AppCred, TargetKind, missing};
 use crate::policy::{CreateAppCred, DeleteAppCred, GetAppCred};
 use crate::store::{RoleBook, assigned, drop_secret, role_by_name, set_secret};
 use crate::{Delegation, Identity};
@@ -9,7 +10,7 @@ use haneul_auth::{Ctx, RoleRef, Target, allow_create, fetch};
 use haneul_core::clock::naive_micros;
 use haneul_core::{Error, Result, clock, id};
 use haneul_http::{Body, FieldKind, Reply, Req, f};
-use haneul_store::{Query, Tx};
+use haneul_store::{Query, System, Tx};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -21,16 +22,29 @@ const ROLES: FieldKind = FieldKind::List {
     of: &FieldKind::Obj(&ROLE),
     max: 100,
 };
-const NOT_YET: FieldKind = FieldKind::Check(|v| {
-    // Clients send an empty list where there are none.
-    if v.as_array().is_some_and(Vec::is_empty) {
-        return Ok(());
-    }
-    Err(
-        "Access rules are not supported by this cloud: a credential without them would reach more than you ask for."
-            .into(),
-    )
-});
+/// keystone/application_credential/schema.py: a rule of one's own by its id, or a new one.
+static RULE: Body = Body {
+    open: false,
+    fields: &[
+        f("id", TEXT),
+        f("service", FieldKind::Str { min: 1, max: 255 }),
+        f(
+            "path",
+            FieldKind::Check(|v| match v.as_str() {
+                Some(s) if s.starts_with('/') && s.chars().count() <= 225 => Ok(()),
+                _ => Err("It must be a path: a slash, and up to 225 characters.".into()),
+            }),
+        ),
+        f(
+            "method",
+            FieldKind::OneOf(&["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]),
+        ),
+    ],
+};
+const RULES: FieldKind = FieldKind::List {
+    of: &FieldKind::Obj(&RULE),
+    max: 100,
+};
 static CREATE: Body = Body {
     open: false,
     fields: &[
@@ -40,7 +54,7 @@ static CREATE: Body = Body {
         f("expires_at", EXPIRES).null(),
         f("roles", ROLES),
         f("unrestricted", FieldKind::Bool).null(),
-        f("access_rules", NOT_YET).null(),
+        f("access_rules", RULES).null(),
         // Accepted and without effect, as in Keystone: the token says which project.
         f("project_id", TEXT),
         f("id", TEXT),
@@ -50,7 +64,7 @@ static CREATE: Body = Body {
 /// The longest list of roles aside, Keystone has no limit by default; a secret's hash is dear to check.
 const MAX_PER_USER: i64 = 100;
 
-fn show_view(base: &str, c: &AppCred, book: &RoleBook) -> Value {
+fn show_view(base: &str, c: &AppCred, book: &RoleBook, rules: &[AccessRule]) -> Value {
     let mut doc = common::view(base, &format!("users/{}/application_credentials", c.user_id), c);
     let roles: Vec<Value> = c
         .roles
@@ -63,6 +77,11 @@ fn show_view(base: &str, c: &AppCred, book: &RoleBook) -> Value {
     common::put(&mut doc, "roles", roles.into());
     common::put(&mut doc, "expires_at", c.expires_at.map(naive_micros).into());
     common::put(&mut doc, "system", Value::Null);
+    common::remove(&mut doc, "access_rules");
+    if let Some(ids) = &c.access_rules {
+        let found = ids.iter().filter_map(|id| rules.iter().find(|r| r.id == *id));
+        common::put(&mut doc, "access_rules", found.map(rule_view).collect());
+    }
     doc
 }
 
@@ -75,10 +94,11 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     drop(req);
     let mut tx = app.db.read().await?;
     let book = RoleBook::load(&mut tx).await?;
+    let rules = rules_of(&mut tx, &user).await?;
     let base = listing.base.clone();
     let rows = listing
         .run::<AppCred>(&mut tx, Query::new().eq("user_id", user), None, &|c| {
-            show_view(&base, c, &book)
+            show_view(&base, c, &book, &rules)
         })
         .await?;
     Ok(listing.reply("application_credentials", rows))
@@ -98,8 +118,9 @@ pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let cred = find(&mut tx, &ctx, GetAppCred, &user, &id).await?;
     no_trust(&by)?;
     let book = RoleBook::load(&mut tx).await?;
+    let rules = rules_of(&mut tx, &user).await?;
     Ok(Reply::ok(
-        &json!({"application_credential": show_view(&base, &cred, &book)}),
+        &json!({"application_credential": show_view(&base, &cred, &book, &rules)}),
     ))
 }
 
@@ -137,10 +158,81 @@ async fn check_unrestricted(tx: &mut Tx, ctx: &Ctx) -> Result<()> {
         return Ok(());
     };
     match tx.find::<AppCred>(id).await? {
-        Some(c) if c.unrestricted => Ok(()),
+        // What it may ask for is listed; a new one would have no such list.
+        Some(c) if c.unrestricted && c.access_rules.is_none() => Ok(()),
         _ => Err(Error::forbidden(
             "You are not authorized to perform the requested action: Using method 'application_credential' is not allowed for managing additional application credentials.",
         )),
+    }
+}
+
+async fn rules_of(tx: &mut Tx, user: &str) -> Result<Vec<AccessRule>> {
+    let rules = tx.list::<AccessRule>(&Query::new().eq("user_id", user)).await?;
+    Ok(rules.into_iter().map(|r| r.value).collect())
+}
+
+/// Ids of the access rules of a new credential. One that the user has already is not made twice.
+async fn wanted_rules(tx: &mut Tx, user: &str, asked: &[Value]) -> Result<Vec<String>> {
+    let mut own = rules_of(tx, user).await?;
+    let mut out = Vec::new();
+    for (n, rule) in asked.iter().enumerate() {
+        let text = |key: &str| rule.get(key).and_then(Value::as_str);
+        let id = match (text("id"), text("service"), text("path"), text("method")) {
+            (Some(id), None, None, None) => match own.iter().find(|r| r.id == id) {
+                Some(r) => r.id.clone(),
+                None => {
+                    return Err(
+                        missing("Access Rule", id).with_field(format!("application_credential.access_rules.{n}"))
+                    );
+                }
+            },
+            (None, Some(service), Some(path), Some(method)) => {
+                let same = |r: &&AccessRule| r.service == service && r.path == path && r.method == method;
+                match own.iter().find(same) {
+                    Some(r) => r.id.clone(),
+                    None => {
+                        let rule = AccessRule {
+                            id: id::hex(),
+                            user_id: user.to_owned(),
+                            service: service.to_owned(),
+                            path: path.to_owned(),
+                            method: method.to_owned(),
+                        };
+                        tx.insert(&System::create(), &rule).await?;
+                        own.push(rule.clone());
+                        rule.id
+                    }
+                }
+            }
+            _ => {
+                return Err(Error::field(
+                    format!("application_credential.access_rules.{n}"),
+                    format!(
+                        "Invalid input for field access_rules.{n}: an access rule is named by the id of an existing one, or by service, path and method."
+                    ),
+                ));
+            }
+        };
+        if !out.contains(&id) {
+            out.push(id);
+        }
+    }
+    Ok(out)
+}
+
+/// The end of a new credential: not after that of the one whose token makes it.
+async fn end(tx: &mut Tx, ctx: &Ctx, asked: Option<i64>) -> Result<Option<i64>> {
+    let Some(id) = &ctx.application_credential_id else {
+        return Ok(asked);
+    };
+    let own = tx.find::<AppCred>(id).await?.and_then(|c| c.expires_at);
+    match (own, asked) {
+        (Some(own), Some(asked)) if asked > own => Err(Error::field(
+            "application_credential.expires_at",
+            "It must not be after the end of the application credential that is used to make it.",
+        )),
+        (Some(own), None) => Ok(Some(own)),
+        _ => Ok(asked),
     }
 }
 
@@ -219,6 +311,11 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             )
         })
         .filter(|roles: &Vec<_>| !roles.is_empty());
+    // An empty list is what clients send where they have none.
+    let rules: Option<Vec<Value>> = body
+        .remove("access_rules")
+        .and_then(|r| r.as_array().cloned())
+        .filter(|r| !r.is_empty());
     let expires_at = body.text("expires_at").as_deref().and_then(clock::parse);
     if expires_at.is_some_and(|t| t <= clock::now()) {
         return Err(Error::field(
@@ -240,6 +337,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         project_id: ctx.project_id().to_owned(),
         description: body.text("description"),
         roles: vec![],
+        access_rules: None,
         unrestricted: body.flag("unrestricted").unwrap_or(false),
         expires_at,
     };
@@ -251,6 +349,10 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             check_unrestricted(tx, &asker).await?;
             let mut cred = cred.clone();
             cred.roles = wanted_roles(tx, &asker, asked.as_deref()).await?;
+            cred.expires_at = end(tx, &asker, cred.expires_at).await?;
+            if let Some(rules) = &rules {
+                cred.access_rules = Some(wanted_rules(tx, &cred.user_id, rules).await?);
+            }
             let held = tx.count::<AppCred>(&Query::new().eq("user_id", cred.user_id.as_str())).await?;
             if held >= MAX_PER_USER {
                 return Err(Error::forbidden(format!(
@@ -265,7 +367,8 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             }
             set_secret(tx, &cred.id, &hash).await?;
             let book = RoleBook::load(tx).await?;
-            Ok(show_view(&base, &cred, &book))
+            let rules = rules_of(tx, &cred.user_id).await?;
+            Ok(show_view(&base, &cred, &book, &rules))
         })
         .await?;
     // Shown now and never again.

@@ -119,6 +119,11 @@ pub(crate) async fn validate(app: Arc<Identity>, req: Req) -> Result<Reply> {
         "identity:validate_token"
     };
     let (token, entry) = subject(&app, req.header("x-subject-token").map(str::to_owned)).await?;
+    // A service that does not say that it keeps to access rules would let such a token do everything.
+    if entry.rules.is_some() && req.header("openstack-identity-access-rules").is_none() {
+        return Err(Error::not_found("Could not find token.")
+            .with_private("it has access rules, and the header OpenStack-Identity-Access-Rules is missing"));
+    }
     ctx.enforce(
         rule,
         &Target::default().with("target.token.user_id", &entry.ctx.user_id),

@@ -1,5 +1,6 @@
 //! The route table: one line per method and path. HEAD is answered wherever GET is.
 
+mod access_rules;
 mod app_creds;
 mod assignments;
 mod auth;
@@ -80,6 +81,9 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .get("/v3/users/{user_id}/application_credentials/{application_credential_id}", app_creds::show, "identity:get_application_credential")
         .delete("/v3/users/{user_id}/application_credentials/{application_credential_id}", app_creds::delete, "identity:delete_application_credential")
 
+        .get("/v3/users/{user_id}/access_rules", access_rules::list, "identity:list_access_rules")
+        .get("/v3/users/{user_id}/access_rules/{access_rule_id}", access_rules::show, "identity:get_access_rule")
+        .delete("/v3/users/{user_id}/access_rules/{access_rule_id}", access_rules::delete, "identity:delete_access_rule")
         .get("/v3/users/{user_id}/credentials/OS-EC2", credentials::ec2_list, "identity:ec2_list_credentials")
         .post("/v3/users/{user_id}/credentials/OS-EC2", credentials::ec2_create, "identity:ec2_create_credential")
         .get("/v3/users/{user_id}/credentials/OS-EC2/{credential_id}", credentials::ec2_show, "identity:ec2_get_credential")

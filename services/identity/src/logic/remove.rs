@@ -1,7 +1,7 @@
 //! What goes with a thing that goes.
 
 use super::trusts::drop_trusts;
-use crate::model::{AppCred, Credential, Group, ImpliedRole, Project, Role, User};
+use crate::model::{AccessRule, AppCred, Credential, Group, ImpliedRole, Project, Role, User};
 use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret};
 use haneul_core::Result;
 use haneul_store::{Query, Stored, System, Tx};
@@ -28,6 +28,9 @@ pub(crate) async fn user_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_assignments(tx, "actor_id", id).await?;
     drop_memberships(tx, "user_id", id).await?;
     credentials(tx, "user_id", id).await?;
+    for r in tx.list::<AccessRule>(&Query::new().eq("user_id", id)).await? {
+        tx.delete(&System::of(r)).await?;
+    }
     drop_trusts(tx, "trustor_user_id", id).await?;
     drop_trusts(tx, "trustee_user_id", id).await?;
     app_creds(tx, Query::new().eq("user_id", id)).await

@@ -2,7 +2,7 @@
 //! validation, so that a token never reaches what its user has lost meanwhile.
 
 use super::trusts;
-use crate::model::{AppCred, Domain, Project, Role, TargetKind, User};
+use crate::model::{AccessRule, AppCred, Domain, Project, Role, TargetKind, User};
 use crate::store::{RoleBook, assigned, is_revoked};
 use crate::token::{Delegation, Payload, Scope};
 use haneul_auth::context::CtxInner;
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 pub(crate) struct Resolved {
     pub ctx: CtxInner,
     pub delegation: Delegation,
+    /// The requests that it is good for; `None`: all.
+    pub rules: Option<Vec<AccessRule>>,
     /// The member `token` of the answer, without the catalog.
     pub token: Value,
 }
@@ -58,6 +60,20 @@ async fn live_app_cred(tx: &mut Tx, p: &Payload, id: &str) -> Result<Stored<AppC
             "application credential {id} is missing, expired or not of this token"
         )),
     }
+}
+
+/// The rules with these ids, in their order.
+pub(crate) async fn access_rules(tx: &mut Tx, ids: &[String]) -> Result<Vec<AccessRule>> {
+    let mut out = Vec::new();
+    for id in ids {
+        out.extend(tx.find::<AccessRule>(id).await?.map(|r| r.value));
+    }
+    Ok(out)
+}
+
+/// A rule as tokens and credentials show it.
+pub(crate) fn rule_view(r: &AccessRule) -> Value {
+    json!({"id": r.id, "service": r.service, "path": r.path, "method": r.method})
 }
 
 fn role_list(roles: &[RoleRef]) -> Vec<Value> {
@@ -186,15 +202,22 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
         }
         put("roles", role_list(&roles).into());
     }
+    let mut rules = None;
     if let Some(c) = &app_cred {
-        put(
-            "application_credential",
-            json!({
-                "id": c.id,
-                "name": c.name,
-                "restricted": !c.unrestricted,
-            }),
-        );
+        let mut shown = json!({
+            "id": c.id,
+            "name": c.name,
+            "restricted": !c.unrestricted,
+        });
+        if let Some(ids) = &c.access_rules {
+            let found: Vec<AccessRule> = access_rules(tx, ids).await?;
+            let list: Vec<Value> = found.iter().map(rule_view).collect();
+            if let Some(map) = shown.as_object_mut() {
+                map.insert("access_rules".into(), list.into());
+            }
+            rules = Some(found);
+        }
+        put("application_credential", shown);
     }
     if let Some(live) = &trust {
         put(
@@ -214,8 +237,11 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
         delegation: Delegation {
             trust_id: p.trust_id.clone(),
             app_cred_id: p.app_cred_id.clone(),
-            restricted: app_cred.as_ref().is_some_and(|c| !c.unrestricted),
+            restricted: app_cred
+                .as_ref()
+                .is_some_and(|c| !c.unrestricted || c.access_rules.is_some()),
         },
+        rules,
         ctx: CtxInner {
             user_id: acting.id.clone(),
             user_name: acting.name.clone(),

@@ -287,6 +287,9 @@ pub struct AppCred {
     pub description: Option<String>,
     /// Ids of its roles.
     pub roles: Vec<String>,
+    /// Ids of its access rules. `None`: any request. A list, even an empty one: what its rules allow.
+    #[serde(default)]
+    pub access_rules: Option<Vec<String>>,
     /// Whether a token made with it may manage application credentials.
     pub unrestricted: bool,
     /// Microseconds since 1970.

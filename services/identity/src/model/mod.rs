@@ -1,11 +1,14 @@
 //! What identity keeps: pure types, no IO and no wire format beyond serde.
 
+mod access_rules;
 mod actors;
 mod catalog;
 mod credentials;
 mod resources;
 mod trusts;
 
+pub use access_rules::AccessRule;
+pub(crate) use access_rules::of_owner;
 pub use actors::{ActorKind, AppCred, Assignment, Group, ImpliedRole, Membership, Role, TargetKind, User};
 pub use catalog::{CatalogService, Endpoint, Region};
 pub use credentials::Credential;

@@ -112,4 +112,12 @@ pub const MIGRATIONS: &[Migration] = &[
             "CREATE INDEX identity_trust_by_parent ON identity_trust(redelegated_trust_id)",
         ),
     },
+    Migration {
+        owner: "identity",
+        number: 6,
+        sql: concat!(
+            table!("identity_access_rule", ", user_id TEXT NOT NULL"),
+            "CREATE INDEX identity_access_rule_by_user ON identity_access_rule(user_id)",
+        ),
+    },
 ];

@@ -7,6 +7,7 @@
 //! `identity.revocation` of the table `counter`, which the same transactions raise: on PostgreSQL by LISTEN
 //! before the commit is answered, with SQLite there is only one.
 
+use crate::model::AccessRule;
 use bytes::Bytes;
 use haneul_auth::context::CtxInner;
 use sha2::{Digest, Sha256};
@@ -39,6 +40,8 @@ pub(crate) struct Entry {
     pub sequence: u64,
     pub ctx: Arc<CtxInner>,
     pub delegation: Delegation,
+    /// The requests that it is good for; `None`: all.
+    pub rules: Option<Vec<AccessRule>>,
     /// The answer of GET /v3/auth/tokens?nocatalog.
     pub body: Bytes,
     /// The same with the catalog, made when it is first asked for.

@@ -239,3 +239,122 @@ pub async fn restricted_and_unrestricted(c: &Cloud) {
     let unscoped = token_of(&c.login("lena", "secret", json!("unscoped")).await);
     assert_eq!(make(c, &unscoped, &user, json!({"name": "n"})).await.0, 400);
 }
+
+pub async fn access_rules(c: &Cloud) {
+    let (user, project, token) = c.tenant("mats", "member").await;
+    let (other, _, others) = c.tenant("nils", "member").await;
+    let rule = |service: &str, method: &str, path: &str| json!({"service": service, "method": method, "path": path});
+    let rules = json!([
+        rule("identity", "GET", "/v3/regions/*"),
+        rule("identity", "GET", "/v3/users/{user}/access_rules"),
+        rule("compute", "GET", "/v3/domains/**"),
+        rule("identity", "GET", "/identity/v3/roles/**"),
+        rule("identity", "POST", "/v3/users/*/application_credentials"),
+        rule("identity", "POST", "/v3/users/*/credentials/OS-EC2"),
+        rule("identity", "GET", "/v3/auth/tokens"),
+    ]);
+    let body = json!({"name": "narrow", "access_rules": rules, "unrestricted": true});
+    let (status, cred) = make(c, &token, &user, body).await;
+    assert_eq!(status, 201);
+    let own = cred["access_rules"].as_array().unwrap().clone();
+    assert_eq!(own.len(), 7);
+    let mut first = own[0].clone();
+    let id = first.as_object_mut().unwrap().remove("id").unwrap();
+    assert_eq!(first, rule("identity", "GET", "/v3/regions/*"), "and nothing else");
+    // Listed, shown, filtered; not made twice; others see nothing.
+    let base = format!("/users/{user}/access_rules");
+    let list = c.call(&token, "GET", &base, Value::Null).await.json();
+    assert_eq!(list["access_rules"].as_array().unwrap().len(), 7);
+    let some = c
+        .call(&token, "GET", &format!("{base}?service=compute"), Value::Null)
+        .await
+        .json();
+    assert_eq!(some["access_rules"].as_array().unwrap().len(), 1);
+    let path = format!("{base}/{}", id.as_str().unwrap());
+    let shown = c.call(&token, "GET", &path, Value::Null).await.json()["access_rule"].clone();
+    assert_eq!((&shown["id"], &shown["path"]), (&id, &json!("/v3/regions/*")));
+    assert!(shown.get("user_id").is_none());
+    let again = json!({"name": "again", "access_rules": [{"id": id}, rule("identity", "GET", "/v3/regions/*")]});
+    let (_, again) = make(c, &token, &user, again).await;
+    assert_eq!(again["access_rules"], json!([own[0]]));
+    for (method, path) in [("GET", &base), ("GET", &path), ("DELETE", &path)] {
+        assert_eq!(
+            c.call(&others, method, path, Value::Null).await.status,
+            403,
+            "{method} {path}"
+        );
+    }
+    let crossed = format!("/users/{other}/access_rules/{}", id.as_str().unwrap());
+    assert_eq!(c.call(&others, "GET", &crossed, Value::Null).await.status, 404);
+    assert_eq!(
+        make(c, &others, &other, json!({"name": "x", "access_rules": [{"id": id}]}))
+            .await
+            .0,
+        404
+    );
+    // Enforced: method, path and service.
+    let a = login(c, &cred["id"], &cred["secret"]).await;
+    assert_eq!(
+        a.json()["token"]["application_credential"]["access_rules"],
+        cred["access_rules"]
+    );
+    let narrow = token_of(&a);
+    for (method, path, allowed) in [
+        ("GET", "/regions/RegionOne".to_owned(), true),
+        ("GET", base.clone(), true),
+        ("GET", "/roles/nothing".to_owned(), true),
+        ("GET", "/regions".to_owned(), false),
+        ("GET", "/regions/".to_owned(), false),
+        ("HEAD", "/regions/RegionOne".to_owned(), false),
+        ("DELETE", "/regions/RegionOne".to_owned(), false),
+        ("GET", path.clone(), false),
+        ("GET", "/domains/default".to_owned(), false),
+        ("GET", "/auth/projects".to_owned(), false),
+        ("GET", format!("/projects/{project}"), false),
+        ("GET", "/nothing".to_owned(), false),
+    ] {
+        let status = c.call(&narrow, method, &path, Value::Null).await.status;
+        assert_eq!(status != 401, allowed, "{method} {path}: {status}");
+    }
+    // Nor does it make itself a wider one, or another token.
+    assert_eq!(make(c, &narrow, &user, json!({"name": "wide"})).await.0, 403);
+    let ec2 = format!("/users/{user}/credentials/OS-EC2");
+    assert_eq!(
+        c.call(&narrow, "POST", &ec2, json!({"tenant_id": project}))
+            .await
+            .status,
+        403
+    );
+    let rescoped = token_of(&c.rescope(&narrow, Value::Null).await);
+    assert_eq!(c.call(&rescoped, "GET", "/regions", Value::Null).await.status, 401);
+    // Who validates it says that he keeps to them.
+    let subject = [("x-auth-token", c.admin.as_str()), ("x-subject-token", narrow.as_str())];
+    assert_eq!(c.raw("GET", "/auth/tokens", &subject, "").await.status, 404);
+    let keeps = [subject[0], subject[1], ("openstack-identity-access-rules", "1.0")];
+    assert_eq!(c.raw("GET", "/auth/tokens", &keeps, "").await.status, 200);
+    // A rule goes when no credential needs it.
+    assert_eq!(c.call(&token, "DELETE", &path, Value::Null).await.status, 403);
+    for cred in [&cred, &again] {
+        let path = format!("/users/{user}/application_credentials/{}", cred["id"].as_str().unwrap());
+        assert_eq!(c.call(&token, "DELETE", &path, Value::Null).await.status, 204);
+    }
+    assert_eq!(c.call(&token, "DELETE", &path, Value::Null).await.status, 204);
+    assert_eq!(c.call(&token, "GET", &path, Value::Null).await.status, 404);
+    // No list is no limit, an empty one neither.
+    let (_, wide) = make(c, &token, &user, json!({"name": "wide", "access_rules": []})).await;
+    assert!(wide.get("access_rules").is_none());
+    // A credential that is made with another one ends with it at the latest.
+    let end = haneul_core::clock::naive_micros(haneul_core::clock::now() + 600_000_000);
+    let body = json!({"name": "ends", "unrestricted": true, "expires_at": end});
+    let (_, ends) = make(c, &token, &user, body).await;
+    let by = token_of(&login(c, &ends["id"], &ends["secret"]).await);
+    assert_eq!(
+        make(c, &by, &user, json!({"name": "n1"})).await.1["expires_at"],
+        json!(end)
+    );
+    let late = haneul_core::clock::naive_micros(haneul_core::clock::now() + 900_000_000);
+    assert_eq!(
+        make(c, &by, &user, json!({"name": "n2", "expires_at": late})).await.0,
+        400
+    );
+}

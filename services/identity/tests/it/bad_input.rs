@@ -181,7 +181,10 @@ pub async fn table(c: &Cloud) {
         case("app cred with a broken end", "POST", &creds, json!({"application_credential": {"name": "x", "expires_at": "tomorrow"}}), 400, "expires_at", EXCEPTION),
         case("app cred with no such role", "POST", &creds, json!({"application_credential": {"name": "x", "roles": [{"name": "king"}]}}), 404, "king", EXCEPTION),
         case("app cred with a role by both", "POST", &creds, json!({"application_credential": {"name": "x", "roles": [{"id": member, "name": "member"}]}}), 400, "roles.0", APP_CRED),
-        case("app cred with access rules", "POST", &creds, json!({"application_credential": {"name": "x", "access_rules": [{"path": "/v2.1/servers", "method": "GET", "service": "compute"}]}}), 400, "access_rules", APP_CRED),
+        case("access rule without a method", "POST", &creds, json!({"application_credential": {"name": "x", "access_rules": [{"path": "/v2.1/servers", "service": "compute"}]}}), 400, "access_rules.0", APP_CRED),
+        case("access rule with an odd method", "POST", &creds, json!({"application_credential": {"name": "x", "access_rules": [{"path": "/v2.1/servers", "method": "get", "service": "compute"}]}}), 400, "access_rules.0.method", APP_CRED),
+        case("access rule without a path", "POST", &creds, json!({"application_credential": {"name": "x", "access_rules": [{"path": "servers", "method": "GET", "service": "compute"}]}}), 400, "access_rules.0.path", APP_CRED),
+        case("access rule of nobody", "POST", &creds, json!({"application_credential": {"name": "x", "access_rules": [{"id": "nothing"}]}}), 404, "nothing", APP_CRED),
         case("tags is a string", "PUT", format!("/projects/{project}/tags"), json!({"tags": "x"}), 400, "tags", RESOURCE),
     ];
     for (name, body) in [

@@ -262,6 +262,7 @@ impl Cloud {
             "identity_app_cred",
             "identity_credential",
             "identity_trust",
+            "identity_access_rule",
             "identity_credential_blob",
             "identity_region",
             "identity_service",

@@ -54,6 +54,7 @@ scenarios!(
     app_creds::life,
     app_creds::never_more_than_the_user_has,
     app_creds::restricted_and_unrestricted,
+    app_creds::access_rules,
     resources::domains,
     resources::projects,
     resources::project_tags,
