@@ -29,7 +29,7 @@ pub(crate) static NAMESPACE: Body = Body {
         f(
             "resource_type_associations",
             K::List {
-                of: &K::Obj(&ASSOCIATION),
+                of: &K::Obj(&ASSOCIATION_WITHIN),
                 max: MAX_DEFINITIONS,
             },
         ),
@@ -37,11 +37,17 @@ pub(crate) static NAMESPACE: Body = Body {
         f(
             "objects",
             K::List {
-                of: &K::Obj(&OBJECT),
+                of: &K::Obj(&OBJECT_WITHIN),
                 max: MAX_DEFINITIONS,
             },
         ),
-        f("tags", TAG_LIST),
+        f(
+            "tags",
+            K::List {
+                of: &K::Obj(&TAG_WITHIN),
+                max: MAX_DEFINITIONS,
+            },
+        ),
     ],
 };
 
@@ -107,6 +113,41 @@ static TAGS: Body = Body {
 pub(crate) static ASSOCIATION: Body = Body {
     open: false,
     fields: &[f("name", NAME).req(), f("prefix", SHORT), f("properties_target", SHORT)],
+};
+
+// Within a namespace a definition may bring along what the cloud has set: clients send back what they got.
+static OBJECT_WITHIN: Body = Body {
+    open: false,
+    fields: &[
+        f("name", NAME).req(),
+        f("description", TEXT),
+        f("required", K::Check(names)),
+        f("properties", K::Check(object)),
+        f("self", K::Free),
+        f("schema", K::Free),
+        f("created_at", K::Free),
+        f("updated_at", K::Free),
+    ],
+};
+
+static TAG_WITHIN: Body = Body {
+    open: false,
+    fields: &[
+        f("name", NAME).req(),
+        f("created_at", K::Free),
+        f("updated_at", K::Free),
+    ],
+};
+
+static ASSOCIATION_WITHIN: Body = Body {
+    open: false,
+    fields: &[
+        f("name", NAME).req(),
+        f("prefix", SHORT),
+        f("properties_target", SHORT),
+        f("created_at", K::Free),
+        f("updated_at", K::Free),
+    ],
 };
 
 fn flag(v: &Value) -> Result<(), String> {

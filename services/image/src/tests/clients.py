@@ -78,6 +78,78 @@ def glance():
     refuses(exc.HTTPNotFound, "No image found", alice.images.delete, image.id)
 
 
+def glance_definitions():
+    admin, alice = (Client("2", endpoint=endpoint, token=t) for t in ("admin", "alice"))
+    flavor = {"name": "OS::Nova::Flavor", "prefix": "hw:"}
+    made = admin.metadefs_namespace.create(namespace="g", visibility="public", resource_type_associations=[flavor])
+    assert made.namespace == "g" and made.protected is False, made
+    # The client reads, changes and sends back whole things.
+    assert admin.metadefs_namespace.update("g", display_name="G").display_name == "G"
+    assert admin.metadefs_property.create("g", name="p", title="P", type="integer", minimum=1).title == "P"
+    assert admin.metadefs_property.update("g", "p", title="Q").title == "Q"
+    admin.metadefs_object.create("g", name="o", properties={"a": {"title": "A", "type": "string"}}, required=["a"])
+    assert admin.metadefs_object.update("g", "o", description="d").description == "d"
+    # With append=True the client of 2026 fails by itself: it wants to quote a boolean.
+    assert len(list(admin.metadefs_tag.create_multiple("g", tags=["u", "v"]))) == 2
+    admin.metadefs_tag.create("g", "t")
+    assert admin.metadefs_tag.update("g", "v", name="w").name == "w"
+    admin.metadefs_resource_type.associate("g", name="OS::Glance::Image", prefix="hw_")
+    seen = alice.metadefs_namespace.get("g", resource_type="OS::Nova::Flavor")
+    assert list(seen.properties) == ["hw:p"] and seen.objects[0]["required"] == ["hw:a"], seen
+    assert sorted(t["name"] for t in seen.tags) == ["t", "u", "w"], seen
+    assert [n.namespace for n in alice.metadefs_namespace.list(filters={"resource_types": ["OS::Nova::Flavor"]})] == ["g"]
+    assert [p.name for p in alice.metadefs_property.list("g")] == ["p"]
+    assert [o.name for o in alice.metadefs_object.list("g")] == ["o"]
+    assert sorted(t.name for t in alice.metadefs_tag.list("g")) == ["t", "u", "w"]
+    assert len(list(alice.metadefs_resource_type.list())) == 2
+    assert len(list(alice.metadefs_resource_type.get("g"))) == 2
+    for i in range(5):
+        admin.metadefs_namespace.create(namespace=f"g{i}", visibility="public")
+    assert len(list(alice.metadefs_namespace.list(page_size=2))) == 6
+    refuses(exc.HTTPForbidden, "add_metadef_tag", alice.metadefs_tag.create, "g", "x")
+    refuses(exc.HTTPForbidden, "tasks_api_access", alice.tasks.list)
+    admin.metadefs_object.delete("g", "o")
+    admin.metadefs_property.delete_all("g")
+    admin.metadefs_tag.delete_all("g")
+    admin.metadefs_resource_type.deassociate("g", "OS::Glance::Image")
+    for n in list(admin.metadefs_namespace.list()):
+        admin.metadefs_namespace.delete(n.namespace)
+    task = admin.tasks.create(type="api_image_import", input={"image_id": "x"})
+    assert task.status == "pending" and task.id in [t.id for t in admin.tasks.list()], task
+    assert admin.tasks.get(task.id).type == "api_image_import"
+
+
+def sdk_definitions(admin, alice):
+    made = admin.image.create_metadef_namespace(namespace="s", display_name="S")
+    # Only what changed is sent, and what is not sent falls back to its default.
+    admin.image.update_metadef_namespace(made, display_name="T", visibility="public")
+    assert alice.image.get_metadef_namespace("s").display_name == "T"
+    admin.image.create_metadef_property("s", name="p", title="P", type="string", enum=["x"])
+    assert alice.image.get_metadef_property("p", "s").enum == ["x"]
+    assert [p.name for p in alice.image.metadef_properties("s")] == ["p"]
+    admin.image.create_metadef_object("s", name="o", description="d")
+    assert [o.description for o in alice.image.metadef_objects("s")] == ["d"]
+    admin.image.create_metadef_resource_type_association("s", name="OS::Nova::Server")
+    assert [a.name for a in alice.image.metadef_resource_type_associations("s")] == ["OS::Nova::Server"]
+    assert "OS::Nova::Server" in [t.name for t in alice.image.metadef_resource_types()]
+    assert alice.image.get_metadef_namespace_schema().name == "namespace"
+    refuses(
+        openstack.exceptions.ForbiddenException,
+        "add_metadef_namespace",
+        alice.image.create_metadef_namespace,
+        namespace="mine",
+    )
+    admin.image.delete_all_metadef_objects("s")
+    admin.image.delete_metadef_namespace("s")
+    assert list(alice.image.metadef_namespaces()) == []
+    task = admin.image.create_task(
+        type="import",
+        input={"import_from": "http://example.org/", "import_from_format": "raw", "image_properties": {}},
+    )
+    refuses(openstack.exceptions.ResourceFailure, "failure", admin.image.wait_for_task, task, interval=0.1, wait=20)
+    assert "does not fetch" in admin.image.get_task(task).message
+
+
 def sdk():
     def connect(token):
         return openstack.connection.Connection(
@@ -135,10 +207,12 @@ def sdk():
     for i in list(alice.image.images()):
         alice.image.delete_image(i.id, ignore_missing=False)
     assert list(alice.image.images()) == []
+    sdk_definitions(connect("admin"), alice)
 
 
 if Client:
     glance()
+    glance_definitions()
 else:
     print("skipped: python-glanceclient is not installed beside openstacksdk", file=sys.stderr)
 sdk()

@@ -76,6 +76,13 @@ pub(super) async fn a_namespace_from_birth_to_death() {
         assert!(refused.text().contains("protected"), "{}", refused.text());
     }
     assert_eq!(cloud.counts().await, before);
+    // Clients send back what they got, without what stands at the top and is not theirs.
+    let mut back = shown.clone();
+    for name in ["self", "schema", "created_at", "updated_at"] {
+        back.as_object_mut().unwrap().remove(name);
+    }
+    cloud.put("admin", &path, &back).await.is(200);
+    assert_eq!(cloud.counts().await, before);
     // A change replaces: what is left out falls back to its default. What is in it stays.
     let change = json!({"namespace": "C", "description": "e"});
     let changed = cloud.put("admin", &path, &change).await.is(200).json();
