@@ -44,6 +44,9 @@ pub fn markdown(results: &Results, facts: &str) -> String {
     );
     for (service, prefix) in SERVICES {
         let (passed, failed, skipped, seconds) = results.count(prefix);
+        if passed + failed + skipped == 0 {
+            continue;
+        }
         out.push_str(&format!(
             "| {service} | {passed} | {failed} | {skipped} | {seconds:.0} |\n"
         ));
