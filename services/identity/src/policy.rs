@@ -3,8 +3,8 @@
 //! everybody sees themselves.
 
 use crate::model::{
-    AccessRule, AppCred, Assignment, CatalogService, Credential, Domain, Endpoint, Group, ImpliedRole, Membership,
-    Project, Region, Role, Trust, User,
+    AccessRule, AppCred, Assignment, CatalogService, Consumer, Credential, Domain, DomainConfig, Endpoint,
+    EndpointFilter, EndpointGroup, Group, ImpliedRole, Membership, PolicyDoc, Project, Region, Role, Trust, User,
 };
 use haneul_auth::RuleDefault;
 
@@ -170,6 +170,36 @@ mod actions {
             CreateEc2 = "identity:ec2_create_credential" => EC2_WRITE;
             DeleteEc2 = "identity:ec2_delete_credential" => EC2_WRITE;
         }
+        PolicyDoc {
+            GetPolicy = "identity:get_policy" => ADMIN_OR_SYSTEM_READER;
+            CreatePolicy = "identity:create_policy" => ADMIN;
+            UpdatePolicy = "identity:update_policy" => ADMIN;
+            DeletePolicy = "identity:delete_policy" => ADMIN;
+        }
+        Consumer {
+            GetConsumer = "identity:get_consumer" => ADMIN_OR_SYSTEM_READER;
+            CreateConsumer = "identity:create_consumer" => ADMIN;
+            UpdateConsumer = "identity:update_consumer" => ADMIN;
+            DeleteConsumer = "identity:delete_consumer" => ADMIN;
+        }
+        DomainConfig {
+            GetDomainConfig = "identity:get_domain_config" => ADMIN_OR_SYSTEM_READER;
+            CreateDomainConfig = "identity:create_domain_config" => ADMIN;
+            UpdateDomainConfig = "identity:update_domain_config" => ADMIN;
+            DeleteDomainConfig = "identity:delete_domain_config" => ADMIN;
+        }
+        EndpointGroup {
+            GetEndpointGroup = "identity:get_endpoint_group" => ADMIN_OR_SYSTEM_READER;
+            CreateEndpointGroup = "identity:create_endpoint_group" => ADMIN;
+            UpdateEndpointGroup = "identity:update_endpoint_group" => ADMIN;
+            DeleteEndpointGroup = "identity:delete_endpoint_group" => ADMIN;
+        }
+        EndpointFilter {
+            AddEndpointFilter = "identity:add_endpoint_to_project" => ADMIN;
+            RemoveEndpointFilter = "identity:remove_endpoint_from_project" => ADMIN;
+            AddGroupFilter = "identity:add_endpoint_group_to_project" => ADMIN;
+            RemoveGroupFilter = "identity:remove_endpoint_group_from_project" => ADMIN;
+        }
         AccessRule {
             GetAccessRule = "identity:get_access_rule" => "(role:reader and system_scope:all) or user_id:%(target.user.id)s";
             DeleteAccessRule = "identity:delete_access_rule" => "(role:admin and system_scope:all) or user_id:%(target.user.id)s";
@@ -258,6 +288,23 @@ const MORE: &[RuleDefault] = &[
         "identity:list_access_rules",
         "(role:reader and system_scope:all) or user_id:%(target.user.id)s",
     ),
+    rule("identity:list_policies", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_consumers", ADMIN_OR_SYSTEM_READER),
+    rule("identity:get_domain_config_default", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_endpoint_groups", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_endpoint_groups_for_project", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_endpoints_for_project", ADMIN_OR_SYSTEM_READER),
+    rule(
+        "identity:list_endpoints_associated_with_endpoint_group",
+        ADMIN_OR_SYSTEM_READER,
+    ),
+    rule(
+        "identity:list_projects_associated_with_endpoint_group",
+        ADMIN_OR_SYSTEM_READER,
+    ),
+    rule("identity:list_projects_for_endpoint", ADMIN_OR_SYSTEM_READER),
+    rule("identity:get_endpoint_group_in_project", ADMIN_OR_SYSTEM_READER),
+    rule("identity:check_endpoint_in_project", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_trusts", ADMIN_OR_SYSTEM_READER),
     rule(
         "identity:list_trusts_for_trustor",

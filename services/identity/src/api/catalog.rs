@@ -3,6 +3,7 @@
 
 use super::common::{self, Kind, Listing, STRICT_BOOL, TEXT, Take};
 use crate::Identity;
+use crate::logic::remove;
 use crate::model::{CatalogService, Endpoint, Region, missing};
 use crate::policy::{
     CreateEndpoint, CreateRegion, CreateService, DeleteEndpoint, DeleteRegion, DeleteService, GetEndpoint, GetRegion,
@@ -362,6 +363,7 @@ pub(crate) async fn delete_service(app: Arc<Identity>, req: Req) -> Result<Reply
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, DeleteService, &id).await?;
             for e in tx.list::<Endpoint>(&Query::new().eq("service_id", id.as_str())).await? {
+                remove::filters(tx, "target_id", &e.id).await?;
                 tx.delete(&System::of(e)).await?;
             }
             this.invalidate(tx).await?;
@@ -534,6 +536,7 @@ pub(crate) async fn delete_endpoint(app: Arc<Identity>, req: Req) -> Result<Repl
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, DeleteEndpoint, &id).await?;
+            remove::filters(tx, "target_id", &id).await?;
             this.invalidate(tx).await?;
             tx.delete(&found).await
         })

@@ -6,10 +6,14 @@ mod assignments;
 mod auth;
 mod catalog;
 mod common;
+mod consumers;
 mod credentials;
+mod domain_config;
 mod domains;
+mod ep_filter;
 mod grants;
 mod groups;
+mod policies;
 mod projects;
 mod roles;
 mod tags;
@@ -43,6 +47,20 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .get("/v3/domains/{domain_id}", domains::show, "identity:get_domain")
         .patch("/v3/domains/{domain_id}", domains::update, "identity:update_domain")
         .delete("/v3/domains/{domain_id}", domains::delete, "identity:delete_domain")
+
+        .get("/v3/domains/config/default", domain_config::default, "identity:get_domain_config_default")
+        .get("/v3/domains/config/{group}/default", domain_config::default, "identity:get_domain_config_default")
+        .get("/v3/domains/config/{group}/{option}/default", domain_config::default, "identity:get_domain_config_default")
+        .get("/v3/domains/{domain_id}/config", domain_config::show, "identity:get_domain_config")
+        .put("/v3/domains/{domain_id}/config", domain_config::replace, "identity:create_domain_config")
+        .patch("/v3/domains/{domain_id}/config", domain_config::update, "identity:update_domain_config")
+        .delete("/v3/domains/{domain_id}/config", domain_config::delete, "identity:delete_domain_config")
+        .get("/v3/domains/{domain_id}/config/{group}", domain_config::show, "identity:get_domain_config")
+        .patch("/v3/domains/{domain_id}/config/{group}", domain_config::update, "identity:update_domain_config")
+        .delete("/v3/domains/{domain_id}/config/{group}", domain_config::delete, "identity:delete_domain_config")
+        .get("/v3/domains/{domain_id}/config/{group}/{option}", domain_config::show, "identity:get_domain_config")
+        .patch("/v3/domains/{domain_id}/config/{group}/{option}", domain_config::update, "identity:update_domain_config")
+        .delete("/v3/domains/{domain_id}/config/{group}/{option}", domain_config::delete, "identity:delete_domain_config")
 
         .get("/v3/projects", projects::list, "identity:list_projects")
         .post("/v3/projects", projects::create, "identity:create_project")
@@ -96,6 +114,8 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .delete("/v3/credentials/{credential_id}", credentials::delete, "identity:delete_credential")
 
         .get("/v3/OS-TRUST/trusts", trusts::list, "identity:list_trusts")
+        // As Tempest's client asks; Keystone takes a slash off the end of any path.
+        .get("/v3/OS-TRUST/trusts/", trusts::list, "identity:list_trusts")
         .post("/v3/OS-TRUST/trusts", trusts::create, "identity:create_trust")
         .get("/v3/OS-TRUST/trusts/{trust_id}", trusts::show, "identity:get_trust")
         .delete("/v3/OS-TRUST/trusts/{trust_id}", trusts::delete, "identity:delete_trust")
@@ -160,6 +180,34 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .put("/v3/regions/{region_id}", catalog::put_region, "identity:create_region")
         .patch("/v3/regions/{region_id}", catalog::update_region, "identity:update_region")
         .delete("/v3/regions/{region_id}", catalog::delete_region, "identity:delete_region")
+        .get("/v3/OS-EP-FILTER/endpoint_groups", ep_filter::groups, "identity:list_endpoint_groups")
+        .post("/v3/OS-EP-FILTER/endpoint_groups", ep_filter::create_group, "identity:create_endpoint_group")
+        .get("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}", ep_filter::group, "identity:get_endpoint_group")
+        .patch("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}", ep_filter::update_group, "identity:update_endpoint_group")
+        .delete("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}", ep_filter::delete_group, "identity:delete_endpoint_group")
+        .get("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/endpoints", ep_filter::endpoints_of_group, "identity:list_endpoints_associated_with_endpoint_group")
+        .get("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/projects", ep_filter::projects_of, "identity:list_projects_associated_with_endpoint_group")
+        .get("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/projects/{project_id}", ep_filter::check, "identity:get_endpoint_group_in_project")
+        .put("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/projects/{project_id}", ep_filter::add, "identity:add_endpoint_group_to_project")
+        .delete("/v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}/projects/{project_id}", ep_filter::unlink, "identity:remove_endpoint_group_from_project")
+        .get("/v3/OS-EP-FILTER/endpoints/{endpoint_id}/projects", ep_filter::projects_of, "identity:list_projects_for_endpoint")
+        .get("/v3/OS-EP-FILTER/projects/{project_id}/endpoints", ep_filter::of_project, "identity:list_endpoints_for_project")
+        .get("/v3/OS-EP-FILTER/projects/{project_id}/endpoint_groups", ep_filter::of_project, "identity:list_endpoint_groups_for_project")
+        .get("/v3/OS-EP-FILTER/projects/{project_id}/endpoints/{endpoint_id}", ep_filter::check, "identity:check_endpoint_in_project")
+        .put("/v3/OS-EP-FILTER/projects/{project_id}/endpoints/{endpoint_id}", ep_filter::add, "identity:add_endpoint_to_project")
+        .delete("/v3/OS-EP-FILTER/projects/{project_id}/endpoints/{endpoint_id}", ep_filter::unlink, "identity:remove_endpoint_from_project")
+
+        .get("/v3/policies", policies::list, "identity:list_policies")
+        .post("/v3/policies", policies::create, "identity:create_policy")
+        .get("/v3/policies/{policy_id}", policies::show, "identity:get_policy")
+        .patch("/v3/policies/{policy_id}", policies::update, "identity:update_policy")
+        .delete("/v3/policies/{policy_id}", policies::delete, "identity:delete_policy")
+        .get("/v3/OS-OAUTH1/consumers", consumers::list, "identity:list_consumers")
+        .post("/v3/OS-OAUTH1/consumers", consumers::create, "identity:create_consumer")
+        .get("/v3/OS-OAUTH1/consumers/{consumer_id}", consumers::show, "identity:get_consumer")
+        .patch("/v3/OS-OAUTH1/consumers/{consumer_id}", consumers::update, "identity:update_consumer")
+        .delete("/v3/OS-OAUTH1/consumers/{consumer_id}", consumers::delete, "identity:delete_consumer")
+
         .get("/v3/services", catalog::services, "identity:list_services")
         .post("/v3/services", catalog::create_service, "identity:create_service")
         .get("/v3/services/{service_id}", catalog::service, "identity:get_service")

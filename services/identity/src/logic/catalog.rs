@@ -1,6 +1,6 @@
 //! The catalog, as it stands in tokens and at /v3/auth/catalog.
 
-use crate::model::{CatalogService, Endpoint};
+use crate::model::{CatalogService, Endpoint, EndpointFilter, EndpointGroup};
 use haneul_core::Result;
 use haneul_store::{Query, Tx};
 use serde_json::{Value, json};
@@ -59,13 +59,59 @@ fn filled(url: &str, reader: Reader<'_>) -> Option<String> {
     Some(out + &rest)
 }
 
+/// Whether an endpoint is of a group.
+pub(crate) fn in_group(e: &Endpoint, group: &EndpointGroup) -> bool {
+    group.filters.iter().all(|(key, value)| {
+        let own = match key.as_str() {
+            "service_id" => Some(e.service_id.as_str()),
+            "region_id" => e.region_id.as_deref(),
+            "interface" => Some(e.interface.as_str()),
+            _ => None,
+        };
+        own == value.as_str()
+    })
+}
+
+/// What a project's catalog is narrowed to.
+pub(crate) struct Filters {
+    endpoints: Vec<String>,
+    groups: Vec<EndpointGroup>,
+}
+
+impl Filters {
+    pub(crate) async fn of(tx: &mut Tx, project: &str) -> Result<Self> {
+        let (mut endpoints, mut groups) = (Vec::new(), Vec::new());
+        for f in tx
+            .list::<EndpointFilter>(&Query::new().eq("project_id", project))
+            .await?
+        {
+            match f.kind.as_str() {
+                "group" => groups.extend(tx.find::<EndpointGroup>(&f.target_id).await?.map(|g| g.value)),
+                _ => endpoints.push(f.value.target_id),
+            }
+        }
+        Ok(Self { endpoints, groups })
+    }
+    pub(crate) fn names(&self, e: &Endpoint) -> bool {
+        self.endpoints.contains(&e.id) || self.groups.iter().any(|g| in_group(e, g))
+    }
+}
+
 /// Enabled services with their enabled endpoints, and whether it is the same for everybody.
 pub(crate) async fn catalog(tx: &mut Tx, reader: Reader<'_>) -> Result<(Value, bool)> {
     let mut endpoints = tx.list::<Endpoint>(&Query::new()).await?;
     endpoints.sort_by(|a, b| a.interface.cmp(&b.interface).then(a.id.cmp(&b.id)));
+    let filtered = tx.count::<EndpointFilter>(&Query::new()).await? > 0;
+    if let (true, Some(project)) = (filtered, reader.project) {
+        let filters = Filters::of(tx, project).await?;
+        // Filters that name nothing narrow nothing: keystone.conf `[endpoint_filter] return_all_endpoints_if_no_filter`.
+        if endpoints.iter().any(|e| filters.names(e)) {
+            endpoints.retain(|e| filters.names(e));
+        }
+    }
     let mut services = tx.list::<CatalogService>(&Query::new()).await?;
     services.sort_by(|a, b| a.kind.cmp(&b.kind).then(a.id.cmp(&b.id)));
-    let shared = !endpoints.iter().any(|e| e.url.contains("$(") || e.url.contains('%'));
+    let shared = !filtered && !endpoints.iter().any(|e| e.url.contains("$(") || e.url.contains('%'));
     let catalog = services
         .iter()
         .filter(|s| s.enabled)

@@ -1,7 +1,9 @@
 //! What goes with a thing that goes.
 
 use super::trusts::drop_trusts;
-use crate::model::{AccessRule, AppCred, Credential, Group, ImpliedRole, Project, Role, User};
+use crate::model::{
+    AccessRule, AppCred, Credential, DomainConfig, EndpointFilter, Group, ImpliedRole, Project, Role, User,
+};
 use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret};
 use haneul_core::Result;
 use haneul_store::{Query, Stored, System, Tx};
@@ -18,6 +20,14 @@ async fn credentials(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
     for c in tx.list::<Credential>(&Query::new().eq(column, id)).await? {
         drop_blob(tx, &c.id).await?;
         tx.delete(&System::of(c)).await?;
+    }
+    Ok(())
+}
+
+/// The filters of catalogs in which `column` (`target_id`, `project_id`) is `id`.
+pub(crate) async fn filters(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
+    for f in tx.list::<EndpointFilter>(&Query::new().eq(column, id)).await? {
+        tx.delete(&System::of(f)).await?;
     }
     Ok(())
 }
@@ -47,6 +57,7 @@ pub(crate) async fn project_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_assignments(tx, "target_id", id).await?;
     credentials(tx, "project_id", id).await?;
     drop_trusts(tx, "project_id", id).await?;
+    filters(tx, "project_id", id).await?;
     app_creds(tx, Query::new().eq("project_id", id)).await?;
     for u in tx.list::<User>(&Query::new().eq("default_project_id", id)).await? {
         let mut value = u.value.clone();
@@ -93,6 +104,10 @@ pub(crate) async fn domain_contents(tx: &mut Tx, id: &str) -> Result<()> {
     for r in roles {
         role_parts(tx, &r.id).await?;
         tx.delete(&System::of(r)).await?;
+    }
+    if let Some(config) = tx.find::<DomainConfig>(id).await? {
+        drop_blob(tx, &DomainConfig::blob_key(id)).await?;
+        tx.delete(&System::of(config)).await?;
     }
     drop_assignments(tx, "target_id", id).await
 }

@@ -4,6 +4,7 @@ mod access_rules;
 mod actors;
 mod catalog;
 mod credentials;
+mod extensions;
 mod resources;
 mod trusts;
 
@@ -13,6 +14,7 @@ pub use actors::{ActorKind, AppCred, Assignment, Group, ImpliedRole, Membership,
 pub use catalog::{CatalogService, Endpoint, Region};
 pub use credentials::Credential;
 pub(crate) use credentials::{EC2, of_user};
+pub use extensions::{Consumer, DomainConfig, EndpointFilter, EndpointGroup, PolicyDoc};
 pub use resources::{DEFAULT_DOMAIN, Domain, Project};
 pub use trusts::Trust;
 pub(crate) use trusts::between;

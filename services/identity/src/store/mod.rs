@@ -120,4 +120,17 @@ pub const MIGRATIONS: &[Migration] = &[
             "CREATE INDEX identity_access_rule_by_user ON identity_access_rule(user_id)",
         ),
     },
+    Migration {
+        owner: "identity",
+        number: 7,
+        sql: concat!(
+            table!("identity_policy", ""),
+            table!("identity_consumer", ""),
+            table!("identity_domain_config", ""),
+            table!("identity_endpoint_group", ""),
+            table!("identity_endpoint_filter", ", target_id TEXT NOT NULL"),
+            "CREATE INDEX identity_endpoint_filter_by_target ON identity_endpoint_filter(target_id);",
+            "CREATE INDEX identity_endpoint_filter_by_project ON identity_endpoint_filter(project_id)",
+        ),
+    },
 ];

@@ -7,6 +7,7 @@ mod catalog;
 mod clients;
 mod cloud;
 mod credentials;
+mod extensions;
 mod grants;
 mod resources;
 mod sweep;
@@ -71,6 +72,9 @@ scenarios!(
     trusts::worth_what_the_trustor_has_now,
     trusts::counted_uses,
     trusts::lent_on,
+    extensions::policies_and_consumers,
+    extensions::domain_configuration,
+    extensions::filtered_catalogs,
     grants::on_projects_domains_and_system,
     grants::inherited_and_by_groups,
     grants::assignments_are_listed,

@@ -181,7 +181,7 @@ pub async fn lent_and_taken_back(c: &Cloud) {
             None => assert_eq!(a.status, 403, "{query}"),
         }
     }
-    let all = c.ok(200, "GET", "/OS-TRUST/trusts", Value::Null).await;
+    let all = c.ok(200, "GET", "/OS-TRUST/trusts/", Value::Null).await;
     assert!(
         all["trusts"]
             .as_array()
