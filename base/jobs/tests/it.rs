@@ -91,7 +91,7 @@ async fn one_that_cannot_be_ended_does_not_keep_the_others() {
         }
         // Jobs that the engine finds there when it begins have a grace, and on a busy machine these may be such.
         assert!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < Duration::from_secs(60),
             "{} is {}",
             willing.id,
             willing.status
