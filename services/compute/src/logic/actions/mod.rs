@@ -44,14 +44,21 @@ pub(crate) trait HostAction: Send + Sync + 'static {
         job: &'t Job,
         seen: &'t ObservedGuest,
     ) -> BoxFuture<'t, Result<()>>;
-    /// Takes it back: desired state as before, and the server in the state that is true then.
+    /// Takes it back. Where nothing else is said, the host is asked for what was before, and the server is in that state
+    /// again; the cause stays as its fault.
     fn undo<'t>(
         app: &'t Compute,
         tx: &'t mut Tx,
         s: &'t mut Server,
         job: &'t Job,
         fault: &'t Fault,
-    ) -> BoxFuture<'t, Result<()>>;
+    ) -> BoxFuture<'t, Result<()>> {
+        Box::pin(async move {
+            restore(s, job);
+            s.fault = Some(fault.clone());
+            app.push_guest(tx, s).await
+        })
+    }
 }
 
 /// What a job of an action remembers.

@@ -1,8 +1,8 @@
 //! os-stop: ACPI first, hard after a while (Nova API reference, "Stop Server").
 
-use super::{HostAction, check_lock, check_state, memory, restore};
+use super::{HostAction, check_lock, check_state, memory};
 use crate::Compute;
-use crate::model::{Fault, Server, Task, VmState, power};
+use crate::model::{Server, Task, VmState, power};
 use crate::policy::acts;
 use haneul_agent_api::{GuestState, ObservedGuest, Power};
 use haneul_auth::{Ctx, fetch};
@@ -50,19 +50,5 @@ impl HostAction for Stop {
     ) -> BoxFuture<'t, Result<()>> {
         s.settle(VmState::Stopped, power::SHUTDOWN);
         Box::pin(async { Ok(()) })
-    }
-    /// The host is asked for what was before, and the server is in that state again; the cause stays as its fault.
-    fn undo<'t>(
-        app: &'t Compute,
-        tx: &'t mut Tx,
-        s: &'t mut Server,
-        job: &'t Job,
-        fault: &'t Fault,
-    ) -> BoxFuture<'t, Result<()>> {
-        Box::pin(async move {
-            restore(s, job);
-            s.fault = Some(fault.clone());
-            app.push_guest(tx, s).await
-        })
     }
 }
