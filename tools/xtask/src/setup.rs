@@ -16,6 +16,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("openssh-client", "/usr/bin/ssh"),
     ("iperf3", "/usr/bin/iperf3"),
     ("jq", "/usr/bin/jq"),
+    // What the data plane's tests speak with.
+    ("busybox", "/usr/bin/busybox"),
+    ("curl", "/usr/bin/curl"),
+    ("iputils-arping", "/usr/bin/arping"),
+    ("iputils-ping", "/usr/bin/ping"),
+    ("netcat-openbsd", "/usr/bin/nc.openbsd"),
 ];
 
 /// What only the step "bare" of `test --full` needs.
