@@ -71,7 +71,7 @@ pub struct RootDisk {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageRef {
     pub id: Uuid,
-    /// `raw` or `qcow2`; pinned at upload, never guessed again.
+    /// `raw`, `qcow2`, `vmdk`, `vdi`, `vhd` or `vhdx`; pinned at upload, never guessed again.
     pub format: String,
     /// Bytes of the stored file.
     pub size: u64,

@@ -1,12 +1,13 @@
 //! Disks as files: qcow2 layers over cached images.
 //!
-//! `images/ID` is a cached image, `images/.ID.part` a pull that is under way or was cut off (removed at
-//! start). `disks/GUEST/root-N.qcow2` is the root disk for rebuild counter N, `root-N.json` our note on
+//! `images/ID` is a cached image, `images/.ID.part` a pull and `images/.ID.raw.part` a conversion that is under way
+//! or was cut off (removed at start). `disks/GUEST/root-N.qcow2` is the root disk for rebuild counter N, `root-N.json` our note on
 //! the image below it. The note is written first, so that an image with a disk always has a note.
 
 use crate::pull::{self, State, free_space, sync_dir};
 use crate::{
-    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, failure, io_failure, qcow2, wanted_size,
+    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, cached_format, failure, io_failure,
+    is_converted, qcow2, wanted_size,
 };
 use haneul_agent_api::{Failure, FailureCode, ImageRef, RootDisk};
 use haneul_core::fault_point;
@@ -109,7 +110,12 @@ impl File {
     }
 
     fn cached(&self, image: &ImageRef) -> bool {
-        fs::metadata(self.images.join(image.id.to_string())).is_ok_and(|m| m.is_file() && m.len() == image.size)
+        let size = if is_converted(image) {
+            image.virtual_size
+        } else {
+            image.size
+        };
+        fs::metadata(self.images.join(image.id.to_string())).is_ok_and(|m| m.is_file() && m.len() == size)
     }
 
     /// Joins the pull of an image or starts one, in a task of its own: the guest that asked first may be
@@ -203,16 +209,7 @@ fn make_root(images: &Path, disks: &Path, guest: Uuid, rebuilds: u64, root: &Roo
             root.image.id,
         ));
     }
-    if !matches!(root.image.format.as_str(), "raw" | "qcow2") {
-        return Err(failure(
-            FailureCode::Unsupported,
-            format!(
-                "images of format {} cannot be booted here; raw and qcow2 can",
-                root.image.format
-            ),
-            root.image.id,
-        ));
-    }
+    let format = cached_format(&root.image)?;
     let created = match DirBuilder::new().mode(0o700).create(&dir) {
         Ok(()) => true,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
@@ -221,16 +218,13 @@ fn make_root(images: &Path, disks: &Path, guest: Uuid, rebuilds: u64, root: &Roo
     let note = Note {
         version: NOTE_VERSION,
         image: root.image.id,
-        image_format: root.image.format.clone(),
+        image_format: format.into(),
         size: wanted_size(root),
     };
     let bytes = serde_json::to_vec(&note).map_err(internal)?;
     put(&dir, &note_name, |f| f.write_all(&bytes)).map_err(io)?;
     fault_point!("blockdev.root.noted", internal("fault point"));
-    put(&dir, &name, |f| {
-        qcow2::write_overlay(f, &backing, &root.image.format, note.size)
-    })
-    .map_err(io)?;
+    put(&dir, &name, |f| qcow2::write_overlay(f, &backing, format, note.size)).map_err(io)?;
     sync_dir(&dir).map_err(io)?;
     if created {
         sync_dir(disks).map_err(io)?;
@@ -239,7 +233,7 @@ fn make_root(images: &Path, disks: &Path, guest: Uuid, rebuilds: u64, root: &Roo
     Ok(Disk {
         path,
         format: "qcow2".into(),
-        backing: Some((backing, root.image.format.clone())),
+        backing: Some((backing, format.into())),
     })
 }
 

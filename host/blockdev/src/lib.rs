@@ -112,6 +112,28 @@ pub fn wanted_size(root: &RootDisk) -> u64 {
     root.size_gib.saturating_mul(1 << 30).max(root.image.virtual_size)
 }
 
+/// The format of an image in the cache. Formats that QEMU is not given are converted when they are pulled: raw, with
+/// holes, for it is what all of them can become and what nothing can be hidden in.
+///
+/// # Errors
+/// `Unsupported` for what no guest starts from.
+fn cached_format(image: &ImageRef) -> Result<&'static str, Failure> {
+    match image.format.as_str() {
+        "qcow2" => Ok("qcow2"),
+        "raw" | "vmdk" | "vdi" | "vhd" | "vhdx" => Ok("raw"),
+        other => Err(failure(
+            FailureCode::Unsupported,
+            format!("images of format {other} cannot be booted here; raw, qcow2, vmdk, vdi, vhd and vhdx can"),
+            image.id,
+        )),
+    }
+}
+
+/// Whether the cache holds another file than was pulled.
+fn is_converted(image: &ImageRef) -> bool {
+    matches!(image.format.as_str(), "vmdk" | "vdi" | "vhd" | "vhdx")
+}
+
 fn failure(code: FailureCode, message: impl Into<String>, detail: impl std::fmt::Display) -> Failure {
     Failure {
         code,

@@ -134,7 +134,7 @@ async fn wrong_bytes_are_never_kept() {
     let e = ensure(
         &driver,
         &ImageRef {
-            format: "vmdk".into(),
+            format: "iso".into(),
             ..good.clone()
         },
         &bytes,
@@ -142,6 +142,16 @@ async fn wrong_bytes_are_never_kept() {
     .await
     .unwrap_err();
     assert_eq!(e.code, FailureCode::Unsupported, "{e:?}");
+
+    for format in ["vmdk", "vdi", "vhd", "vhdx"] {
+        let wrong = ImageRef {
+            format: format.into(),
+            ..good.clone()
+        };
+        let e = ensure(&driver, &wrong, &bytes).await.unwrap_err();
+        assert_eq!(e.code, FailureCode::ImageCorrupt, "{e:?}");
+        assert!(e.message.contains(format), "{e:?}");
+    }
 
     let e = ensure(
         &driver,
@@ -329,4 +339,57 @@ async fn dropped_work_gives_way() {
     driver.root(last, 0, &root).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     assert_eq!(files(&dir.0.join("disks")), [last.to_string()]);
+}
+
+/// Formats that QEMU is not given become raw in the cache, with the same bytes; what is cached is not pulled again.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_formats_are_converted_when_they_are_pulled() {
+    use haneul_disk::{DiskFormat, convert};
+    let dir = Dir::new();
+    let driver = File::open(&dir.0.join("agent")).unwrap();
+    let mut disk = vec![0_u8; 20 << 20];
+    for (i, b) in disk[5 << 20..6 << 20].iter_mut().enumerate() {
+        *b = (i % 250) as u8 + 1;
+    }
+    for format in [DiskFormat::Vmdk, DiskFormat::Vdi, DiskFormat::Vhd, DiskFormat::Vhdx] {
+        let path = dir.0.join(format.name());
+        let out = std::fs::File::create(&path).unwrap();
+        convert(
+            &mut std::io::Cursor::new(&disk),
+            DiskFormat::Raw,
+            out,
+            format,
+            &mut |_| true,
+        )
+        .unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let image = image(&bytes, format.name(), disk.len() as u64);
+        ensure(&driver, &image, &bytes).await.unwrap();
+        let cached = dir.0.join("agent/images").join(image.id.to_string());
+        assert!(std::fs::read(&cached).unwrap() == disk, "{format}: other bytes");
+        use std::os::unix::fs::MetadataExt;
+        assert!(
+            std::fs::metadata(&cached).unwrap().blocks() * 512 < 3 << 20,
+            "{format}: no holes"
+        );
+        let opened = Arc::new(AtomicUsize::new(0));
+        driver
+            .ensure_image(&image, source(&bytes, &opened), Arc::new(|_| {}))
+            .await
+            .unwrap();
+        assert_eq!(opened.load(Ordering::SeqCst), 0, "{format}: pulled again");
+        let root = RootDisk {
+            size_gib: 0,
+            image: image.clone(),
+        };
+        let made = driver.root(Uuid::new_v4(), 0, &root).await.unwrap();
+        assert_eq!(made.backing.unwrap().1, "raw");
+        // A size that was not recorded at upload is damage.
+        let mut wrong = image.clone();
+        (wrong.id, wrong.virtual_size) = (Uuid::new_v4(), 1 << 30);
+        let e = ensure(&driver, &wrong, &bytes).await.unwrap_err();
+        assert_eq!(e.code, FailureCode::ImageCorrupt, "{e:?}");
+    }
+    let left = files(&dir.0.join("agent/images"));
+    assert!(left.len() == 4 && left.iter().all(|n| !n.starts_with('.')), "{left:?}");
 }

@@ -12,7 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod api;
-pub mod format;
+pub use haneul_disk as format;
 mod logic;
 mod model;
 mod policy;
@@ -36,6 +36,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use policy::RULES;
 pub use store::MIGRATIONS;
+
+/// Formats from which servers start: hosts give QEMU raw and qcow2 as they are and convert the others.
+pub const BOOTABLE: [DiskFormat; 6] = [
+    DiskFormat::Raw,
+    DiskFormat::Qcow2,
+    DiskFormat::Vmdk,
+    DiskFormat::Vdi,
+    DiskFormat::Vhd,
+    DiskFormat::Vhdx,
+];
 
 /// The service.
 pub struct Images {
@@ -174,10 +184,11 @@ fn usable(image: &Image) -> Result<UsableImage> {
     }
     let name = image.disk_format.as_deref().unwrap_or_default();
     let format = DiskFormat::from_glance_name(name)
-        .filter(|f| matches!(f, DiskFormat::Raw | DiskFormat::Qcow2))
+        .filter(|f| BOOTABLE.contains(f))
         .ok_or_else(|| {
             wrong(format!(
-                "has disk_format {name}, from which servers do not start; raw and qcow2 do."
+                "has disk_format {name}, from which servers do not start; {} do.",
+                BOOTABLE.map(DiskFormat::name).join(", ")
             ))
         })?;
     let number = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);

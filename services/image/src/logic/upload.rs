@@ -104,13 +104,10 @@ fn must_be_accepted(image: &Image) -> Result<DiskFormat> {
     let Some(format) = DiskFormat::from_glance_name(name) else {
         return Err(Error::field("disk_format", format!("disk_format {name} is not known.")));
     };
-    if format != DiskFormat::Qcow2 && !format.is_plain() {
+    if format.is_never_accepted() {
         return Err(refused(&Refusal::new(
-            RefusalKind::SubformatRefused,
-            format!(
-                "Images in the {name} format are recognised but not accepted yet: raw and qcow2 are, the \
-                 others follow in a later release."
-            ),
+            RefusalKind::FormatRefused,
+            format!("Images in the {name} format are not accepted."),
             "Convert it (qemu-img convert -O qcow2 IN OUT), set disk_format to qcow2 and upload the result.",
         )));
     }

@@ -1,6 +1,7 @@
 //! Bytes in and out.
 
 use super::Cloud;
+use crate::format::testing as build;
 use crate::model::Image;
 use axum::body::Body;
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 fn qcow2() -> Vec<u8> {
-    crate::format::tests::build::qcow2().0
+    build::qcow2().0
 }
 
 #[tokio::test]
@@ -101,9 +102,7 @@ pub(super) async fn formats_are_checked_and_pinned() {
         (&image["virtual_size"], &image["size"]),
         (&json!(4 << 20), &json!(6 * 65536))
     );
-    let qcow = |bend: fn(crate::format::tests::build::Bytes) -> crate::format::tests::build::Bytes| {
-        bend(crate::format::tests::build::qcow2()).0
-    };
+    let qcow = |bend: fn(build::Bytes) -> build::Bytes| bend(build::qcow2()).0;
     let rows: Vec<(&str, Vec<u8>, &str)> = vec![
         ("raw", qcow2(), "contents are qcow2"),
         ("ami", qcow2(), "contents are qcow2"),
@@ -122,11 +121,27 @@ pub(super) async fn formats_are_checked_and_pinned() {
             "luks",
         ),
         ("raw", b"# Disk DescriptorFile\nversion=1\n".to_vec(), "vmdk"),
-        ("vmdk", vec![0; 10], "follow in a later release"),
-        ("vhdx", vec![0; 10], "follow in a later release"),
-        ("vdi", vec![0; 10], "follow in a later release"),
-        ("vhd", vec![0; 10], "follow in a later release"),
-        ("iso", vec![0; 10], "follow in a later release"),
+        ("vmdk", vec![0; 10], "no vmdk signature"),
+        ("vhdx", vec![0; 10], "no vhdx signature"),
+        ("vdi", vec![0; 10], "no vdi signature"),
+        ("vhd", vec![0; 10], "no vhd signature"),
+        ("iso", vec![0; 10], "no iso signature"),
+        ("ploop", vec![0; 10], "not accepted"),
+        (
+            "vmdk",
+            build::vmdk(&build::VMDK_TEXT.replace("SPARSE", "FLAT")).0,
+            "type 'flat'",
+        ),
+        (
+            "vmdk",
+            build::vmdk(&build::VMDK_TEXT.replace("disk.vmdk", "/etc/shadow")).0,
+            "points at a path",
+        ),
+        (
+            "vmdk",
+            build::vmdk(&build::VMDK_TEXT.replace("monolithicSparse", "monolithicFlat")).0,
+            "monolithicflat",
+        ),
     ];
     for (format, data, word) in rows {
         let id = cloud.image("alice", json!({"disk_format": format})).await;
@@ -137,6 +152,34 @@ pub(super) async fn formats_are_checked_and_pinned() {
         assert_eq!(image["size"], Value::Null);
     }
     assert_eq!(cloud.app.file_names().unwrap().len(), 1, "only the good one");
+    // What the tools of other hypervisors write is taken, and servers may start from it.
+    let ctx = cloud.ctx("alice").await;
+    for (format, data) in [
+        ("vmdk", build::vmdk(build::VMDK_TEXT).0),
+        ("vmdk", build::vmdk_stream().0),
+        ("vdi", build::vdi().0),
+        ("vhd", build::vhd_dynamic(|_, _| {}).0),
+        ("vhd", build::vhd_fixed().0),
+        ("vhdx", build::vhdx(|_| {}).0),
+    ] {
+        let id = cloud.image("alice", json!({"disk_format": format})).await;
+        cloud.upload("alice", &id, data.clone()).await.is(204);
+        let image = cloud.show("alice", &id).await;
+        assert_eq!(
+            (&image["status"], &image["size"]),
+            (&json!("active"), &json!(data.len())),
+            "{format}"
+        );
+        let mut tx = cloud.db.read().await.unwrap();
+        let usable = cloud.app.find_for_server(&mut tx, &ctx, &id).await.unwrap();
+        assert_eq!(usable.format.name(), format);
+    }
+    let iso = cloud.image("alice", json!({"disk_format": "iso"})).await;
+    cloud.upload("alice", &iso, build::iso().0).await.is(204);
+    let mut tx = cloud.db.read().await.unwrap();
+    let e = cloud.app.find_for_server(&mut tx, &ctx, &iso).await.unwrap_err();
+    assert!(e.public().contains("servers do not start"), "{e}");
+    drop(tx);
     // Once there are bytes, what they are does not change.
     let change = json!([{"op": "replace", "path": "/disk_format", "value": "raw"}]);
     cloud.patch("alice", &good, &change).await.is(403);

@@ -128,10 +128,10 @@ pub fn rows() -> Vec<Row> {
     image("qcow2 declared as raw", &raw, h::qcow2(), "its contents are qcow2", OURS, 2);
     image("qcow2 with a backing file declared as raw", &raw, h::backing_file(), "its contents are qcow2", SAFETY, 2);
     image("vmdk with an extent of the host declared as raw", &raw, h::vmdk_extent(), "its contents are vmdk", SAFETY, 2);
-    image("vmdk with an extent of the host", &put("queued_vmdk"), h::vmdk_extent(), "vmdk", SAFETY, 0);
+    image("vmdk with an extent of the host", &put("queued_vmdk"), h::vmdk_extent(), "vmdk", SAFETY, 2);
     image("QED declared as raw", &raw, h::qed(), "qed", SAFETY, 2);
     image("LUKS declared as raw", &raw, h::luks(), "luks", OURS, 2);
-    image("vhd, which is not taken yet", &put("queued_vhd"), vec![0; 512], "vhd", OURS, 0);
+    image("vhd without a footer", &put("queued_vhd"), vec![0; 512], "vhd", OURS, 2);
     t.row("announces more than it brings", Member, &raw, (BYTES, &[0; 512][..]), 400, "512", "api-ref: Upload binary image data, x-openstack-image-size").header("x-openstack-image-size", "4096").changes(2);
     t.row("announces a word", Member, &raw, vec![0], 400, "x-openstack-image-size", "glance/api/v2/image_data.py, _get_image_size").header("x-openstack-image-size", "lots");
 

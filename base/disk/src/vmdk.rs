@@ -15,6 +15,7 @@ const COWD: &[u8] = b"COWD";
 const SE_SPARSE: &[u8] = &[0xbe, 0xba, 0xfe, 0xca, 0, 0, 0, 0];
 const GD_AT_END: u64 = u64::MAX;
 const FLAG_REDUNDANT_GD: u32 = 1 << 1;
+const FLAG_MARKERS: u32 = 1 << 17;
 const MARKER_FOOTER: u32 = 3;
 
 const ONE_FILE: &str = "Write one self-contained file: qemu-img convert -O qcow2 IN OUT.";
@@ -382,6 +383,34 @@ fn check_geometry(image: &Image<'_>, header: &SparseHeader) -> Result<(), Refusa
         in_file("vmdk redundant grain directory", header.redundant_gd_at)?;
     }
     image.must_contain("vmdk metadata", 0, header.overhead.saturating_mul(SECTOR))
+}
+
+/// What a reader of the grains needs; sectors of 512 bytes.
+pub(super) struct Layout {
+    pub grain_sectors: u64,
+    pub gtes: u64,
+    pub gd_at: u64,
+    /// Grains are deflated and stand behind a marker.
+    pub compressed: bool,
+    pub markers: bool,
+}
+
+/// The layout of an image that [`inspect`] passed.
+pub(super) fn layout(image: &mut Image<'_>) -> Result<Layout, InspectError> {
+    let header = SparseHeader::parse(&image.bytes("vmdk header", 0, SECTOR)?);
+    let header = if header.gd_at == GD_AT_END {
+        footer(image, &header)?
+    } else {
+        header
+    };
+    check_geometry(image, &header)?;
+    Ok(Layout {
+        grain_sectors: header.grain_sectors,
+        gtes: u64::from(header.gtes),
+        gd_at: header.gd_at,
+        compressed: header.compression == 1,
+        markers: header.flags & FLAG_MARKERS != 0,
+    })
 }
 
 /// Checks that the grain tables and the grains lie in the file, as far as [`limits::MAX_TABLE_WALK`]

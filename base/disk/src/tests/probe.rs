@@ -1,7 +1,7 @@
 //! Refusals from the first bytes of an upload.
 
-use super::build::*;
-use crate::format::{DiskFormat as F, Probe, Refusal, RefusalKind as K};
+use crate::testing::*;
+use crate::{DiskFormat as F, Probe, Refusal, RefusalKind as K};
 
 /// Feeds an image in pieces; gives the refusal and how many bytes it took.
 fn feed(image: &[u8], declared: F, piece: usize) -> Option<(Refusal, usize)> {

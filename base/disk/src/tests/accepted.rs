@@ -1,8 +1,8 @@
 //! What a correct image gives.
 
-use super::build::*;
 use super::look;
-use crate::format::{Details, DiskFormat, PartitionTable, RefusalKind, detect};
+use crate::testing::*;
+use crate::{Details, DiskFormat, PartitionTable, RefusalKind, detect};
 use std::io::Cursor;
 
 fn every_kind() -> Vec<(DiskFormat, Bytes)> {

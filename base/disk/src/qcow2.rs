@@ -298,6 +298,32 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
     Ok((header.virtual_size, details))
 }
 
+/// What a reader of the clusters needs.
+pub(super) struct Layout {
+    pub cluster_bits: u32,
+    pub l1_at: u64,
+    pub l1_entries: u64,
+    /// Entries of 16 bytes, with subclusters.
+    pub extended: bool,
+    /// Bit 0 of an entry says that the cluster reads as zeros.
+    pub zero_flag: bool,
+    pub zstd: bool,
+}
+
+/// The layout of an image that [`inspect`] passed.
+pub(super) fn layout(image: &mut Image<'_>) -> Result<Layout, InspectError> {
+    let header = Header::parse(&image.head(1 << 21)?)?;
+    let extended = header.incompatible & EXTENDED_L2 != 0;
+    Ok(Layout {
+        cluster_bits: header.cluster_bits,
+        l1_at: header.l1_offset,
+        l1_entries: header.l1_entries,
+        extended,
+        zero_flag: header.version == 3 && !extended,
+        zstd: header.incompatible & COMPRESSION_TYPE != 0,
+    })
+}
+
 /// Refuses a structure that does not start in the file, or ends beyond the file's last cluster: QEMU
 /// does not always write the last cluster in full.
 fn must_touch(image: &Image<'_>, header: &Header, what: &str, offset: u64, len: u64) -> Result<(), Refusal> {

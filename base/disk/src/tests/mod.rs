@@ -1,5 +1,5 @@
 mod accepted;
-pub(crate) mod build;
+mod convert;
 mod hostile;
 mod hostile_foreign;
 mod mutate;
@@ -9,7 +9,7 @@ mod qemu_img;
 use std::io::Cursor;
 
 use super::{DiskFormat, InspectError, Inspection, Refusal, RefusalKind, inspect};
-use build::Bytes;
+use crate::testing::Bytes;
 
 /// Inspects bytes as they would lie in a file.
 fn look(bytes: &[u8], declared: Option<DiskFormat>) -> Result<Inspection, Refusal> {

@@ -170,8 +170,13 @@ pub fn crc32c(bytes: &mut [u8], field: usize) {
 }
 
 fn guid(text: &str) -> [u8; 16] {
-    let u = uuid::Uuid::parse_str(text).expect("a GUID");
-    u.to_bytes_le()
+    let hex: String = text.chars().filter(|c| *c != '-').collect();
+    let mut id: [u8; 16] = std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("a GUID"));
+    // Its first three parts are numbers and stand little endian.
+    id[..4].reverse();
+    id[4..6].reverse();
+    id[6..8].reverse();
+    id
 }
 
 pub const PARENT_LOCATOR: &str = "a8d35f2d-b30b-454d-abf7-d3d84834ab0c";

@@ -9,13 +9,21 @@
 //! - [`detect`] names the format of a complete file.
 //! - [`inspect`] checks a complete file against its declared format and refuses whatever reaches
 //!   outside the file, exceeds a limit or contradicts itself.
+//! - [`convert`] reads what [`inspect`] passed and writes the same disk in another format.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod limits;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+pub mod testing;
 
+mod convert;
 mod iso;
 mod probe;
 mod qcow2;
 mod raw;
+mod read;
 mod refusal;
 mod signature;
 mod source;
@@ -23,13 +31,16 @@ mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
+mod write;
+mod write_foreign;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::fmt;
 use std::io;
 
+pub use convert::{ConvertError, Converted, OUTPUTS, convert};
 pub use probe::Probe;
 pub use raw::PartitionTable;
 pub use refusal::{InspectError, Refusal, RefusalKind};

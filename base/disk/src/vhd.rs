@@ -37,7 +37,7 @@ fn footer_at_end(image: &mut Image<'_>) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Ones' complement of the sum of all bytes, the checksum itself left out.
-fn checksum(bytes: &[u8], field: usize) -> u32 {
+pub(super) fn checksum(bytes: &[u8], field: usize) -> u32 {
     !bytes
         .iter()
         .enumerate()
@@ -131,6 +131,26 @@ fn check_dynamic(image: &mut Image<'_>, footer: &[u8], size: u64) -> Result<(), 
         .into());
     }
     check_blocks(image, be64(&h, 16), entries, block_size.into())
+}
+
+/// What a reader of the blocks needs.
+pub(super) struct Layout {
+    pub table_at: u64,
+    pub block_size: u64,
+    /// Bytes of the sector bitmap before each block.
+    pub bitmap: u64,
+}
+
+/// The layout of a dynamic image that [`inspect`] passed.
+pub(super) fn layout(image: &mut Image<'_>) -> Result<Layout, InspectError> {
+    let footer = image.head(512)?;
+    let header = image.bytes("vhd dynamic header", be64(&footer, 16), 1024)?;
+    let block_size = u64::from(be32(&header, 32)).max(512);
+    Ok(Layout {
+        table_at: be64(&header, 16),
+        block_size,
+        bitmap: (block_size / 512 / 8).next_multiple_of(512).max(512),
+    })
 }
 
 fn check_blocks(image: &mut Image<'_>, table: u64, entries: u64, block_size: u64) -> Result<(), InspectError> {

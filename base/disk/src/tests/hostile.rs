@@ -1,9 +1,9 @@
 //! The malicious corpus: each row is an image that would reach outside its file, exhaust the host or
 //! confuse a later reader, with the kind of refusal and a word that the message must hold.
 
-use super::build::*;
 use super::{look, refused};
-use crate::format::{DiskFormat, RefusalKind as K};
+use crate::testing::*;
+use crate::{DiskFormat, RefusalKind as K};
 
 const PASSWD: &[u8] = b"/etc/passwd";
 
@@ -15,7 +15,7 @@ fn with_extension(image: Bytes, kind: u32, data: &[u8]) -> Bytes {
 #[test]
 fn qcow2() {
     let c = CLUSTER as u64;
-    let q = super::build::qcow2;
+    let q = crate::testing::qcow2;
     let with_snapshot = |l1_at: u64, l1: u32, extra: u32| {
         q().be32(60, 1)
             .be64(64, 5 * c)
@@ -241,7 +241,7 @@ fn one_l2_table_named_a_million_times_is_read_once() {
     let entries = 4 << 20;
     let c = CLUSTER as u64;
     let l1_clusters = entries * 8 / CLUSTER;
-    let mut image = super::build::qcow2().be32(36, entries as u32).be64(40, 6 * c);
+    let mut image = crate::testing::qcow2().be32(36, entries as u32).be64(40, 6 * c);
     image.0.resize((6 + l1_clusters) * CLUSTER, 0);
     for i in 0..entries {
         let at = 6 * CLUSTER + i * 8;
@@ -254,7 +254,7 @@ fn one_l2_table_named_a_million_times_is_read_once() {
 
 #[test]
 fn declared_raw_but_something_that_qemu_would_follow() {
-    let backing = super::build::qcow2().be64(8, 512).be32(16, 11).put(512, PASSWD);
+    let backing = crate::testing::qcow2().be64(8, 512).be32(16, 11).put(512, PASSWD);
     let rows: Vec<(&str, Bytes, K, &str)> = vec![
         (
             "qcow2 (CVE-2024-32498)",

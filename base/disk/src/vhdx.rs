@@ -8,13 +8,13 @@ const BLOCK: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
 
 /// GUIDs in the byte order in which they stand in the file.
-const REGION_BAT: [u8; 16] = guid(0x2dc2_7766, 0xf623, 0x4200, 0x9d64_115e_9bfd_4a08);
-const REGION_METADATA: [u8; 16] = guid(0x8b7c_a206, 0x4790, 0x4b9a, 0xb8fe_575f_050f_886e);
-const FILE_PARAMETERS: [u8; 16] = guid(0xcaa1_6737, 0xfa36, 0x4d43, 0xb3b6_33f0_aa44_e76b);
-const DISK_SIZE: [u8; 16] = guid(0x2fa5_4224, 0xcd1b, 0x4876, 0xb211_5dbe_d83b_f4b8);
-const PAGE_83: [u8; 16] = guid(0xbeca_12ab, 0xb2e6, 0x4523, 0x93ef_c309_e000_c746);
-const LOGICAL_SECTOR: [u8; 16] = guid(0x8141_bf1d, 0xa96f, 0x4709, 0xba47_f233_a8fa_ab5f);
-const PHYSICAL_SECTOR: [u8; 16] = guid(0xcda3_48c7, 0x445d, 0x4471, 0x9cc9_e988_5251_c556);
+pub(super) const REGION_BAT: [u8; 16] = guid(0x2dc2_7766, 0xf623, 0x4200, 0x9d64_115e_9bfd_4a08);
+pub(super) const REGION_METADATA: [u8; 16] = guid(0x8b7c_a206, 0x4790, 0x4b9a, 0xb8fe_575f_050f_886e);
+pub(super) const FILE_PARAMETERS: [u8; 16] = guid(0xcaa1_6737, 0xfa36, 0x4d43, 0xb3b6_33f0_aa44_e76b);
+pub(super) const DISK_SIZE: [u8; 16] = guid(0x2fa5_4224, 0xcd1b, 0x4876, 0xb211_5dbe_d83b_f4b8);
+pub(super) const PAGE_83: [u8; 16] = guid(0xbeca_12ab, 0xb2e6, 0x4523, 0x93ef_c309_e000_c746);
+pub(super) const LOGICAL_SECTOR: [u8; 16] = guid(0x8141_bf1d, 0xa96f, 0x4709, 0xba47_f233_a8fa_ab5f);
+pub(super) const PHYSICAL_SECTOR: [u8; 16] = guid(0xcda3_48c7, 0x445d, 0x4471, 0x9cc9_e988_5251_c556);
 const PARENT_LOCATOR: [u8; 16] = guid(0xa8d3_5f2d, 0xb30b, 0x454d, 0xabf7_d3d8_4834_ab0c);
 
 const fn guid(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
@@ -25,7 +25,7 @@ const fn guid(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
 }
 
 /// CRC-32C with the four bytes of the checksum itself taken as zero.
-fn crc32c(bytes: &[u8], field: usize) -> u32 {
+pub(super) fn crc32c(bytes: &[u8], field: usize) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0_u32; 256];
         let mut i = 0;
@@ -91,6 +91,28 @@ pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectEr
         logical_sector_size,
     };
     Ok((size, details))
+}
+
+/// What a reader of the blocks needs.
+pub(super) struct Layout {
+    pub bat_at: u64,
+    pub block_size: u64,
+    /// Payload entries between two bitmap entries.
+    pub per_chunk: u64,
+}
+
+/// The layout of an image that [`inspect`] passed.
+pub(super) fn layout(image: &mut Image<'_>) -> Result<Layout, InspectError> {
+    let (at, len, bat) = regions(image)?;
+    let items = metadata(image, at, len)?;
+    let parameters = items.required(image, "file parameters", items.parameters, 8)?;
+    let sector = items.required(image, "logical sector size", items.logical_sector, 4)?;
+    let block_size = u64::from(le32(&parameters, 0)).max(MIB);
+    Ok(Layout {
+        bat_at: bat.0,
+        block_size,
+        per_chunk: ((u64::from(le32(&sector, 0)) << 23) / block_size).max(1),
+    })
 }
 
 /// [MS-VHDX] 2.2.2: of the two headers the valid one with the higher sequence number counts.

@@ -1,8 +1,8 @@
 //! The malicious corpus, second half: the formats that other programs write.
 
-use super::build::*;
 use super::refused;
-use crate::format::{DiskFormat, RefusalKind as K};
+use crate::testing::*;
+use crate::{DiskFormat, RefusalKind as K};
 
 #[test]
 fn vmdk_s() {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::format::{Details, DiskFormat as F, InspectError, Inspection, RefusalKind as K, inspect};
+use crate::{Details, DiskFormat as F, InspectError, Inspection, RefusalKind as K, inspect};
 
 struct Lab {
     dir: PathBuf,

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 use std::io::Cursor;
 
-use super::build::*;
-use crate::format::{DiskFormat, Probe, detect, inspect};
+use crate::testing::*;
+use crate::{DiskFormat, Probe, detect, inspect};
 
 fn corpus() -> Vec<Vec<u8>> {
     vec![
@@ -45,6 +45,28 @@ fn all_ways(bytes: &[u8]) {
     }
     let mut probe = Probe::new(None);
     let _ = bytes.chunks(4096).try_for_each(|c| probe.push(c));
+}
+
+/// What still passes is also read to its end, or until it wants to write more than a few blocks.
+fn read_through(bytes: &[u8]) {
+    let out = std::env::temp_dir().join(format!("haneul-disk-mutate-{}", std::process::id()));
+    for format in [
+        DiskFormat::Qcow2,
+        DiskFormat::Vmdk,
+        DiskFormat::Vdi,
+        DiskFormat::Vhd,
+        DiskFormat::Vhdx,
+    ] {
+        if inspect(&mut Cursor::new(bytes), Some(format)).is_ok() {
+            let mut left = 64_u64 << 20;
+            let file = std::fs::File::create(&out).unwrap();
+            let _ = crate::convert(&mut Cursor::new(bytes), format, file, DiskFormat::Raw, &mut |n| {
+                left = left.saturating_sub(n);
+                left > 0
+            });
+        }
+    }
+    let _ = std::fs::remove_file(&out);
 }
 
 /// Mends the checksums of vhd and vhdx, so that damage reaches what stands behind them.
@@ -90,6 +112,7 @@ proptest! {
         }
         mend(&mut bytes);
         all_ways(&bytes);
+        read_through(&bytes);
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(kind: RefusalKind, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// A refusal of an image for what it is; also for callers that refuse what the parsers know.
+    pub fn new(kind: RefusalKind, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             kind,
             problem: problem.into(),
