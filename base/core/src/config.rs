@@ -18,6 +18,7 @@ pub struct Config {
     pub api: Api,
     pub database: Database,
     pub identity: Identity,
+    pub accounts: Accounts,
     pub image: Image,
     pub network: Network,
     pub compute: Compute,
@@ -90,6 +91,20 @@ section!(
         lockout_seconds: i64 = 300,
         /// Days between rotations of the Fernet keys.
         fernet_rotation_days: i64 = 30,
+    }
+);
+section!(
+    /// Accounts that people make themselves, without an operator (POST /identity/v3/accounts, and the page /sign-up).
+    Accounts {
+        /// Whether anybody who reaches the API may sign up.
+        sign_up: bool = false,
+        /// Accounts by sign-up in all.
+        max_signed_up: i64 = 1000,
+        per_hour: i64 = 100,
+        /// From one IPv4 address, or one IPv6 network of 64 bits.
+        per_address_per_hour: i64 = 5,
+        /// Those that fail count too.
+        attempts_per_address_per_hour: u32 = 30,
     }
 );
 section!(

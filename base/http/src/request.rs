@@ -8,6 +8,7 @@ use haneul_core::{Error, Kind, Result};
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A request after authentication.
@@ -31,6 +32,8 @@ pub struct Req {
     pub base: Arc<str>,
     /// `req-...`
     pub request_id: Arc<str>,
+    /// The other end of the connection: a proxy, where one stands before us.
+    pub peer: Option<IpAddr>,
 }
 
 impl Req {

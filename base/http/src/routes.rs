@@ -7,13 +7,14 @@ use crate::{Reply, Service};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, Request};
+use axum::extract::{ConnectInfo, RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use haneul_auth::{Asked, Authenticator, Ctx};
 use haneul_core::{Error, Kind, Result, id};
 use http::{HeaderValue, Method};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -258,6 +259,10 @@ impl Call {
         version: &mut Option<Ver>,
     ) -> Result<Reply> {
         let (parts, body) = request.into_parts();
+        let peer = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|info| info.0.ip());
         let ctx = if self.public {
             None
         } else {
@@ -291,6 +296,7 @@ impl Call {
             max_limit: self.server.max_limit,
             base: self.base.clone(),
             request_id: request_id.clone(),
+            peer,
         };
         handler(req).await
     }

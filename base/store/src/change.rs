@@ -2,7 +2,7 @@
 //!
 //! Audit, instance actions, notifications, metering, undo and watch streams only read it.
 
-use crate::{Tx, V};
+use crate::{Dir, Query, Tx, V};
 use haneul_core::{Result, clock};
 use serde_json::Value;
 
@@ -103,26 +103,31 @@ impl Tx {
 
 /// The log after `sequence`, oldest first, at most `limit` rows.
 pub async fn changes_since(tx: &mut Tx, sequence: i64, limit: i64) -> Result<Vec<Change>> {
-    tx.rows(
-        "SELECT sequence, time, project_id, kind, id, generation, actor, request_id, operation, state
-         FROM change_log WHERE sequence > $1 ORDER BY sequence LIMIT $2",
-        &[sequence.into(), limit.into()],
-    )
-    .await?
-    .iter()
-    .map(|r| {
-        Ok(Change {
-            sequence: r.i64(0)?,
-            time: r.i64(1)?,
-            project_id: r.opt_str(2)?,
-            kind: r.str(3)?,
-            id: r.str(4)?,
-            generation: r.i64(5)?,
-            actor: r.str(6)?,
-            request_id: r.str(7)?,
-            operation: r.str(8)?,
-            state: serde_json::from_str(&r.str(9)?)?,
+    let query = Query::new().gt("sequence", sequence).order("sequence", Dir::Asc);
+    changes(tx, &query.limit(limit)).await
+}
+
+/// The part of the log that a query asks for, by the members of [`Change`] but its state.
+pub async fn changes(tx: &mut Tx, query: &Query) -> Result<Vec<Change>> {
+    let (sql, args) = query.sql(
+        "SELECT sequence, time, project_id, kind, id, generation, actor, request_id, operation, state FROM change_log",
+    );
+    tx.rows(&sql, &args)
+        .await?
+        .iter()
+        .map(|r| {
+            Ok(Change {
+                sequence: r.i64(0)?,
+                time: r.i64(1)?,
+                project_id: r.opt_str(2)?,
+                kind: r.str(3)?,
+                id: r.str(4)?,
+                generation: r.i64(5)?,
+                actor: r.str(6)?,
+                request_id: r.str(7)?,
+                operation: r.str(8)?,
+                state: serde_json::from_str(&r.str(9)?)?,
+            })
         })
-    })
-    .collect()
+        .collect()
 }

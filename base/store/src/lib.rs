@@ -21,7 +21,7 @@ mod sqlite;
 mod tx;
 mod value;
 
-pub use change::{Change, Operation, changes_since};
+pub use change::{Change, Operation, changes, changes_since};
 pub use db::{Db, Migration, OpenOptions};
 pub use query::{Dir, Query};
 pub use resource::{CreateGrant, Grant, Resource, Stored, System};

@@ -6,7 +6,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use haneul_core::{Error, Result, clock};
+use haneul_core::{Error, Result};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -22,6 +22,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/v1/jobs/{id}/retry", post(retry))
         .route("/admin/v1/jobs/{id}/cancel", post(cancel))
         .route("/admin/v1/changes", get(changes))
+        .route("/admin/v1/accounts", get(accounts).post(create_account))
         .route("/admin/v1/routes", get(routes))
         .route("/admin/v1/fault-points", get(fault_points))
         .route("/admin/v1/rows", get(rows))
@@ -101,18 +102,16 @@ async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response
 }
 
 async fn changes(State(app): State<Arc<App>>, Query(q): Query<HashMap<String, String>>) -> Response {
-    let number = |name: &str, default: i64| q.get(name).and_then(|v| v.parse().ok()).unwrap_or(default);
-    let go = async {
-        let mut tx = app.db.read().await?;
-        let rows =
-            haneul_store::changes_since(&mut tx, number("since", 0), number("limit", 100).clamp(1, 1000)).await?;
-        Ok(json!({"changes": rows.iter().map(|c| json!({
-            "sequence": c.sequence, "time": clock::iso_micros(c.time), "project_id": c.project_id, "kind": c.kind,
-            "id": c.id, "generation": c.generation, "actor": c.actor, "request_id": c.request_id,
-            "operation": c.operation, "state": c.state,
-        })).collect::<Vec<_>>()}))
-    };
+    answer(crate::changes::read(&app, &q).await)
+}
+
+async fn accounts(State(app): State<Arc<App>>) -> Response {
+    let go = async { Ok(json!({"accounts": app.identity.list_accounts(1000).await?})) };
     answer(go.await)
+}
+
+async fn create_account(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {
+    answer(app.identity.create_account(body, haneul_core::id::request()).await)
 }
 
 /// The route tables, for documents and the sweep test.

@@ -2,7 +2,7 @@
 
 use crate::serve::App;
 use axum::Router;
-use axum::response::{Html, IntoResponse};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use haneul_cli::page;
 use http::StatusCode;
@@ -11,8 +11,10 @@ use std::sync::Arc;
 /// Routes that belong to no service.
 pub fn router(app: Arc<App>) -> Router {
     let health = app.clone();
+    let door = app.clone();
     Router::new()
         .route("/", get(move || index(app.clone())))
+        .route("/sign-up", get(move || sign_up(door.clone())))
         .route("/healthz", get(move || healthz(health.clone())))
 }
 
@@ -27,7 +29,24 @@ async fn index(app: Arc<App>) -> Html<String> {
     .into_iter()
     .map(|(name, speaks, path)| page::Service { name, speaks, path })
     .collect();
-    Html(page::index(haneul_cli::RELEASE, &services, &app.config.public_url()))
+    let open = app.config.accounts.sign_up;
+    Html(page::index(
+        haneul_cli::RELEASE,
+        &services,
+        &app.config.public_url(),
+        open,
+    ))
+}
+
+/// The form of the public sign-up, where it is switched on.
+async fn sign_up(app: Arc<App>) -> Response {
+    if !app.config.accounts.sign_up {
+        let text = "Sign-up is switched off in this cloud. Ask its administrator for an account.\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    let own = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+    let page = Html(page::sign_up(&app.config.public_url(), &app.config.api.region));
+    ([("content-security-policy", own)], page).into_response()
 }
 
 /// 200 when the database answers.

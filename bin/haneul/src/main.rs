@@ -4,6 +4,7 @@
 mod admin;
 mod agent;
 mod audit;
+mod changes;
 mod front;
 mod policy_file;
 mod serve;

@@ -15,6 +15,7 @@ use haneul_jobs::Jobs;
 use haneul_network::Network;
 use haneul_placement::Placement;
 use haneul_store::{Db, Migration, OpenOptions};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub struct App {
     pub db: Db,
     pub jobs: Jobs,
     pub fleet: Arc<Fleet>,
+    pub identity: Arc<Identity>,
     pub placement: Arc<Placement>,
     pub network: Arc<Network>,
     pub compute: Arc<Compute>,
@@ -139,6 +141,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         db,
         jobs: jobs.clone(),
         fleet: fleet.clone(),
+        identity: identity.clone(),
         placement,
         network,
         compute,
@@ -169,6 +172,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         // Small answers must not wait for an acknowledgement.
         let _ = io.set_nodelay(true);
     });
+    let api = api.into_make_service_with_connect_info::<SocketAddr>();
     let api = axum::serve(listener, api).with_graceful_shutdown(until(stopped.clone()));
     let api = tokio::spawn(async move { api.await });
     crate::stop_signal().await?;

@@ -9,7 +9,7 @@ use haneul_core::config::Config;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-fn ask(config: &Config) -> Result<Client> {
+pub(crate) fn ask(config: &Config) -> Result<Client> {
     let socket = config.admin_socket();
     if !socket.exists() {
         return Err(not_running(config));
@@ -24,7 +24,7 @@ fn not_running(config: &Config) -> haneul_core::Error {
     ))
 }
 
-fn get(config: &Config, path: &str) -> Result<Value> {
+pub(crate) fn get(config: &Config, path: &str) -> Result<Value> {
     ask(config)?.get(path).map_err(|e| match e.kind() {
         Kind::Unavailable => not_running(config).with_private(e),
         _ => e,
@@ -54,7 +54,7 @@ fn cell(v: Option<&Value>) -> String {
     }
 }
 
-fn rows(items: &[Value], keys: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn rows(items: &[Value], keys: &[&str]) -> Vec<Vec<String>> {
     items
         .iter()
         .map(|i| keys.iter().map(|k| cell(i.get(*k))).collect())
@@ -224,18 +224,40 @@ pub fn jobs(config: &Config, options: &JobsOptions) -> Result<()> {
 
 /// `haneul changes`
 pub fn changes(config: &Config, options: &ChangesOptions) -> Result<()> {
-    let answer = get(
-        config,
-        &format!("/admin/v1/changes?since={}&limit={}", options.since, options.limit),
-    )?;
-    if options.json {
+    let since = options.since.map(|s| s.to_string());
+    let format = options.cadf.then(|| "cadf".to_owned());
+    let mut path = format!("/admin/v1/changes?limit={}", options.limit);
+    for (name, value) in [
+        ("since", &since),
+        ("actor", &options.actor),
+        ("project_id", &options.project),
+        ("kind", &options.kind),
+        ("id", &options.id),
+        ("request_id", &options.request),
+        ("format", &format),
+    ] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", escape(value)));
+        }
+    }
+    let answer = get(config, &path)?;
+    if options.json || options.cadf {
         ui::json(&answer);
         return Ok(());
+    }
+    let mut items = list(&answer, "changes").to_vec();
+    for item in &mut items {
+        // A name says more than an id, where there still is one.
+        if let Some(map) = item.as_object_mut()
+            && let Some(name) = map.get("actor_name").filter(|n| n.is_string()).cloned()
+        {
+            map.insert("actor".into(), name);
+        }
     }
     let keys = ["sequence", "time", "kind", "id", "operation", "actor", "request_id"];
     ui::table(
         &["SEQ", "TIME", "KIND", "ID", "OPERATION", "ACTOR", "REQUEST"],
-        &rows(list(&answer, "changes"), &keys),
+        &rows(&items, &keys),
     );
     Ok(())
 }

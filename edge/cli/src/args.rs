@@ -60,6 +60,8 @@ pub enum Command {
     Jobs(JobsOptions),
     /// The change log: who changed what, and when
     Changes(ChangesOptions),
+    /// Accounts of people and organisations
+    Account(AccountOptions),
     /// Build the small guest image
     GuestImage {
         /// File to write
@@ -181,12 +183,67 @@ pub enum JobsCommand {
 
 #[derive(Debug, Args)]
 pub struct ChangesOptions {
-    /// Only those after this sequence number
-    #[arg(long, default_value_t = 0)]
-    pub since: i64,
+    /// Those after this sequence number, the oldest first [default: the newest]
+    #[arg(long)]
+    pub since: Option<i64>,
     /// At the most so many
     #[arg(long, default_value_t = 50)]
     pub limit: u32,
+    /// Only what this user did (an id), or `operator`
+    #[arg(long, value_name = "ID")]
+    pub actor: Option<String>,
+    /// Only of this project
+    #[arg(long, value_name = "ID")]
+    pub project: Option<String>,
+    /// Only of this kind, for instance server
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Only of this resource
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Only of this request
+    #[arg(long, value_name = "ID")]
+    pub request: Option<String>,
+    #[arg(long)]
+    pub json: bool,
+    /// As CADF events (DMTF DSP0262), in JSON
+    #[arg(long, conflicts_with = "json")]
+    pub cadf: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AccountOptions {
+    #[command(subcommand)]
+    pub command: AccountCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Make an account: a person, or an organisation with its users
+    Create(NewAccount),
+    /// Who has an account
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct NewAccount {
+    /// The person's user name, or the organisation's name
+    pub name: String,
+    /// An organisation: a domain of its own, whose first user manages it
+    #[arg(long)]
+    pub organization: bool,
+    /// A user of the organisation; may be repeated, the first one manages it
+    #[arg(long = "user", value_name = "NAME", requires = "organization")]
+    pub users: Vec<String>,
+    /// The first user's address
+    #[arg(long)]
+    pub email: Option<String>,
+    /// Read the first user's password from the standard input; passwords that nobody gives are made and told once
+    #[arg(long)]
+    pub password_stdin: bool,
     #[arg(long)]
     pub json: bool,
 }

@@ -5,6 +5,7 @@
 //! admin socket and, as any client would, over the HTTP API. What only the host's own code can do comes in
 //! through [`Host`]. Nothing here needs an async runtime but the HTTP client, so that `haneul run` stays tiny.
 
+pub mod accounts;
 pub mod admin;
 pub mod args;
 pub mod client;
@@ -94,6 +95,7 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
         Command::Audit { json } => admin::audit(&config, *json),
         Command::Jobs(command) => admin::jobs(&config, command).map(good),
         Command::Changes(options) => admin::changes(&config, options).map(good),
+        Command::Account(options) => accounts::account(&config, &options.command).map(good),
         Command::Routes => admin::routes(&config).map(good),
         Command::Serve { .. } | Command::Agent | Command::Version | Command::GuestImage { .. } => {
             Err(Error::internal("this command belongs to the binary"))

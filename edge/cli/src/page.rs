@@ -12,7 +12,7 @@ pub struct Service<'a> {
 }
 
 /// The page. Nothing in it is loaded from elsewhere, and it shows nothing that a stranger may not know.
-pub fn index(release: &str, services: &[Service<'_>], base_url: &str) -> String {
+pub fn index(release: &str, services: &[Service<'_>], base_url: &str, sign_up: bool) -> String {
     let rows: String = services
         .iter()
         .map(|s| {
@@ -29,6 +29,16 @@ pub fn index(release: &str, services: &[Service<'_>], base_url: &str) -> String 
         .replace("{{release}}", &escape(release))
         .replace("{{base}}", &escape(base_url))
         .replace("{{services}}", rows.trim_end())
+        .replace("{{sign-up}}", if sign_up { SIGN_UP } else { "" })
+}
+
+const SIGN_UP: &str = "\n<p><a href=\"/sign-up\">Sign up</a> for an account of your own.</p>";
+
+/// The form of the public sign-up, which posts to /identity/v3/accounts.
+pub fn sign_up(base_url: &str, region: &str) -> String {
+    include_str!("sign-up.html")
+        .replace("{{base}}", &escape(base_url))
+        .replace("{{region}}", &escape(region))
 }
 
 fn escape(text: &str) -> String {
@@ -55,7 +65,7 @@ mod tests {
             speaks: "Nova <2.1>",
             path: "/compute/v2.1",
         }];
-        let html = index("0.1.0", &services, "http://127.0.0.1:8774");
+        let html = index("0.1.0", &services, "http://127.0.0.1:8774", false);
         assert!(html.contains("<a href=\"/compute/v2.1\">"), "{html}");
         assert!(html.contains("Nova &lt;2.1&gt;"));
         assert!(!html.contains("{{"), "every place is filled");
@@ -63,6 +73,7 @@ mod tests {
             !html.contains("src=") && !html.contains("<link") && !html.contains("@import"),
             "nothing is loaded"
         );
-        assert!(html.contains("width=device-width"));
+        assert!(html.contains("width=device-width") && !html.contains("/sign-up"));
+        assert!(index("0.1.0", &services, "http://127.0.0.1:8774", true).contains("href=\"/sign-up\""));
     }
 }

@@ -20,7 +20,10 @@ pub mod policy;
 mod store;
 mod token;
 
-pub use model::{AccessRule, AppCred, Credential, DEFAULT_DOMAIN, Domain, Group, Project, Role, Trust, User};
+pub use model::{
+    AccessRule, Account, AccountKind, AppCred, Credential, DEFAULT_DOMAIN, Domain, Group, Origin, Project, Role, Trust,
+    User,
+};
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 
@@ -42,6 +45,8 @@ use token::{Cache, Entry, Keys, Payload};
 pub struct Identity {
     pub(crate) db: Db,
     pub(crate) config: haneul_core::config::Identity,
+    pub(crate) accounts: haneul_core::config::Accounts,
+    pub(crate) attempts: logic::accounts::Attempts,
     pub(crate) region: String,
     pub(crate) public_url: String,
     pub(crate) hasher: Hasher,
@@ -61,6 +66,8 @@ impl Identity {
         Ok(Self {
             db,
             config: config.identity.clone(),
+            accounts: config.accounts.clone(),
+            attempts: logic::accounts::Attempts::default(),
             region: config.api.region.clone(),
             public_url: config.public_url(),
             hasher: Hasher::new(config.identity.bcrypt_rounds),

@@ -44,10 +44,15 @@ impl Client {
 
     /// Logs in with a password in the domain `default`, scoped to a project.
     pub async fn login(&self, user: &str, password: &str, project: &str) -> Client {
-        let body = json!({"auth": {
-            "identity": {"methods": ["password"], "password": {"user": {"name": user, "domain": {"id": "default"}, "password": password}}},
-            "scope": {"project": {"name": project, "domain": {"id": "default"}}}
-        }});
+        let scope = json!({"project": {"name": project, "domain": {"id": "default"}}});
+        self.login_to("Default", user, password, scope).await
+    }
+
+    /// Logs in with a password, in a domain by its name, for any scope.
+    pub async fn login_to(&self, domain: &str, user: &str, password: &str, scope: Value) -> Client {
+        let user = json!({"name": user, "domain": {"name": domain}, "password": password});
+        let identity = json!({"methods": ["password"], "password": {"user": user}});
+        let body = json!({"auth": {"identity": identity, "scope": scope}});
         let answer = self.post("/identity/v3/auth/tokens", &body).await;
         assert_eq!(answer.status, 201, "{}", answer.text);
         let token = answer

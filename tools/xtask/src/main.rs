@@ -48,6 +48,8 @@ enum Command {
     Routes,
     /// Write docs/fault-points.txt from the code
     Faults,
+    /// Write docs/sweep.txt: what every route answers to who has no right
+    Sweep,
     /// Build the small guest image
     GuestImage(Pass),
     /// Measure; writes docs/performance.md
@@ -81,6 +83,10 @@ fn run(command: Command) -> Result<()> {
         Command::FmtCheck => Cmd::new("cargo").args(["fmt", "--all", "--check"]).run(),
         Command::Routes => lists::write_routes(),
         Command::Faults => lists::write_faults(),
+        Command::Sweep => Cmd::new("cargo")
+            .args(["test", "-p", "haneul", "--test", "it", "fake_sweep"])
+            .env("HANEUL_TEST_WRITE_SWEEP", "1")
+            .run(),
         Command::GuestImage(pass) => {
             let out = root().join("target/guest-image/haneul-guest.qcow2");
             let mut args = pass.args;

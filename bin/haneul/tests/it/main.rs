@@ -4,12 +4,14 @@
 
 mod bad_input;
 mod crash_ops;
+mod fake_accounts;
 mod fake_bad_input;
 mod fake_crash;
 mod fake_create;
 mod fake_policy;
 mod fake_refusals;
 mod fake_routes;
+mod fake_sweep;
 mod power_cut;
 mod real;
 mod real_crash;

@@ -68,7 +68,7 @@ fn name(v: &Value, max: usize) -> Result<(), String> {
 
 /// The value with every secret in it replaced by stars of the same length, so that an error which shows
 /// what it refuses shows none. `under` is the name of the object around it.
-fn masked(value: &Value, under: &str) -> Value {
+pub(crate) fn masked(value: &Value, under: &str) -> Value {
     match value {
         Value::Object(map) => map
             .iter()

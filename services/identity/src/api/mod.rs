@@ -1,6 +1,7 @@
 //! The route table: one line per method and path. HEAD is answered wherever GET is.
 
 mod access_rules;
+mod accounts;
 mod app_creds;
 mod assignments;
 mod auth;
@@ -20,6 +21,8 @@ mod tags;
 mod trusts;
 mod users;
 mod versions;
+
+pub(crate) use accounts::{NewAccount, NewUser};
 
 use crate::Identity;
 use haneul_http::{Routes, Service};
@@ -41,6 +44,8 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .get("/v3/auth/projects", auth::projects, "identity:get_auth_projects")
         .get("/v3/auth/domains", auth::domains, "identity:get_auth_domains")
         .get("/v3/auth/system", auth::system, "identity:get_auth_system")
+
+        .public(Method::POST, "/v3/accounts", accounts::sign_up)
 
         .get("/v3/domains", domains::list, "identity:list_domains")
         .post("/v3/domains", domains::create, "identity:create_domain")

@@ -1,5 +1,6 @@
 //! Use cases, one file each.
 
+pub(crate) mod accounts;
 pub(crate) mod bootstrap;
 pub(crate) mod catalog;
 pub(crate) mod hashing;

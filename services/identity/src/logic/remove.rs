@@ -2,7 +2,8 @@
 
 use super::trusts::drop_trusts;
 use crate::model::{
-    AccessRule, AppCred, Credential, DomainConfig, EndpointFilter, Group, ImpliedRole, Project, Role, User,
+    AccessRule, Account, AccountKind, AppCred, Credential, DomainConfig, EndpointFilter, Group, ImpliedRole, Project,
+    Role, User,
 };
 use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret};
 use haneul_core::Result;
@@ -59,6 +60,12 @@ pub(crate) async fn project_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_trusts(tx, "project_id", id).await?;
     filters(tx, "project_id", id).await?;
     app_creds(tx, Query::new().eq("project_id", id)).await?;
+    for a in tx.list::<Account>(&Query::new().eq("project_id", id)).await? {
+        // An organisation is its domain, which may have other projects.
+        if a.kind == AccountKind::Person {
+            tx.delete(&System::of(a)).await?;
+        }
+    }
     for u in tx.list::<User>(&Query::new().eq("default_project_id", id)).await? {
         let mut value = u.value.clone();
         value.default_project_id = None;
@@ -104,6 +111,9 @@ pub(crate) async fn domain_contents(tx: &mut Tx, id: &str) -> Result<()> {
     for r in roles {
         role_parts(tx, &r.id).await?;
         tx.delete(&System::of(r)).await?;
+    }
+    for a in tx.list::<Account>(&inside).await? {
+        tx.delete(&System::of(a)).await?;
     }
     if let Some(config) = tx.find::<DomainConfig>(id).await? {
         drop_blob(tx, &DomainConfig::blob_key(id)).await?;

@@ -1,6 +1,7 @@
 //! What identity keeps: pure types, no IO and no wire format beyond serde.
 
 mod access_rules;
+mod accounts;
 mod actors;
 mod catalog;
 mod credentials;
@@ -10,6 +11,7 @@ mod trusts;
 
 pub use access_rules::AccessRule;
 pub(crate) use access_rules::of_owner;
+pub use accounts::{Account, AccountKind, Origin};
 pub use actors::{ActorKind, AppCred, Assignment, Group, ImpliedRole, Membership, Role, TargetKind, User};
 pub use catalog::{CatalogService, Endpoint, Region};
 pub use credentials::Credential;

@@ -133,4 +133,14 @@ pub const MIGRATIONS: &[Migration] = &[
             "CREATE INDEX identity_endpoint_filter_by_project ON identity_endpoint_filter(project_id)",
         ),
     },
+    Migration {
+        owner: "accounts",
+        number: 1,
+        sql: concat!(
+            table!("identity_account", ", domain_id TEXT NOT NULL, address TEXT"),
+            "CREATE INDEX identity_account_by_domain ON identity_account(domain_id);",
+            "CREATE INDEX identity_account_by_project ON identity_account(project_id);",
+            "CREATE INDEX identity_account_by_address ON identity_account(address, created_at)",
+        ),
+    },
 ];
