@@ -58,6 +58,8 @@ enum Command {
     Conformance(Pass),
     /// Hold our routes against OpenStack's published contract; writes docs/contract.md
     Contract,
+    /// Try a fresh cloud with requests made from that contract; writes docs/schemathesis.md
+    Schemathesis(Pass),
     /// Build dist/haneul-VERSION-x86_64.tar.gz
     Dist(dist::Options),
 }
@@ -107,6 +109,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Conformance(pass) => conformance(&pass.args),
         Command::Contract => contract(),
+        Command::Schemathesis(pass) => schemathesis(&pass.args),
         Command::Dist(options) => dist::dist(&options),
     }
 }
@@ -127,8 +130,8 @@ fn conformance(args: &[String]) -> Result<()> {
         .run()
 }
 
-/// Finds where cargo has put the contract's files, and runs the comparison.
-fn contract() -> Result<()> {
+/// Where cargo has put OpenStack's OpenAPI files.
+fn openapi() -> Result<PathBuf> {
     let metadata = Cmd::new("cargo").args(["metadata", "--format-version", "1"]).read()?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
     let packages = metadata
@@ -142,10 +145,33 @@ fn contract() -> Result<()> {
         .and_then(|p| p.get("manifest_path")?.as_str())
         .map(PathBuf::from)
         .context("openstack_types is not among the packages")?;
+    Ok(manifest.with_file_name("data"))
+}
+
+fn contract() -> Result<()> {
+    let data = openapi()?;
     Cmd::new("cargo").args(["build", "-p", "haneul-conformance"]).run()?;
     Cmd::new(shell::target_dir().join("debug/contract"))
         .arg("--data")
-        .arg(manifest.with_file_name("data"))
+        .arg(data)
+        .run()
+}
+
+/// Requests made from the contract, against a fresh cloud.
+fn schemathesis(args: &[String]) -> Result<()> {
+    let python = setup::schemathesis()?;
+    Cmd::new("cargo")
+        .args(["build", "-p", "haneul", "-p", "haneul-conformance"])
+        .run()?;
+    let built = shell::target_dir().join("debug");
+    Cmd::new(built.join("schemathesis"))
+        .arg("--data")
+        .arg(openapi()?)
+        .arg("--binary")
+        .arg(built.join("haneul"))
+        .arg("--python")
+        .arg(python)
+        .args(args)
         .run()
 }
 

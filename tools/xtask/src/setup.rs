@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// and one next month say the same.
 const CLIENT: &str = include_str!("../requirements.txt");
 const TEMPEST: &str = include_str!("../tempest-requirements.txt");
+const SCHEMATHESIS: &str = include_str!("../schemathesis-requirements.txt");
 
 /// Package, and a file that tells that it is there.
 const PACKAGES: &[(&str, &str)] = &[
@@ -92,6 +93,11 @@ fn packages(wanted: &[(&'static str, &str)]) -> Result<()> {
 /// Tempest, in an environment of its own.
 pub fn tempest() -> Result<PathBuf> {
     environment("tempest", TEMPEST, "tempest-requirements.txt")
+}
+
+/// Schemathesis, likewise.
+pub fn schemathesis() -> Result<PathBuf> {
+    environment("schemathesis", SCHEMATHESIS, "schemathesis-requirements.txt")
 }
 
 fn client() -> Result<()> {

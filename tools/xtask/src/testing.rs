@@ -3,7 +3,7 @@
 
 use crate::report::Tally;
 use crate::shell::{Cmd, find, is_root, root, say, target_dir};
-use crate::{build, conformance, setup, tidy};
+use crate::{build, conformance, schemathesis, setup, tidy};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Options {
     /// Also what does not fit in CI's time
     #[arg(long)]
     full: bool,
-    /// Only these lanes or steps: fmt, clippy, tidy, unit, fake, tempest, real, bare
+    /// Only these lanes or steps: fmt, clippy, tidy, unit, fake, tempest, real, schemathesis, bare
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Install nothing
@@ -103,6 +103,9 @@ pub fn test(options: &Options) -> Result<()> {
             };
             step("tempest", &mut || conformance(&args).map(|()| None));
         }
+    }
+    if built && (options.full && wanted("schemathesis") || options.only.iter().any(|o| o == "schemathesis")) {
+        step("schemathesis", &mut || schemathesis(&[]).map(|()| None));
     }
     if built && (options.full && wanted("bare") || options.only.iter().any(|o| o == "bare")) {
         step("bare", &mut || bare_machine().map(|()| None));
