@@ -151,6 +151,13 @@ section!(
         quota_cores: i64 = 40,
         quota_ram_mib: i64 = 65536,
         availability_zone: String = "nova".into(),
+        /// Consoles with a screen (VNC): false gives guests no display and refuses console URLs.
+        vnc: bool = true,
+        /// Seconds for which a console's URL can be opened, once.
+        console_token_s: u64 = 600,
+        /// Consoles that are open at the same time at the most, of one server and in all.
+        consoles_per_server: u64 = 4,
+        consoles: u64 = 256,
     }
 );
 section!(
@@ -281,6 +288,10 @@ impl Config {
     /// `state_dir`/run: sockets and pid files.
     pub fn run_dir(&self) -> PathBuf {
         self.state_dir.0.join("run")
+    }
+    /// noVNC, as `haneul up` unpacks it.
+    pub fn novnc_dir(&self) -> PathBuf {
+        self.state_dir.0.join("novnc/usr/share/novnc")
     }
     /// The socket that agents dial.
     pub fn agent_socket(&self) -> PathBuf {

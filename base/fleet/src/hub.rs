@@ -22,6 +22,14 @@ pub trait ImageSource: Send + Sync {
     fn open<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ImageStream>>;
 }
 
+/// Bytes both ways between control and something on a host.
+pub struct Tunnel {
+    /// What comes from the host.
+    pub from: axum::body::Body,
+    /// What goes there. The tunnel ends when it is dropped.
+    pub to: mpsc::Sender<std::result::Result<Bytes, std::io::Error>>,
+}
+
 /// An agent's open watch.
 #[derive(Clone)]
 pub(crate) struct Watch {
@@ -36,6 +44,7 @@ struct State {
     next: u64,
     watches: HashMap<String, Watch>,
     streams: HashMap<Uuid, oneshot::Sender<Bytes>>,
+    tunnels: HashMap<Uuid, oneshot::Sender<std::result::Result<Tunnel, String>>>,
 }
 
 #[derive(Default)]
@@ -85,38 +94,66 @@ impl Hub {
     pub async fn ask(&self, host: &str, what: Ask, timeout: Duration) -> Result<Bytes> {
         let (send, receive) = oneshot::channel();
         let stream = Uuid::new_v4();
-        let asks = {
-            let mut state = self.lock();
-            let asks = state.watches.get(host).map(|w| w.asks.clone());
-            state.streams.insert(stream, send);
-            asks
-        };
-        let asked = async {
-            let asks = asks.ok_or_else(|| {
-                Error::unavailable("The host of this server is not connected at the moment. Try again when it is back.")
-            })?;
-            asks.send(ToAgent::Ask { stream, what })
-                .await
-                .map_err(|_| Error::unavailable("The host of this server went away. Try again when it is back."))?;
-            tokio::time::timeout(timeout, receive)
-                .await
-                .map_err(|_| Error::unavailable(format!("The host did not answer within {} s.", timeout.as_secs())))?
-                .map_err(|_| Error::unavailable("The host could not answer."))
-        };
-        let answer = asked.await;
+        self.lock().streams.insert(stream, send);
+        let answer = self
+            .answered(host, ToAgent::Ask { stream, what }, timeout, receive)
+            .await;
         self.lock().streams.remove(&stream);
         answer
     }
 
+    /// Asks for a tunnel; what the host says instead is why there is none.
+    pub async fn dial(&self, host: &str, what: Ask, timeout: Duration) -> Result<Tunnel> {
+        let (send, receive) = oneshot::channel();
+        let stream = Uuid::new_v4();
+        self.lock().tunnels.insert(stream, send);
+        let answer = self
+            .answered(host, ToAgent::Ask { stream, what }, timeout, receive)
+            .await;
+        self.lock().tunnels.remove(&stream);
+        answer?.map_err(Error::conflict)
+    }
+
+    async fn answered<T>(
+        &self,
+        host: &str,
+        ask: ToAgent,
+        timeout: Duration,
+        receive: oneshot::Receiver<T>,
+    ) -> Result<T> {
+        let asks = self.lock().watches.get(host).map(|w| w.asks.clone());
+        let asks = asks.ok_or_else(|| {
+            Error::unavailable("The host of this server is not connected at the moment. Try again when it is back.")
+        })?;
+        asks.send(ask)
+            .await
+            .map_err(|_| Error::unavailable("The host of this server went away. Try again when it is back."))?;
+        tokio::time::timeout(timeout, receive)
+            .await
+            .map_err(|_| Error::unavailable(format!("The host did not answer within {} s.", timeout.as_secs())))?
+            .map_err(|_| Error::unavailable("The host could not answer."))
+    }
+
+    /// A tunnel for a one-time id; false when nobody waits for it.
+    pub fn connect(&self, stream: Uuid, tunnel: Tunnel) -> bool {
+        let waiting = self.lock().tunnels.remove(&stream);
+        waiting.is_some_and(|w| w.send(Ok(tunnel)).is_ok())
+    }
+
     /// Bytes for a one-time id; false when nobody waits for them.
     pub fn answer(&self, stream: Uuid, bytes: Bytes) -> bool {
-        match self.lock().streams.remove(&stream) {
+        let mut state = self.lock();
+        if let Some(waiting) = state.tunnels.remove(&stream) {
+            return waiting.send(Err(String::from_utf8_lossy(&bytes).into_owned())).is_ok();
+        }
+        match state.streams.remove(&stream) {
             Some(waiting) => waiting.send(bytes).is_ok(),
             None => false,
         }
     }
 
     pub fn expects(&self, stream: Uuid) -> bool {
-        self.lock().streams.contains_key(&stream)
+        let state = self.lock();
+        state.streams.contains_key(&stream) || state.tunnels.contains_key(&stream)
     }
 }

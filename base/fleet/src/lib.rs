@@ -13,7 +13,7 @@ mod hub;
 mod listener;
 
 pub use host::Host;
-pub use hub::{ImageSource, ImageStream};
+pub use hub::{ImageSource, ImageStream, Tunnel};
 pub use listener::serve;
 
 use haneul_agent_api::{Ask, Greeting, Kind, ObservedGuest, ObservedNet};
@@ -141,6 +141,11 @@ impl Fleet {
     /// Asks a host for bytes; waits for its stream.
     pub async fn ask(&self, host: &str, what: Ask, timeout: Duration) -> Result<bytes::Bytes> {
         self.hub.ask(host, what, timeout).await
+    }
+
+    /// Asks a host for a tunnel; waits until it is open.
+    pub async fn dial(&self, host: &str, what: Ask, timeout: Duration) -> Result<Tunnel> {
+        self.hub.dial(host, what, timeout).await
     }
 
     pub(crate) fn observers(&self) -> &[Arc<dyn Observer>] {

@@ -49,6 +49,7 @@ pub async fn serve(
         .route(path::REPORT, post(report))
         .route(&format!("{}{{id}}", path::IMAGE), get(image))
         .route(&format!("{}{{id}}", path::STREAM), post(stream))
+        .route(&format!("{}{{id}}", path::TUNNEL), post(tunnel))
         .layer(middleware::from_fn(
             move |ConnectInfo(peer): ConnectInfo<PeerUser>, request: Request, next: Next| async move {
                 if peer.0.is_some_and(|u| u == 0 || u == own_uid) {
@@ -313,6 +314,16 @@ async fn stream(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>, request: 
     };
     fleet.hub.answer(id, bytes);
     answer(Ok(Ack { ok: true }))
+}
+
+/// The answer's body goes to the agent for as long as the request's comes from it.
+async fn tunnel(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>, request: Request) -> Response {
+    let (to, receive) = mpsc::channel(16);
+    let from = request.into_body();
+    if !fleet.hub.connect(id, crate::Tunnel { from, to }) {
+        return refuse(&Error::not_found("Nobody waits for this tunnel."));
+    }
+    Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receive)).into_response()
 }
 
 #[cfg(test)]

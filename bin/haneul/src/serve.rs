@@ -149,6 +149,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         routes,
     });
     api = api.merge(front::router(app.clone()));
+    api = api.merge(console(&app).router());
 
     let (stop, stopped) = watch::channel(false);
     let until = |mut stopped: watch::Receiver<bool>| async move {
@@ -215,6 +216,32 @@ async fn rotate_keys(identity: Arc<Identity>) {
             Ok(false) => {}
             Err(e) => tracing::error!(error = %e, "the token keys could not be rotated"),
         }
+    }
+}
+
+/// The page of a server's screen. noVNC is what `haneul up` fetched, or the host's own.
+fn console(app: &Arc<App>) -> Arc<haneul_console::Console> {
+    let novnc = [app.config.novnc_dir(), "/usr/share/novnc".into()];
+    haneul_console::Console::new(
+        Arc::new(Screens(app.compute.clone())),
+        &app.config.public_url(),
+        novnc.into(),
+    )
+}
+
+struct Screens(Arc<Compute>);
+
+impl haneul_console::Screens for Screens {
+    fn open<'a>(&'a self, token: &'a str) -> haneul_console::BoxFuture<'a, Result<haneul_console::Screen>> {
+        Box::pin(async move {
+            let opened = self.0.open_console(token).await?;
+            tracing::info!(server = opened.server_id, "a console was opened");
+            Ok(haneul_console::Screen {
+                from: opened.tunnel.from,
+                to: opened.tunnel.to,
+                seat: Box::new(opened.seat),
+            })
+        })
     }
 }
 

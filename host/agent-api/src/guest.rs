@@ -9,6 +9,8 @@ use uuid::Uuid;
 pub enum Power {
     Running,
     Paused,
+    /// No process, and the memory on the host's disk: `Running` goes on where the guest was.
+    Suspended,
     /// Stopped: first an ACPI power-down, and after `stop_timeout_s` a hard stop.
     Stopped,
 }
@@ -139,6 +141,8 @@ pub enum GuestState {
     Building,
     Running,
     Paused,
+    /// No process; its memory is on disk.
+    Suspended,
     Stopped,
     /// The hypervisor refused or the process died in a way that the agent cannot mend.
     Failed,

@@ -23,6 +23,9 @@ pub mod path {
     pub const IMAGE: &str = "/agent/v1/images/";
     /// `POST /agent/v1/streams/{one-time id}`: the bytes that control asked for by [`crate::ToAgent::Ask`].
     pub const STREAM: &str = "/agent/v1/streams/";
+    /// `POST /agent/v1/tunnels/{one-time id}`: bytes both ways, for as long as both sides keep it open. An agent that
+    /// cannot open one says why on [`STREAM`].
+    pub const TUNNEL: &str = "/agent/v1/tunnels/";
 }
 
 /// First message of an agent.
@@ -185,6 +188,8 @@ pub enum ToAgent {
 pub enum Ask {
     /// The last `lines` lines of a guest's serial log (all of the bounded log when `None`).
     ConsoleLog { guest: Uuid, lines: Option<u32> },
+    /// The screen, keyboard and pointer of a guest, as a tunnel that speaks RFB.
+    Vnc { guest: Uuid },
     /// Everything on the host that an audit compares, as [`crate::HostAudit`] JSON.
     Audit,
 }

@@ -37,6 +37,7 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
                 chosen => Some(chosen.to_owned()),
             },
             dir: dir.join("qemu"),
+            no_vnc: !config.compute.vnc,
             ..Default::default()
         };
         // Asking QEMU what it is blocks for about 0.1 s.

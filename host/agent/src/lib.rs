@@ -13,6 +13,7 @@ mod link;
 mod nets;
 mod report;
 mod store;
+mod tunnel;
 mod uids;
 
 pub use drivers::{Drivers, accelerator, open_drivers};
@@ -104,7 +105,10 @@ pub async fn stop_guests(config: &Config, gently: bool) -> Result<usize> {
     // All at once: each may take its time to shut down.
     let stops = seen
         .iter()
-        .filter(|g| g.state != haneul_agent_api::GuestState::Stopped)
+        .filter(|g| {
+            use haneul_agent_api::GuestState::{Stopped, Suspended};
+            !matches!(g.state, Stopped | Suspended)
+        })
         .map(|g| drivers.hypervisor.stop(g.id, gently));
     let done = futures_util::future::join_all(stops).await;
     let count = done.len();

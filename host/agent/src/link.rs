@@ -4,6 +4,7 @@
 use crate::Shared;
 use crate::guests::Guests;
 use crate::store::{News, Stored};
+use crate::tunnel;
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use haneul_agent_api::{
@@ -275,7 +276,16 @@ async fn take(shared: &Arc<Shared>, guests: &Guests, news: Vec<News>) -> Result<
 fn ask(shared: &Arc<Shared>, stream: Uuid, what: Ask, sender: &Sender) {
     let (shared, mut sender) = (shared.clone(), sender.clone());
     tokio::spawn(async move {
-        let bytes = answer(&shared, what).await;
+        let bytes = match what {
+            Ask::Vnc { guest } => match tunnel::vnc(&shared, stream, guest).await {
+                Ok(()) => return,
+                Err(f) => {
+                    tracing::warn!(%guest, message = f.message, detail = f.detail, "no console");
+                    f.message.into_bytes()
+                }
+            },
+            other => answer(&shared, other).await,
+        };
         let path = format!("{}{stream}", path::STREAM);
         if let Err(e) = request(&mut sender, Method::POST, &path, bytes.into()).await {
             tracing::warn!(error = %e, "an answer to control did not arrive");
@@ -300,6 +310,8 @@ async fn answer(shared: &Arc<Shared>, what: Ask) -> Vec<u8> {
                 Vec::new()
             }
         },
+        // Answered by a tunnel.
+        Ask::Vnc { .. } => Vec::new(),
         Ask::Audit => serde_json::to_vec(&audit(shared).await).unwrap_or_default(),
     }
 }

@@ -70,6 +70,10 @@ impl Fake {
     }
 }
 
+fn has_process(state: GuestState) -> bool {
+    !matches!(state, GuestState::Stopped | GuestState::Suspended)
+}
+
 fn observed(r: &Record) -> ObservedGuest {
     ObservedGuest {
         id: r.guest.id,
@@ -83,7 +87,7 @@ fn observed(r: &Record) -> ObservedGuest {
         rebuilds: r.guest.rebuilds,
         progress: None,
         unknown: false,
-        started_at: (r.state != GuestState::Stopped).then_some(r.started_at),
+        started_at: has_process(r.state).then_some(r.started_at),
         vcpus: r.guest.vcpus,
         memory_mib: r.guest.memory_mib,
         disk_gib: r.guest.root.size_gib,
@@ -120,8 +124,8 @@ impl Hypervisor for Fake {
         let have = self
             .lock()
             .get(&desired.id)
-            .is_some_and(|r| r.state != GuestState::Stopped && r.guest.rebuilds == desired.rebuilds);
-        let want = desired.power != Power::Stopped;
+            .is_some_and(|r| has_process(r.state) && r.guest.rebuilds == desired.rebuilds);
+        let want = matches!(desired.power, Power::Running | Power::Paused);
         Box::pin(async move { want && !have })
     }
 
@@ -149,6 +153,7 @@ impl Hypervisor for Fake {
                 state: match desired.power {
                     Power::Running => GuestState::Running,
                     Power::Paused => GuestState::Paused,
+                    Power::Suspended => GuestState::Suspended,
                     Power::Stopped => GuestState::Stopped,
                 },
                 started_at: std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_micros() as i64),
@@ -177,7 +182,7 @@ impl Hypervisor for Fake {
         let _ = gently;
         Box::pin(async move {
             let record = self.lock().get(&id).cloned();
-            if let Some(mut record) = record {
+            if let Some(mut record) = record.filter(|r| has_process(r.state)) {
                 record.state = GuestState::Stopped;
                 self.save(&record)?;
                 self.lock().insert(id, record);
@@ -199,6 +204,18 @@ impl Hypervisor for Fake {
             let all: Vec<String> = (0..30).map(|n| format!("FAKE CONSOLE OUTPUT {n}\n")).collect();
             let from = lines.map_or(0, |n| all.len().saturating_sub(n as usize));
             Ok(all.get(from..).unwrap_or(&[]).concat().into_bytes())
+        })
+    }
+
+    fn vnc(&self, id: Uuid) -> BoxFuture<'_, Result<tokio::net::UnixStream, Failure>> {
+        let runs = self.lock().get(&id).is_some_and(|r| has_process(r.state));
+        Box::pin(async move {
+            if !runs {
+                return Err(crate::no_screen(""));
+            }
+            let (ours, theirs) = tokio::net::UnixStream::pair().map_err(|e| failure(e.to_string()))?;
+            tokio::spawn(crate::fake_rfb::serve(theirs));
+            Ok(ours)
         })
     }
 

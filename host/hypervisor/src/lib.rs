@@ -8,7 +8,7 @@
 //! Invariants: knows nothing of control, sockets to control or networks (a NIC is an open tap);
 //! never guesses an image's format; never deletes what it was not told to [`Hypervisor::remove`].
 
-use haneul_agent_api::{Failure, Guest, HypervisorInfo, ObservedGuest};
+use haneul_agent_api::{Failure, FailureCode, Guest, HypervisorInfo, ObservedGuest};
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub mod fake;
+mod fake_rfb;
 pub mod iso;
 pub mod kvm;
 pub mod qemu;
@@ -40,6 +41,15 @@ pub struct Resources {
     pub taps: Arc<dyn Fn(Uuid) -> Result<OwnedFd, Failure> + Send + Sync>,
     /// UID and GID that this guest's process runs as.
     pub uid: u32,
+}
+
+/// Why a guest that does not run, or has no display, shows none.
+pub(crate) fn no_screen(detail: impl std::fmt::Display) -> Failure {
+    Failure {
+        code: FailureCode::Unsupported,
+        message: "the server shows no screen: it does not run, or it was started while consoles were switched off, and a hard reboot gives it one".into(),
+        detail: detail.to_string(),
+    }
 }
 
 /// A driver for guests on this host.
@@ -78,6 +88,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// The end of the guest's serial log.
     fn console_log(&self, id: Uuid, lines: Option<u32>) -> BoxFuture<'_, Result<Vec<u8>, Failure>>;
+
+    /// A connection to the guest's screen, keyboard and pointer, which speaks RFB (RFC 6143) without a password.
+    fn vnc(&self, id: Uuid) -> BoxFuture<'_, Result<tokio::net::UnixStream, Failure>>;
 
     /// Guests whose state changed by itself (powered off from inside, died). One receiver.
     fn events(&self) -> Option<mpsc::UnboundedReceiver<Uuid>>;

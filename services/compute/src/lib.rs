@@ -16,6 +16,7 @@ mod policy;
 mod store;
 
 pub use logic::audit::Finding;
+pub use logic::console::{Console, Seat};
 pub use logic::decide;
 pub use model::{ComputeService, Flavor, FlavorShot, Keypair, Server, ServerGroup};
 pub use policy::RULES;
@@ -41,6 +42,8 @@ pub struct Compute {
     pub(crate) image: Arc<Image>,
     pub(crate) network: Arc<Network>,
     pub(crate) snapshot: logic::snapshot::Cache,
+    pub(crate) public_url: String,
+    pub(crate) seats: logic::console::Seats,
 }
 
 impl Compute {
@@ -63,6 +66,8 @@ impl Compute {
             image,
             network,
             snapshot: logic::snapshot::Cache::default(),
+            public_url: config.public_url(),
+            seats: logic::console::Seats::default(),
         })
     }
 

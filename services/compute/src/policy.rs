@@ -1,7 +1,7 @@
 //! Rules by Nova's names, with their defaults. A rule that is `!` by default is a feature that is switched
 //! off, as an operator switches it off: the action is known, and refused by policy (403).
 
-use crate::model::{ComputeService, Flavor, Keypair, Server, ServerGroup};
+use crate::model::{Aggregate, ComputeService, Flavor, Keypair, Server, ServerGroup};
 use haneul_auth::RuleDefault;
 use haneul_auth::persona::{ADMIN, ANY, NOBODY, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN};
 
@@ -41,8 +41,8 @@ pub mod acts {
             Password = "os_compute_api:os-server-password:show" => PROJECT_READER_OR_ADMIN;
             PasswordClear = "os_compute_api:os-server-password:clear" => PROJECT_MEMBER_OR_ADMIN;
             AdminPassword = "os_compute_api:os-admin-password" => NOBODY;
-            Suspend = "os_compute_api:os-suspend-server:suspend" => NOBODY;
-            Resume = "os_compute_api:os-suspend-server:resume" => NOBODY;
+            Suspend = "os_compute_api:os-suspend-server:suspend" => PROJECT_MEMBER_OR_ADMIN;
+            Resume = "os_compute_api:os-suspend-server:resume" => PROJECT_MEMBER_OR_ADMIN;
             Shelve = "os_compute_api:os-shelve:shelve" => NOBODY;
             ShelveOffload = "os_compute_api:os-shelve:shelve_offload" => NOBODY;
             Unshelve = "os_compute_api:os-shelve:unshelve" => NOBODY;
@@ -115,6 +115,15 @@ pub mod acts {
             GroupCreate = "os_compute_api:os-server-groups:create" => PROJECT_MEMBER_OR_ADMIN;
             GroupDelete = "os_compute_api:os-server-groups:delete" => PROJECT_MEMBER_OR_ADMIN;
         }
+        Aggregate {
+            AggregateShow = "os_compute_api:os-aggregates:show" => ADMIN;
+            AggregateCreate = "os_compute_api:os-aggregates:create" => ADMIN;
+            AggregateUpdate = "os_compute_api:os-aggregates:update" => ADMIN;
+            AggregateDelete = "os_compute_api:os-aggregates:delete" => ADMIN;
+            AggregateAddHost = "os_compute_api:os-aggregates:add_host" => ADMIN;
+            AggregateRemoveHost = "os_compute_api:os-aggregates:remove_host" => ADMIN;
+            AggregateSetMetadata = "os_compute_api:os-aggregates:set_metadata" => ADMIN;
+        }
         ComputeService {
             ServiceList = "os_compute_api:os-services:list" => ADMIN;
             ServiceUpdate = "os_compute_api:os-services:update" => ADMIN;
@@ -165,16 +174,20 @@ rules! {
     ZONES = "os_compute_api:os-availability-zone:list" => ANY;
     ZONES_DETAIL = "os_compute_api:os-availability-zone:detail" => ADMIN;
     AGGREGATES = "os_compute_api:os-aggregates:index" => ADMIN;
-    AGGREGATE_SHOW = "os_compute_api:os-aggregates:show" => ADMIN;
-    AGGREGATE_CREATE = "os_compute_api:os-aggregates:create" => NOBODY;
-    AGGREGATE_UPDATE = "os_compute_api:os-aggregates:update" => NOBODY;
-    AGGREGATE_DELETE = "os_compute_api:os-aggregates:delete" => NOBODY;
+    HOSTS = "os_compute_api:os-hosts:list" => ADMIN;
+    HOST_SHOW = "os_compute_api:os-hosts:show" => ADMIN;
+    HOST_UPDATE = "os_compute_api:os-hosts:update" => ADMIN;
+    HOST_START = "os_compute_api:os-hosts:start" => ADMIN;
+    HOST_SHUTDOWN = "os_compute_api:os-hosts:shutdown" => ADMIN;
+    HOST_REBOOT = "os_compute_api:os-hosts:reboot" => ADMIN;
+    AUDIT_LOG = "os_compute_api:os-instance-usage-audit-log:list" => ADMIN;
+    AUDIT_LOG_SHOW = "os_compute_api:os-instance-usage-audit-log:show" => ADMIN;
     AGGREGATE_IMAGES = "compute:aggregates:images" => NOBODY;
     EXTENSIONS = "os_compute_api:extensions" => ANY;
     USAGE_LIST = "os_compute_api:os-simple-tenant-usage:list" => ADMIN;
     USAGE_SHOW = "os_compute_api:os-simple-tenant-usage:show" => PROJECT_READER_OR_ADMIN;
     MIGRATIONS_LIST = "os_compute_api:os-migrations:index" => ADMIN;
-    EXTERNAL_EVENTS = "os_compute_api:os-server-external-events:create" => NOBODY;
+    EXTERNAL_EVENTS = "os_compute_api:os-server-external-events:create" => ADMIN;
     CONSOLE_TOKENS = "os_compute_api:os-console-auth-tokens" => ADMIN;
     ASSISTED_SNAPSHOT_CREATE = "os_compute_api:os-assisted-volume-snapshots:create" => NOBODY;
     ASSISTED_SNAPSHOT_DELETE = "os_compute_api:os-assisted-volume-snapshots:delete" => NOBODY;

@@ -123,12 +123,12 @@ hypervisor_type = QEMU
 [compute-feature-enabled]
 resize = true
 pause = true
-suspend = false
+suspend = true
 shelve = false
 rescue = false
 snapshot = false
 console_output = true
-vnc_console = false
+vnc_console = true
 live_migration = false
 cold_migration = false
 config_drive = true

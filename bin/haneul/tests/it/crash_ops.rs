@@ -72,6 +72,22 @@ pub const OPS: &[Op] = &[
         met: |r| r["state"] == "running",
     },
     Op {
+        name: "suspend",
+        before: &[],
+        what: r#"{"suspend":null}"#,
+        from: "ACTIVE",
+        to: "SUSPENDED",
+        met: |r| r["state"] == "suspended",
+    },
+    Op {
+        name: "resume",
+        before: &[(r#"{"suspend":null}"#, "SUSPENDED")],
+        what: r#"{"resume":null}"#,
+        from: "SUSPENDED",
+        to: "ACTIVE",
+        met: |r| r["state"] == "running",
+    },
+    Op {
         name: "soft-reboot",
         before: &[],
         what: r#"{"reboot":{"type":"SOFT"}}"#,

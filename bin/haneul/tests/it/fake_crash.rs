@@ -403,6 +403,8 @@ matrices! {
     fake_crash_start "start";
     fake_crash_pause "pause";
     fake_crash_unpause "unpause";
+    fake_crash_suspend "suspend";
+    fake_crash_resume "resume";
     fake_crash_soft_reboot "soft-reboot";
     fake_crash_hard_reboot "hard-reboot";
     fake_crash_rebuild "rebuild";

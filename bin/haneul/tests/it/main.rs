@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod bad_input;
+mod consoles;
 mod crash_ops;
 mod fake_accounts;
 mod fake_bad_input;
@@ -15,4 +16,5 @@ mod fake_sweep;
 mod power_cut;
 mod real;
 mod real_crash;
+mod rfb;
 mod setup;

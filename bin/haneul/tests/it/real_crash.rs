@@ -121,6 +121,23 @@ async fn real_crash_of_the_agent_at_a_dozen_points() {
         let image = lab.r.image.clone();
         lab.act(point, &second, json!({"rebuild": {"imageRef": image}})).await;
     }
+    // A suspend or a resume that is cut off anywhere is carried on by the next agent.
+    let third = servers[2].clone();
+    for (suspend, resume) in [
+        ("hypervisor.qemu.halted", "hypervisor.qemu.memory-loaded"),
+        ("hypervisor.qemu.memory-begun", "hypervisor.qemu.memory-forgotten"),
+        ("hypervisor.qemu.memory-written", "hypervisor.qemu.after-exec"),
+        ("hypervisor.qemu.memory-saved", "hypervisor.record.saved"),
+    ] {
+        let a = lab
+            .killed(suspend, async |r| r.action(&third, json!({"suspend": null})).await)
+            .await;
+        assert_eq!(a.status, 202, "{suspend}: {}", a.text);
+        lab.r.wait(&third, "SUSPENDED").await;
+        assert_eq!(processes(&third), 0, "{suspend}");
+        lab.r.cloud.audit().await;
+        lab.act(resume, &third, json!({"resume": null})).await;
+    }
     for (server, point) in servers.iter().zip([
         "agent.tombstone.stored",
         "hypervisor.qemu.ended",

@@ -58,8 +58,13 @@ pub fn install(config: &Config, options: &UpOptions) -> Result<()> {
             .filter(|p| !QEMU.contains(p) && !installed(p));
         wanted.extend(guest);
     }
+    let novnc = config.compute.vnc && !has_novnc(config);
     if wanted.is_empty() && !old_qemu {
-        step.done("all there");
+        step.done(match novnc.then(|| fetch_novnc(config)) {
+            None => "all there".to_owned(),
+            Some(Ok(())) => "fetched noVNC, for consoles in a browser".to_owned(),
+            Some(Err(e)) => format!("all there but noVNC, so no consoles in a browser: {e}"),
+        });
         return Ok(());
     }
     let release = Release::read();
@@ -120,8 +125,59 @@ pub fn install(config: &Config, options: &UpOptions) -> Result<()> {
             .join(", ")
     );
     Deeds::note(config, |d| d.packages.extend(new))?;
-    step.done(said);
+    step.done(match novnc.then(|| fetch_novnc(config)) {
+        None => said,
+        Some(Ok(())) => format!("{said}, and noVNC beside them"),
+        Some(Err(e)) => format!("{said}; not noVNC, so no consoles in a browser: {e}"),
+    });
     Ok(())
+}
+
+fn has_novnc(config: &Config) -> bool {
+    [config.novnc_dir(), "/usr/share/novnc".into()]
+        .iter()
+        .any(|d| d.join("core/rfb.js").exists())
+}
+
+/// noVNC's own files alone: the package's dependencies are a proxy that we do not need. Nothing is installed.
+fn fetch_novnc(config: &Config) -> Result<()> {
+    let (dir, part) = (config.state_dir.0.join("novnc"), config.state_dir.0.join("novnc.part"));
+    let log = config.state_dir.0.join("up.log");
+    let _ = std::fs::remove_dir_all(&part);
+    std::fs::create_dir_all(&part).at(&part)?;
+    let run = |program: &str, args: &[&str]| -> Result<()> {
+        let file = open_log(&log)?;
+        let status = Command::new(program)
+            .args(args)
+            .current_dir(&part)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().at(&log)?)
+            .stderr(file)
+            .status()
+            .when(program)?;
+        status
+            .success()
+            .then_some(())
+            .ok_or_else(|| failed(format!("{program} {} failed: see {}", args.join(" "), log.display())))
+    };
+    let fetched = run("apt-get", &["-q", "-o", "Acquire::Retries=3", "download", "novnc"])
+        .and_then(|()| {
+            let found = std::fs::read_dir(&part).at(&part)?.flatten().map(|e| e.file_name());
+            let name = found
+                .filter_map(|n| n.into_string().ok())
+                .find(|n| n.ends_with(".deb"))
+                .ok_or_else(|| failed("apt-get download left no package"))?;
+            run("dpkg-deb", &["-x", &name, "."])?;
+            std::fs::remove_file(part.join(name)).at(&part)
+        })
+        .and_then(|()| {
+            let _ = std::fs::remove_dir_all(&dir);
+            std::fs::rename(&part, &dir).at(&dir)
+        });
+    if fetched.is_err() {
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    fetched
 }
 
 /// What `/etc/os-release` says.

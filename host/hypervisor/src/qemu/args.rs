@@ -17,6 +17,7 @@ pub const KVM_CPU: &str = "host";
 /// Machine type when the installed QEMU has it; else its newest `pc-i440fx-*`.
 pub const MACHINE: &str = "pc-i440fx-10.0";
 
+const SLOT_VGA: u8 = 2;
 const SLOT_RNG: u8 = 3;
 const SLOT_BALLOON: u8 = 4;
 const SLOT_ROOT: u8 = 5;
@@ -57,7 +58,11 @@ pub(crate) struct Spec<'a> {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub paused: bool,
+    /// Waits for the memory of a suspended guest.
+    pub incoming: bool,
     pub io_uring: bool,
+    /// A display, which nothing shows until a connection is handed over.
+    pub vnc: bool,
     pub qmp: RawFd,
     pub serial: RawFd,
     pub console_log: RawFd,
@@ -119,6 +124,12 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
         a.push(flag.into());
     }
     opt(&mut a, "-display", "none".into());
+    if s.vnc {
+        // Nothing listens: connections come through the monitor, already open.
+        opt(&mut a, "-vnc", "none".into());
+        opt(&mut a, "-device", format!("VGA,id=vga,addr={SLOT_VGA:#x}"));
+        devices.push(device("vga", "vga", SLOT_VGA));
+    }
     opt(
         &mut a,
         "-sandbox",
@@ -130,8 +141,11 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
     // The process outlives the guest's power-off, so that it cannot be missed: even an agent that was
     // dead at the time sees that the guest switched itself off and did not crash.
     opt(&mut a, "-action", "shutdown=pause".into());
-    if s.paused {
+    if s.paused || s.incoming {
         a.push("-S".into());
+    }
+    if s.incoming {
+        opt(&mut a, "-incoming", "defer".into());
     }
     // cloud-init knows the platform by the product name.
     opt(
@@ -278,7 +292,9 @@ mod tests {
             vcpus: 2,
             memory_mib: 128,
             paused: false,
+            incoming: false,
             io_uring: true,
+            vnc: true,
             qmp: 10,
             serial: 11,
             console_log: 12,

@@ -148,6 +148,8 @@ impl Inner {
             Some(r) if same_accelerator && r.cpu_model == desired.cpu_model => r.cpu.clone(),
             _ => self.cpu_for(desired.cpu_model.as_deref()),
         };
+        // The memory of a suspended guest fits the process that it was saved from.
+        let saved = before.as_ref().and_then(|r| r.saved.clone());
         let mut record = Record {
             version: record::VERSION,
             id: desired.id,
@@ -175,6 +177,8 @@ impl Inner {
             phase: Phase::Starting,
             process: None,
             powerdown_at: None,
+            saving: false,
+            saved,
         };
         let lock = process::take_lock(dir)
             .map_err(io)?
@@ -225,7 +229,9 @@ impl Inner {
             vcpus: desired.vcpus,
             memory_mib: desired.memory_mib,
             paused: desired.power == Power::Paused,
+            incoming: record.saved.is_some(),
             io_uring: self.io_uring,
+            vnc: self.vnc,
             qmp: qmp.as_raw_fd(),
             serial: serial.as_raw_fd(),
             console_log: console.as_raw_fd(),

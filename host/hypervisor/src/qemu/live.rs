@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub gone: bool,
     pub run: Run,
     pub qmp: Option<Qmp>,
+    /// Grows with each step of saving or loading the guest's memory.
+    pub memory_steps: u64,
 }
 
 /// A handle on a living process; clones share it.
@@ -85,6 +87,7 @@ impl Live {
             gone: false,
             run: Run::Unknown,
             qmp: None,
+            memory_steps: 0,
         });
         let handle = Arc::clone(&pidfd);
         let (socket, hold) = super::launch::socket_path(dir, &record.qmp)?;
@@ -123,6 +126,11 @@ impl Live {
         self.state.borrow().run
     }
 
+    /// See [`State::memory_steps`].
+    pub(crate) fn memory_steps(&self) -> u64 {
+        self.state.borrow().memory_steps
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.state.borrow().gone
     }
@@ -137,6 +145,17 @@ impl Live {
 
     /// Runs a monitor command; the deadline covers the wait for a connection too.
     pub(crate) async fn execute(&self, command: &str, arguments: Value, deadline: Duration) -> Result<Value, QmpError> {
+        self.execute_with(command, arguments, None, deadline).await
+    }
+
+    /// The same, handing over an open file.
+    pub(crate) async fn execute_with(
+        &self,
+        command: &str,
+        arguments: Value,
+        fd: Option<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<Value, QmpError> {
         let work = async {
             let mut state = self.state.clone();
             let qmp = {
@@ -146,7 +165,7 @@ impl Live {
                     .map_err(|_| QmpError::Closed)?;
                 now.qmp.clone().ok_or(QmpError::Closed)?
             };
-            qmp.execute(command, arguments, deadline).await
+            qmp.execute_with(command, arguments, fd, deadline).await
         };
         tokio::time::timeout(deadline, work)
             .await
@@ -235,6 +254,10 @@ impl Watcher {
     }
 
     fn event(&self, e: &Event) {
+        if e.name == "MIGRATION" {
+            self.send.send_modify(|s| s.memory_steps += 1);
+            return;
+        }
         let now = self.send.borrow().run;
         let next = match e.name.as_str() {
             "SHUTDOWN" => {

@@ -37,6 +37,8 @@ mod ops;
 mod process;
 pub mod qmp;
 pub mod record;
+mod suspend;
+mod vnc;
 
 /// Settings of the driver.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub program: Option<PathBuf>,
     /// `kvm` or `tcg` instead of what the probe says.
     pub accelerator: Option<String>,
+    /// Guests that are started have no display.
+    pub no_vnc: bool,
     /// CPU model instead of [`args::KVM_CPU`] or [`args::TCG_CPU`].
     pub cpu_model: Option<String>,
 }
@@ -69,6 +73,7 @@ pub(crate) struct Inner {
     accelerator: Accelerator,
     cpu: String,
     io_uring: bool,
+    vnc: bool,
     cgroups: cgroup::Cgroups,
     guests: Mutex<HashMap<Uuid, Arc<Entry>>>,
     events: mpsc::UnboundedSender<Uuid>,
@@ -217,6 +222,7 @@ impl Qemu {
                 accelerator,
                 cpu,
                 io_uring: io_uring(),
+                vnc: !config.no_vnc,
                 cgroups,
                 guests: Mutex::new(guests),
                 events: send,
@@ -481,7 +487,10 @@ impl live::Watch for Watcher {
 fn observed(entry: &Entry) -> Option<ObservedGuest> {
     let busy = entry.op.try_lock().is_err();
     let view = entry.view();
+    let saved = view.record.as_ref().is_some_and(|r| r.saved.is_some());
     let (state, failure) = match view.live.as_ref().filter(|l| !l.is_gone()) {
+        // Whatever the process does: the guest's CPUs have not run since.
+        _ if saved => (GuestState::Suspended, None),
         Some(live) => match live.run() {
             Run::Unknown => (GuestState::Running, Some(hung("no answer from the monitor yet"))),
             Run::Running => (GuestState::Running, None),
@@ -514,6 +523,7 @@ fn observed(entry: &Entry) -> Option<ObservedGuest> {
     let as_wanted = match r.power {
         Power::Running => state == GuestState::Running || r.phase == Phase::PoweredOff,
         Power::Paused => state == GuestState::Paused,
+        Power::Suspended => state == GuestState::Suspended,
         Power::Stopped => state == GuestState::Stopped,
     };
     Some(ObservedGuest {
@@ -623,7 +633,7 @@ impl Hypervisor for Qemu {
     fn needs_start<'a>(&'a self, desired: &Guest) -> BoxFuture<'a, bool> {
         let desired = desired.clone();
         Box::pin(async move {
-            if desired.power == Power::Stopped {
+            if matches!(desired.power, Power::Stopped | Power::Suspended) {
                 return false;
             }
             let Some(entry) = self.inner.find(desired.id) else {
@@ -676,6 +686,14 @@ impl Hypervisor for Qemu {
                 .await
                 .map_err(internal)?
                 .map_err(|e| disk_error("read the server's console", &e))
+        })
+    }
+
+    fn vnc(&self, id: Uuid) -> BoxFuture<'_, Result<tokio::net::UnixStream, Failure>> {
+        Box::pin(async move {
+            let live = self.inner.find(id).and_then(|e| e.live());
+            let live = live.ok_or_else(|| crate::no_screen("no process"))?;
+            self.inner.vnc(&live).await
         })
     }
 

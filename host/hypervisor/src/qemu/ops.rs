@@ -5,7 +5,7 @@
 use super::live::{Live, Run};
 use super::qmp::QmpError;
 use super::record::{Phase, Record, VERSION};
-use super::{Entry, Inner, args, disk_error, hung, hypervisor_error, internal, launch, observed, process};
+use super::{Entry, Inner, args, disk_error, hung, hypervisor_error, internal, launch, observed, process, suspend};
 use crate::Resources;
 use haneul_agent_api::{Failure, FailureCode, Guest, ObservedGuest, Power};
 use haneul_core::{clock, fault_point};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Deadline of a monitor command on a guest that should be well.
-const QMP_DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const QMP_DEADLINE: Duration = Duration::from_secs(3);
 /// From exec to the first answer of the monitor; 30 ms on a quiet host.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// `quit` may take this long before the process is killed.
@@ -37,7 +37,7 @@ fn resized(record: &Record, desired: &Guest) -> bool {
     desired.vcpus != record.vcpus || desired.memory_mib != record.memory_mib
 }
 
-fn qmp_failure(what: &str, e: &QmpError) -> Failure {
+pub(super) fn qmp_failure(what: &str, e: &QmpError) -> Failure {
     match e {
         QmpError::Timeout => hung(format!("{what}: {e}")),
         _ => hypervisor_error(format!("the hypervisor refused to {what}"), e),
@@ -64,10 +64,31 @@ impl Inner {
             // Something newer was carried out already.
             return Ok(self.answer(&entry));
         }
-        let live = entry.live();
+        let mut live = entry.live();
+        if let (Some(process), true) = (&live, is_saved(&entry)) {
+            // A suspend or a resume that was cut off. Its memory is on disk, and its CPUs have not run since.
+            self.end(&entry, process).await?;
+            live = None;
+        }
         if desired.power == Power::Stopped {
-            if let Some(live) = live {
-                self.stop(&entry, &live, desired.stop_timeout_s).await?;
+            match live {
+                Some(live) => self.stop(&entry, &live, desired.stop_timeout_s).await?,
+                None => self.drop_memory(&entry).await?,
+            }
+            self.note(&entry, order, desired, &resources).await?;
+            drop(guard);
+            return Ok(self.answer(&entry));
+        }
+        if desired.power == Power::Suspended {
+            match live {
+                Some(live) => self.suspend(&entry, &live).await?,
+                None if is_saved(&entry) => {}
+                None => {
+                    return Err(hypervisor_error(
+                        "the server did not run any more, so there was no memory to save",
+                        "",
+                    ));
+                }
             }
             self.note(&entry, order, desired, &resources).await?;
             drop(guard);
@@ -97,9 +118,18 @@ impl Inner {
             }
             _ => {}
         }
+        if entry.record().is_some_and(|r| wants_new_process(&r, desired)) {
+            self.drop_memory(&entry).await?;
+        }
         let live;
         (guard, live) = self.launch(&entry, guard, order, desired, resources).await?;
         self.await_start(&entry, &live).await?;
+        if is_saved(&entry) {
+            self.load_memory(&entry, &live).await?;
+            if desired.power == Power::Running {
+                self.go(&live).await?;
+            }
+        }
         self.fit_disk(&entry, &live, desired).await?;
         drop(guard);
         Ok(self.answer(&entry))
@@ -139,7 +169,7 @@ impl Inner {
     }
 
     /// Changes the record, on disk and in memory.
-    async fn save(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut Record)) -> Result<(), Failure> {
+    pub(super) async fn save(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut Record)) -> Result<(), Failure> {
         let Some(mut record) = entry.record() else {
             return Ok(());
         };
@@ -217,6 +247,8 @@ impl Inner {
             phase: Phase::Off,
             process: None,
             powerdown_at: None,
+            saving: false,
+            saved: None,
         };
         fill(&mut record);
         let e = Arc::clone(entry);
@@ -252,6 +284,22 @@ impl Inner {
         })
     }
 
+    /// Waits until it is heard what an adopted or dropped process does.
+    pub(super) async fn known(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
+        if live.run() != Run::Unknown {
+            return Ok(());
+        }
+        // It may be the start of an apply that was dropped.
+        let started = entry.record().and_then(|r| r.process).map_or(0, |p| p.started_at);
+        if clock::now() - started < START_DEADLINE.as_micros() as i64 {
+            self.await_start(entry, live).await
+        } else if live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Unknown).await {
+            Ok(())
+        } else {
+            Err(hung("the monitor has not answered since the guest was adopted"))
+        }
+    }
+
     /// A process that stays: power as wanted, disk as large as wanted, order recorded.
     async fn settle(
         self: &Arc<Self>,
@@ -262,17 +310,9 @@ impl Inner {
         resources: &Resources,
     ) -> Result<ObservedGuest, Failure> {
         let record = entry.record();
-        if live.run() == Run::Unknown {
-            // It may be the start of an apply that was dropped.
-            let started = record
-                .as_ref()
-                .and_then(|r| r.process.as_ref())
-                .map_or(0, |p| p.started_at);
-            if clock::now() - started < START_DEADLINE.as_micros() as i64 {
-                self.await_start(entry, live).await?;
-            } else if !live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Unknown).await {
-                return Err(hung("the monitor has not answered since the guest was adopted"));
-            }
+        self.known(entry, live).await?;
+        if record.as_ref().is_some_and(|r| r.saving) {
+            self.cancel_saving(entry, live).await?;
         }
         let newer = record.as_ref().is_none_or(|r| (r.epoch, r.generation) < order);
         if live.run() == Run::Shutdown && !newer && !record.as_ref().is_some_and(powerdown_is_ours) {
@@ -305,7 +345,7 @@ impl Inner {
         Ok(self.answer(entry))
     }
 
-    async fn go(&self, live: &Live) -> Result<(), Failure> {
+    pub(super) async fn go(&self, live: &Live) -> Result<(), Failure> {
         live.execute("cont", Value::Null, QMP_DEADLINE)
             .await
             .map_err(|e| qmp_failure("resume the server", &e))?;
@@ -314,7 +354,7 @@ impl Inner {
     }
 
     /// From "switched off, process waiting" to "about to boot", paused.
-    async fn reset(&self, live: &Live) -> Result<(), Failure> {
+    pub(super) async fn reset(&self, live: &Live) -> Result<(), Failure> {
         live.execute("system_reset", Value::Null, QMP_DEADLINE)
             .await
             .map_err(|e| qmp_failure("restart the server", &e))?;
@@ -421,7 +461,7 @@ impl Inner {
     }
 
     /// Ends the process: asks it to flush and quit, and kills it when it does not.
-    async fn end(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
+    pub(super) async fn end(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
         fault_point!("hypervisor.qemu.before-end", internal("fault point"));
         let asked = live.execute("quit", Value::Null, QUIT_DEADLINE).await;
         let ended = match asked {
@@ -442,10 +482,14 @@ impl Inner {
     async fn forget(&self, entry: &Arc<Entry>, phase: Phase) -> Result<(), Failure> {
         entry.view().live = None;
         self.cgroups.remove(entry.id);
+        if entry.record().is_some_and(|r| r.saving) {
+            suspend::give_up(&entry.dir).map_err(|e| disk_error("remove the server's memory", &e))?;
+        }
         self.save(entry, |r| {
             r.process = None;
             r.phase = phase;
             r.powerdown_at = None;
+            r.saving = false;
         })
         .await
     }
@@ -552,6 +596,11 @@ impl Inner {
             None => Ok(()),
         }
     }
+}
+
+/// Whether the guest's memory is on disk.
+pub(super) fn is_saved(entry: &Entry) -> bool {
+    entry.record().is_some_and(|r| r.saved.is_some())
 }
 
 /// Whether a guest that switches off now does so because we pressed its power button.

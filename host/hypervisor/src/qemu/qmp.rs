@@ -6,11 +6,14 @@
 
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 
 /// Longest line accepted, bytes; QEMU's longest answers here are a few KiB.
@@ -54,7 +57,7 @@ type Answer = oneshot::Sender<Result<Value, QmpError>>;
 /// One connection; clones share it. It closes when all clones are gone.
 #[derive(Clone, Debug)]
 pub struct Qmp {
-    commands: mpsc::UnboundedSender<(Value, Answer)>,
+    commands: mpsc::UnboundedSender<(Value, Option<OwnedFd>, Answer)>,
 }
 
 impl Qmp {
@@ -73,7 +76,7 @@ impl Qmp {
         if greeting.get("QMP").is_none() {
             return Err(QmpError::Protocol("no greeting".into()));
         }
-        let (commands, mut queue) = mpsc::unbounded_channel::<(Value, Answer)>();
+        let (commands, mut queue) = mpsc::unbounded_channel::<(Value, Option<OwnedFd>, Answer)>();
         let (events, receiver) = mpsc::channel(EVENTS);
         // Ids tell answers of commands that were given up from those that somebody waits for.
         let pending: Arc<std::sync::Mutex<HashMap<u64, Answer>>> = Arc::default();
@@ -110,7 +113,7 @@ impl Qmp {
         });
         tokio::spawn(async move {
             let mut id = 0_u64;
-            while let Some((mut command, answer)) = queue.recv().await {
+            while let Some((mut command, fd, answer)) = queue.recv().await {
                 id += 1;
                 if let Some(map) = command.as_object_mut() {
                     map.insert("id".into(), Value::from(id));
@@ -118,7 +121,7 @@ impl Qmp {
                 lock(&pending).insert(id, answer);
                 let mut line = command.to_string();
                 line.push('\n');
-                if reader.is_finished() || write.write_all(line.as_bytes()).await.is_err() {
+                if reader.is_finished() || send(&mut write, line.as_bytes(), fd).await.is_err() {
                     lock(&pending).clear();
                     break;
                 }
@@ -128,26 +131,61 @@ impl Qmp {
             reader.abort();
         });
         let qmp = Self { commands };
-        qmp.call("qmp_capabilities", Value::Null).await?;
+        qmp.call("qmp_capabilities", Value::Null, None).await?;
         Ok((qmp, receiver))
     }
 
-    async fn call(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+    async fn call(&self, command: &str, arguments: Value, fd: Option<OwnedFd>) -> Result<Value, QmpError> {
         let (send, receive) = oneshot::channel();
         let mut message = json!({"execute": command});
         if let (Some(map), false) = (message.as_object_mut(), arguments.is_null()) {
             map.insert("arguments".into(), arguments);
         }
-        self.commands.send((message, send)).map_err(|_| QmpError::Closed)?;
+        self.commands.send((message, fd, send)).map_err(|_| QmpError::Closed)?;
         receive.await.unwrap_or(Err(QmpError::Closed))
     }
 
     /// Runs one command. Dropping the future gives up the answer, not the command.
     pub async fn execute(&self, command: &str, arguments: Value, deadline: Duration) -> Result<Value, QmpError> {
-        tokio::time::timeout(deadline, self.call(command, arguments))
+        self.execute_with(command, arguments, None, deadline).await
+    }
+
+    /// The same, handing over an open file (`add-fd`, `getfd`).
+    pub async fn execute_with(
+        &self,
+        command: &str,
+        arguments: Value,
+        fd: Option<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<Value, QmpError> {
+        tokio::time::timeout(deadline, self.call(command, arguments, fd))
             .await
             .map_err(|_| QmpError::Timeout)?
     }
+}
+
+/// Writes a line, the open file with its first part.
+async fn send(write: &mut OwnedWriteHalf, line: &[u8], fd: Option<OwnedFd>) -> std::io::Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let mut sent = 0;
+    if let Some(fd) = fd {
+        let stream: &UnixStream = write.as_ref();
+        sent = stream
+            .async_io(Interest::WRITABLE, || {
+                let fds = [fd.as_raw_fd()];
+                let with = [ControlMessage::ScmRights(&fds)];
+                let flags = MsgFlags::MSG_NOSIGNAL;
+                Ok(sendmsg::<()>(
+                    stream.as_raw_fd(),
+                    &[IoSlice::new(line)],
+                    &with,
+                    flags,
+                    None,
+                )?)
+            })
+            .await?;
+    }
+    write.write_all(line.get(sent..).unwrap_or_default()).await
 }
 
 fn lock<T>(m: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

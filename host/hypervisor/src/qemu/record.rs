@@ -47,7 +47,7 @@ pub struct Process {
 pub struct Device {
     /// QEMU's id of it.
     pub id: String,
-    /// `disk`, `config-drive`, `nic`, `rng`, `balloon`.
+    /// `vga`, `disk`, `config-drive`, `nic`, `rng`, `balloon`.
     pub kind: String,
     /// PCI slot on bus 0.
     pub slot: u8,
@@ -55,6 +55,14 @@ pub struct Device {
     pub port: Option<Uuid>,
     #[serde(default)]
     pub mac: Option<String>,
+}
+
+/// The guest's memory, on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    pub bytes: u64,
+    /// Microseconds since 1970.
+    pub at: i64,
 }
 
 /// See the module.
@@ -100,6 +108,12 @@ pub struct Record {
     /// its own wish.
     #[serde(default)]
     pub powerdown_at: Option<i64>,
+    /// The process may be writing the guest's memory to disk.
+    #[serde(default)]
+    pub saving: bool,
+    /// While this stands the file with the guest's memory is whole, and its CPUs have not run since.
+    #[serde(default)]
+    pub saved: Option<Saved>,
 }
 
 impl Record {

@@ -6,3 +6,4 @@
 mod qmp;
 mod real;
 mod support;
+mod suspend;

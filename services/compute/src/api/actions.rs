@@ -104,8 +104,6 @@ const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("createBackup", acts::Backup::RULE, Ver(2, 1), Ver(2, 999)),
     ("trigger_crash_dump", acts::CrashDump::RULE, Ver(2, 17), Ver(2, 999)),
     ("changePassword", acts::AdminPassword::RULE, Ver(2, 1), Ver(2, 999)),
-    ("suspend", acts::Suspend::RULE, Ver(2, 1), Ver(2, 999)),
-    ("resume", acts::Resume::RULE, Ver(2, 1), Ver(2, 999)),
     ("shelve", acts::Shelve::RULE, Ver(2, 1), Ver(2, 999)),
     ("shelveOffload", acts::ShelveOffload::RULE, Ver(2, 1), Ver(2, 999)),
     ("unshelve", acts::Unshelve::RULE, Ver(2, 1), Ver(2, 999)),
@@ -125,7 +123,7 @@ const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("addFloatingIp", acts::AddFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
     ("removeFloatingIp", acts::RemoveFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
 ];
-/// Console types by their old actions; none is served yet.
+/// Console types by their old actions.
 const CONSOLES: &[&str] = &[
     "os-getVNCConsole",
     "os-getSPICEConsole",
@@ -147,6 +145,8 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         "os-stop" => app.stop_server(&ctx, &id).await?,
         "pause" => app.pause_server(&ctx, &id).await?,
         "unpause" => app.unpause_server(&ctx, &id).await?,
+        "suspend" => app.suspend_server(&ctx, &id).await?,
+        "resume" => app.resume_server(&ctx, &id).await?,
         "reboot" => {
             check(&REBOOT)?;
             let hard = arg
@@ -220,8 +220,13 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         // The actions of 2.1 to 2.5; later /remote-consoles.
         n if CONSOLES.contains(&n) && v < Ver(2, 6) => {
             check(&CONSOLE_TYPE)?;
-            find(&app, &ctx, acts::RemoteConsoles, &id).await?;
-            return Err(no_console(arg));
+            let kind = input::text(arg, "type").unwrap_or_default();
+            if n != "os-getVNCConsole" || kind != "novnc" || !app.config.vnc {
+                find(&app, &ctx, acts::RemoteConsoles, &id).await?;
+                return Err(no_console(&kind));
+            }
+            let url = app.console_url(&ctx, &id).await?;
+            return Ok(Reply::ok(&json!({"console": {"type": kind, "url": url}})));
         }
         other => match OFF
             .iter()
@@ -255,12 +260,13 @@ pub(crate) async fn find<A: Action<On = Server>>(
     Ok((*found).clone())
 }
 
-/// Console types are switched off, as in a cloud without proxies.
-pub(crate) fn no_console(arg: &Value) -> Error {
-    let kind = input::text(arg, "type").unwrap_or_default();
+/// A type of console that is not served, or all of them, when `compute.vnc` is off.
+pub(crate) fn no_console(kind: &str) -> Error {
     Error::field(
         "type",
-        format!("Unavailable console type {kind}. Use the console output (os-getConsoleOutput) meanwhile."),
+        format!(
+            "Unavailable console type {kind}. There is novnc, where consoles are switched on, and the console output (os-getConsoleOutput)."
+        ),
     )
 }
 

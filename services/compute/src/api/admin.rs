@@ -1,7 +1,8 @@
-//! Hypervisors, services, zones, aggregates, extensions (Nova API reference, the sections of these names).
+//! Hypervisors, services, zones, extensions (Nova API reference, the sections of these names).
 
 use super::input::{self, BOOL, check_query};
 use crate::Compute;
+use crate::logic::zones::Zones;
 use crate::model::{ComputeService, Server};
 use crate::policy::{self, acts};
 use haneul_auth::{Action, Target, authorize};
@@ -16,11 +17,11 @@ use std::sync::Arc;
 const BINARY: &str = "nova-compute";
 
 /// A host with all that is shown of it.
-struct Node {
-    service: Stored<ComputeService>,
+pub(super) struct Node {
+    pub service: Stored<ComputeService>,
     host: Option<Host>,
     /// used, total per class: VCPU, MEMORY_MB, DISK_GB.
-    stock: [(i64, i64); 3],
+    pub stock: [(i64, i64); 3],
 }
 
 impl Node {
@@ -103,7 +104,7 @@ impl Node {
     }
 }
 
-async fn nodes(app: &Compute, tx: &mut Tx) -> Result<Vec<Node>> {
+pub(super) async fn nodes(app: &Compute, tx: &mut Tx) -> Result<Vec<Node>> {
     let mut hosts: HashMap<String, Host> = app
         .fleet
         .hosts(tx)
@@ -390,7 +391,7 @@ pub(crate) async fn servers(app: Arc<Compute>, req: Req) -> Result<Reply> {
     Ok(Reply::ok(&json!({"hypervisors": list})))
 }
 
-fn service_view(app: &Compute, n: &Node, v: Ver) -> Value {
+fn service_view(app: &Compute, zones: &Zones, n: &Node, v: Ver) -> Value {
     let s = &n.service;
     let id: Value = if v >= Ver(2, 53) {
         s.id.as_str().into()
@@ -398,7 +399,7 @@ fn service_view(app: &Compute, n: &Node, v: Ver) -> Value {
         s.number.into()
     };
     let mut out = json!({
-        "id": id, "binary": BINARY, "host": s.host_name, "zone": app.config.availability_zone,
+        "id": id, "binary": BINARY, "host": s.host_name, "zone": zones.of(&s.host_id, &app.config.availability_zone),
         "status": if s.disabled { "disabled" } else { "enabled" }, "state": if n.up() { "up" } else { "down" },
         "updated_at": clock::naive_micros(s.updated_at), "disabled_reason": s.disabled_reason,
     });
@@ -413,6 +414,7 @@ pub(crate) async fn services(app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(acts::ServiceList::RULE, &Target::default())?;
     check_query(&req, &["host", "binary"])?;
     let mut tx = app.db.read().await?;
+    let zones = Zones::read(&mut tx).await?;
     let list: Vec<Value> = nodes(&app, &mut tx)
         .await?
         .iter()
@@ -422,13 +424,13 @@ pub(crate) async fn services(app: Arc<Compute>, req: Req) -> Result<Reply> {
                 .is_none_or(|h| h == n.service.host_name)
         })
         .filter(|_| req.q("binary").filter(|b| !b.is_empty()).is_none_or(|b| b == BINARY))
-        .map(|n| service_view(&app, n, req.version))
+        .map(|n| service_view(&app, &zones, n, req.version))
         .collect();
     Ok(Reply::ok(&json!({"services": list})))
 }
 
 /// Changes the service of a host; found by its id, or before 2.53 by the host's name.
-async fn service_change(
+pub(super) async fn service_change(
     app: &Compute,
     req: &Req,
     key: (&'static str, String),
@@ -513,12 +515,13 @@ pub(crate) async fn service_update(app: Arc<Compute>, mut req: Req) -> Result<Re
         })
         .await?;
         let mut tx = app.db.read().await?;
+        let zones = Zones::read(&mut tx).await?;
         let all = nodes(&app, &mut tx).await?;
         let n = all
             .iter()
             .find(|n| n.service.id == asked)
             .ok_or_else(|| Error::not_found(format!("Service {asked} not found.")))?;
-        return Ok(Reply::ok(&json!({"service": service_view(&app, n, v)})));
+        return Ok(Reply::ok(&json!({"service": service_view(&app, &zones, n, v)})));
     }
     haneul_http::fields::check(&SERVICE_OLD, &body, v, "service")?;
     let (host, binary) = (
@@ -622,50 +625,57 @@ pub(crate) async fn service_delete(app: Arc<Compute>, req: Req) -> Result<Reply>
     Ok(Reply::no_content())
 }
 
+/// Zones with their hosts, those that are not switched off; the default zone stands first.
+async fn by_zone(app: &Compute, tx: &mut Tx) -> Result<Vec<(String, Vec<Node>)>> {
+    let default = &app.config.availability_zone;
+    let zones = Zones::read(tx).await?;
+    let mut out = vec![(default.clone(), Vec::new())];
+    for n in nodes(app, tx).await? {
+        let zone = zones.of(&n.service.host_id, default);
+        if !out.iter().any(|(z, _)| z == zone) {
+            out.push((zone.to_owned(), Vec::new()));
+        }
+        if let Some((_, hosts)) = out.iter_mut().find(|(z, _)| z == zone).filter(|_| !n.service.disabled) {
+            hosts.push(n);
+        }
+    }
+    Ok(out)
+}
+
 /// `GET /os-availability-zone`
 pub(crate) async fn zones(app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::ZONES, &Target::default())?;
     let mut tx = app.db.read().await?;
-    let available = nodes(&app, &mut tx).await?.iter().any(|n| !n.service.disabled);
-    Ok(Reply::ok(&json!({"availabilityZoneInfo": [
-        {"zoneName": app.config.availability_zone, "zoneState": {"available": available}, "hosts": null}
-    ]})))
+    let list: Vec<Value> = by_zone(&app, &mut tx)
+        .await?
+        .iter()
+        .map(|(z, hosts)| json!({"zoneName": z, "zoneState": {"available": !hosts.is_empty()}, "hosts": null}))
+        .collect();
+    Ok(Reply::ok(&json!({"availabilityZoneInfo": list})))
 }
 
 /// `GET /os-availability-zone/detail`
 pub(crate) async fn zones_detail(app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::ZONES_DETAIL, &Target::default())?;
     let mut tx = app.db.read().await?;
-    let all = nodes(&app, &mut tx).await?;
-    let hosts: serde_json::Map<String, Value> = all
+    let list: Vec<Value> = by_zone(&app, &mut tx)
+        .await?
         .iter()
-        .filter(|n| !n.service.disabled)
-        .map(|n| {
-            let seen =
-                json!({"available": n.up(), "active": true, "updated_at": clock::naive_micros(n.service.updated_at)});
-            (n.service.host_name.clone(), json!({ BINARY: seen }))
+        .map(|(z, nodes)| {
+            let hosts: serde_json::Map<String, Value> = nodes
+                .iter()
+                .map(|n| {
+                    let at = clock::naive_micros(n.service.updated_at);
+                    let seen = json!({"available": n.up(), "active": true, "updated_at": at});
+                    (n.service.host_name.clone(), json!({ BINARY: seen }))
+                })
+                .collect();
+            let available = !hosts.is_empty();
+            let hosts = if available { Value::Object(hosts) } else { Value::Null };
+            json!({"zoneName": z, "zoneState": {"available": available}, "hosts": hosts})
         })
         .collect();
-    let available = !hosts.is_empty();
-    let hosts = if available { Value::Object(hosts) } else { Value::Null };
-    Ok(Reply::ok(&json!({"availabilityZoneInfo": [
-        {"zoneName": app.config.availability_zone, "zoneState": {"available": available}, "hosts": hosts}
-    ]})))
-}
-
-/// `GET /os-aggregates`: there are none yet.
-pub(crate) async fn aggregates(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce(policy::AGGREGATES, &Target::default())?;
-    Ok(Reply::ok(&json!({"aggregates": []})))
-}
-
-/// `GET /os-aggregates/{id}`
-pub(crate) async fn aggregate(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce(policy::AGGREGATE_SHOW, &Target::default())?;
-    Err(Error::not_found(format!(
-        "Aggregate {} could not be found.",
-        req.param("id")
-    )))
+    Ok(Reply::ok(&json!({"availabilityZoneInfo": list})))
 }
 
 macro_rules! off {
@@ -678,16 +688,8 @@ macro_rules! off {
     )*};
 }
 off! {
-    /// `POST /os-aggregates`
-    aggregate_create policy::AGGREGATE_CREATE;
-    /// `PUT /os-aggregates/{id}`, `POST /os-aggregates/{id}/action`
-    aggregate_update policy::AGGREGATE_UPDATE;
-    /// `DELETE /os-aggregates/{id}`
-    aggregate_delete policy::AGGREGATE_DELETE;
     /// `POST /os-aggregates/{id}/images`
     aggregate_images policy::AGGREGATE_IMAGES;
-    /// `POST /os-server-external-events`
-    external_events policy::EXTERNAL_EVENTS;
     /// `POST /os-assisted-volume-snapshots`
     assisted_create policy::ASSISTED_SNAPSHOT_CREATE;
     /// `DELETE /os-assisted-volume-snapshots/{id}`
@@ -700,10 +702,36 @@ pub(crate) async fn migrations(_app: Arc<Compute>, req: Req) -> Result<Reply> {
     Ok(Reply::ok(&json!({"migrations": []})))
 }
 
-/// `GET /os-console-auth-tokens/{token}`: no console was ever given.
-pub(crate) async fn console_token(_app: Arc<Compute>, req: Req) -> Result<Reply> {
+/// `GET /os-console-auth-tokens/{token}`: looks at it without using it up. Nothing listens at a port for one console:
+/// `port` is that of the public address, and `internal_access_path` where its websocket is.
+pub(crate) async fn console_token(app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::CONSOLE_TOKENS, &Target::default())?;
-    Err(Error::not_found("Token not found"))
+    let token = req.param("token");
+    let mut tx = app.db.read().await?;
+    let ticket = app
+        .ticket(&mut tx, token)
+        .await?
+        .ok_or_else(|| Error::not_found("Token not found"))?;
+    if req.version < haneul_http::Ver(2, 31) {
+        return Err(Error::new(
+            haneul_core::Kind::Unauthorized,
+            "The requested console type details are not accessible",
+        ));
+    }
+    let host = app
+        .fleet
+        .hosts(&mut tx)
+        .await?
+        .into_iter()
+        .find(|h| h.id == ticket.host);
+    let public: http::Uri = app.public_url.parse().unwrap_or_default();
+    let port = public
+        .port_u16()
+        .unwrap_or(if public.scheme_str() == Some("https") { 443 } else { 80 });
+    Ok(Reply::ok(&json!({"console": {
+        "instance_uuid": ticket.server, "host": host.map_or(ticket.host, |h| h.name), "port": port,
+        "internal_access_path": "console/websockify",
+    }})))
 }
 
 const EXTENSIONS: &[(&str, &str)] = &[
@@ -726,6 +754,7 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("os-flavor-access", "FlavorAccess"),
     ("os-flavor-extra-specs", "FlavorExtraSpecs"),
     ("os-flavor-manage", "FlavorManage"),
+    ("os-hosts", "Hosts"),
     ("os-hypervisors", "Hypervisors"),
     ("os-instance-actions", "InstanceActions"),
     ("os-keypairs", "Keypairs"),

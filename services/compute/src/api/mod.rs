@@ -2,11 +2,13 @@
 
 mod actions;
 mod admin;
+mod aggregates;
 mod flavors;
 mod groups;
 mod input;
 mod instance_actions;
 mod keypairs;
+mod os_hosts;
 mod quotas;
 mod servers;
 mod sub;
@@ -431,40 +433,74 @@ fn admin_routes(r: Routes<Compute>) -> Routes<Compute> {
     )
     .get(
         "/v2.1/os-aggregates",
-        admin::aggregates,
+        aggregates::index,
         "os_compute_api:os-aggregates:index",
     )
     .post(
         "/v2.1/os-aggregates",
-        admin::aggregate_create,
+        aggregates::create,
         "os_compute_api:os-aggregates:create",
     )
     .get(
         "/v2.1/os-aggregates/{id}",
-        admin::aggregate,
+        aggregates::show,
         "os_compute_api:os-aggregates:show",
     )
     .put(
         "/v2.1/os-aggregates/{id}",
-        admin::aggregate_update,
+        aggregates::update,
         "os_compute_api:os-aggregates:update",
     )
     .delete(
         "/v2.1/os-aggregates/{id}",
-        admin::aggregate_delete,
+        aggregates::delete,
         "os_compute_api:os-aggregates:delete",
     )
-    .post(
-        "/v2.1/os-aggregates/{id}/action",
-        admin::aggregate_update,
-        "os_compute_api:os-aggregates:update",
-    )
+    .post("/v2.1/os-aggregates/{id}/action", aggregates::action, OWN)
     .post(
         "/v2.1/os-aggregates/{id}/images",
         admin::aggregate_images,
         "compute:aggregates:images",
     )
     .since(2, 81)
+    .get("/v2.1/os-hosts", os_hosts::index, "os_compute_api:os-hosts:list")
+    .until(2, 42)
+    .get("/v2.1/os-hosts/{id}", os_hosts::show, "os_compute_api:os-hosts:show")
+    .until(2, 42)
+    .put(
+        "/v2.1/os-hosts/{id}",
+        os_hosts::update,
+        "os_compute_api:os-hosts:update",
+    )
+    .until(2, 42)
+    .get(
+        "/v2.1/os-hosts/{id}/startup",
+        os_hosts::power,
+        "os_compute_api:os-hosts:start",
+    )
+    .until(2, 42)
+    .get(
+        "/v2.1/os-hosts/{id}/shutdown",
+        os_hosts::power,
+        "os_compute_api:os-hosts:shutdown",
+    )
+    .until(2, 42)
+    .get(
+        "/v2.1/os-hosts/{id}/reboot",
+        os_hosts::power,
+        "os_compute_api:os-hosts:reboot",
+    )
+    .until(2, 42)
+    .get(
+        "/v2.1/os-instance_usage_audit_log",
+        os_hosts::audit_log,
+        "os_compute_api:os-instance-usage-audit-log:list",
+    )
+    .get(
+        "/v2.1/os-instance_usage_audit_log/{before}",
+        os_hosts::audit_log,
+        "os_compute_api:os-instance-usage-audit-log:show",
+    )
     .get(
         "/v2.1/os-migrations",
         admin::migrations,
@@ -472,7 +508,7 @@ fn admin_routes(r: Routes<Compute>) -> Routes<Compute> {
     )
     .post(
         "/v2.1/os-server-external-events",
-        admin::external_events,
+        os_hosts::external_events,
         "os_compute_api:os-server-external-events:create",
     )
     .get(

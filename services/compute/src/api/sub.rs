@@ -461,8 +461,17 @@ pub(crate) async fn remote_consoles(app: Arc<Compute>, mut req: Req) -> Result<R
         ],
     };
     let v = req.fields("remote_console", &CONSOLE).await?;
-    find(&app, req.ctx()?, acts::RemoteConsoles, req.param("id")).await?;
-    Err(no_console(&v))
+    let of = |name: &str| v.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let (protocol, kind) = (of("protocol"), of("type"));
+    let (ctx, id) = (req.ctx()?, req.param("id"));
+    if protocol != "vnc" || kind != "novnc" || !app.config.vnc {
+        find(&app, ctx, acts::RemoteConsoles, id).await?;
+        return Err(no_console(kind));
+    }
+    let url = app.console_url(ctx, id).await?;
+    Ok(Reply::ok(
+        &json!({"remote_console": {"protocol": protocol, "type": kind, "url": url}}),
+    ))
 }
 
 /// `GET /servers/{id}/migrations`: servers do not move yet.

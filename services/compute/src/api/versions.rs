@@ -46,7 +46,7 @@ pub(crate) const TABLE: &[(u16, &str, Served)] = &[
     ),
     (4, "os-fixed-ips: reserved", Served::Refused),
     (5, "servers: ip6 filter for everyone", Served::Yes),
-    (6, "remote-consoles", Served::Refused),
+    (6, "remote-consoles", Served::Yes),
     (7, "flavors: no access to add to a public one (409)", Served::Yes),
     (8, "remote-consoles: mks", Served::Refused),
     (9, "servers: locked", Served::Yes),

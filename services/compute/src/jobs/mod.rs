@@ -22,6 +22,8 @@ pub(crate) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
         HostSaga::<actions::stop::Stop>::of(app),
         HostSaga::<actions::pause::Pause>::of(app),
         HostSaga::<actions::unpause::Unpause>::of(app),
+        HostSaga::<actions::suspend::Suspend>::of(app),
+        HostSaga::<actions::resume::Resume>::of(app),
         HostSaga::<actions::reboot::Reboot>::of(app),
         HostSaga::<actions::rebuild::Rebuild>::of(app),
         HostSaga::<actions::resize::Resize>::of(app),
@@ -104,6 +106,10 @@ impl<A: HostAction> Saga for HostSaga<A> {
                 return Ok(Next::Fail(failure(&seen)));
             }
             if !seen.settled || !A::met(&stored, &seen) {
+                if seen.settled && seen.failure.is_some() {
+                    // The host has tried, and is not going to again; the guest is as it was.
+                    return Ok(Next::Fail(failure(&seen)));
+                }
                 job.progress = progress(Some(&seen));
                 return Ok(Next::Wait);
             }

@@ -5,6 +5,7 @@
 use crate::Compute;
 use crate::logic::decide::{Change, GroupWish, Refusal, Request};
 use crate::logic::deps::{self, BootImage, NicRequest};
+use crate::logic::zones::Zones;
 use crate::logic::{guest, quota};
 use crate::model::server::ServerImage;
 use crate::model::{Fault, Flavor, FlavorShot, Keypair, Server, ServerGroup, Task, VmState, power};
@@ -192,13 +193,8 @@ impl Compute {
                 "A token that is scoped to a project is needed to create servers.",
             ));
         }
-        if let Some(z) = &r.zone
-            && *z != self.config.availability_zone
-        {
-            return Err(Error::field(
-                "availability_zone",
-                format!("The requested availability zone is not available: there is no zone '{z}'."),
-            ));
+        if let Some(z) = &r.zone {
+            self.known_zone(z).await?;
         }
         let prepared = self.prepare(ctx, &r).await?;
         let mut count = self.count_within_quota(ctx, &r, &prepared).await?;
@@ -430,6 +426,7 @@ impl Compute {
                 app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram)
                     .await?;
                 let nics = app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
+                let zones = Zones::read(tx).await?;
                 let mut out = Vec::with_capacity(plan.len());
                 for (i, host) in plan.iter().enumerate() {
                     let mut s = template.clone();
@@ -442,6 +439,9 @@ impl Compute {
                         return Err(Error::conflict("The place was taken by another request.").with_code(AGAIN));
                     }
                     s.host_id = Some(host.clone());
+                    zones
+                        .of(host, &app.config.availability_zone)
+                        .clone_into(&mut s.availability_zone);
                     s.ec2_number = tx.next_number("compute.ec2").await?;
                     let ports = app
                         .network

@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod audit;
+pub mod console;
 pub mod create_server;
 pub mod decide;
 pub mod delete_server;
@@ -13,3 +14,4 @@ pub mod list_servers;
 pub mod observe;
 pub mod quota;
 pub mod snapshot;
+pub mod zones;

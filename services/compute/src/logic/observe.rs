@@ -137,6 +137,7 @@ pub(crate) fn power_sync(s: &mut Server, seen: &ObservedGuest) {
             }
         }
         GuestState::Paused => s.power_state = power::PAUSED,
+        GuestState::Suspended => s.power_state = power::SUSPENDED,
         GuestState::Stopped => {
             s.power_state = power::SHUTDOWN;
             if matches!(s.vm_state, VmState::Active | VmState::Paused) && s.wanted != Power::Stopped {

@@ -3,6 +3,7 @@
 
 use crate::Compute;
 use crate::logic::decide::{CLASSES, HostState, Plan, Refusal, Request, Snapshot, Stock, decide};
+use crate::logic::zones::Zones;
 use crate::model::ComputeService;
 use haneul_core::{Result, clock};
 use haneul_store::Query;
@@ -78,6 +79,7 @@ impl Compute {
             .into_iter()
             .map(|s| (s.host_id.clone(), s.value))
             .collect();
+        let zones = Zones::read(&mut tx).await?;
         let mut hosts = Vec::new();
         for p in self.placement.snapshot(&mut tx).await? {
             let Some(service) = services.get(&p.uuid) else { continue };
@@ -97,8 +99,8 @@ impl Compute {
                 up: up.get(&p.uuid).copied().unwrap_or(false) && !service.forced_down,
                 enabled: !service.disabled,
                 name: service.host_name.clone(),
+                zone: zones.of(&p.uuid, &self.config.availability_zone).to_owned(),
                 id: p.uuid,
-                zone: self.config.availability_zone.clone(),
                 stock,
             });
         }

@@ -1,5 +1,6 @@
 //! Pure types: what is stored and shown. No IO, no wire format.
 
+pub mod aggregate;
 pub mod flavor;
 pub mod group;
 pub mod keypair;
@@ -7,6 +8,7 @@ pub mod server;
 pub mod service;
 pub mod state;
 
+pub use aggregate::Aggregate;
 pub use flavor::{Flavor, FlavorShot};
 pub use group::ServerGroup;
 pub use keypair::Keypair;

@@ -185,6 +185,7 @@ impl Server {
         match self.wanted {
             Power::Running => self.settle(VmState::Active, power::RUNNING),
             Power::Paused => self.settle(VmState::Paused, power::PAUSED),
+            Power::Suspended => self.settle(VmState::Suspended, power::SUSPENDED),
             Power::Stopped => self.settle(VmState::Stopped, power::SHUTDOWN),
         }
     }

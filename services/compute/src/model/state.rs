@@ -23,6 +23,7 @@ names!(
         Active = "active",
         Stopped = "stopped",
         Paused = "paused",
+        Suspended = "suspended",
         Resized = "resized",
         Error = "error",
     }
@@ -37,6 +38,8 @@ names!(
         PoweringOff = "powering-off",
         Pausing = "pausing",
         Unpausing = "unpausing",
+        Suspending = "suspending",
+        Resuming = "resuming",
         Rebooting = "rebooting",
         RebootingHard = "rebooting_hard",
         Rebuilding = "rebuilding",
@@ -54,15 +57,17 @@ pub mod power {
     pub const PAUSED: i64 = 3;
     pub const SHUTDOWN: i64 = 4;
     pub const CRASHED: i64 = 6;
+    pub const SUSPENDED: i64 = 7;
 }
 
 /// The status that users see, from both states.
 pub fn status(vm: VmState, task: Option<Task>) -> &'static str {
     match (vm, task) {
         (VmState::Active, Some(Task::Rebooting)) => "REBOOT",
-        (VmState::Active | VmState::Paused | VmState::Stopped | VmState::Error, Some(Task::RebootingHard)) => {
-            "HARD_REBOOT"
-        }
+        (
+            VmState::Active | VmState::Paused | VmState::Suspended | VmState::Stopped | VmState::Error,
+            Some(Task::RebootingHard),
+        ) => "HARD_REBOOT",
         (VmState::Active | VmState::Stopped | VmState::Error, Some(Task::Rebuilding)) => "REBUILD",
         (VmState::Active | VmState::Stopped, Some(Task::ResizePrep | Task::ResizeFinish)) => "RESIZE",
         (VmState::Resized, Some(Task::ResizeReverting)) => "REVERT_RESIZE",
@@ -70,6 +75,7 @@ pub fn status(vm: VmState, task: Option<Task>) -> &'static str {
         (VmState::Active, _) => "ACTIVE",
         (VmState::Stopped, _) => "SHUTOFF",
         (VmState::Paused, _) => "PAUSED",
+        (VmState::Suspended, _) => "SUSPENDED",
         (VmState::Resized, _) => "VERIFY_RESIZE",
         (VmState::Error, _) => "ERROR",
     }
@@ -83,18 +89,20 @@ pub fn of_status(name: &str) -> Option<(&'static [&'static str], Option<&'static
         "BUILD" => (&["building"], None),
         "SHUTOFF" => (&["stopped"], None),
         "PAUSED" => (&["paused"], None),
+        "SUSPENDED" => (&["suspended"], None),
         "ERROR" => (&["error"], None),
         "VERIFY_RESIZE" => (&["resized"], None),
         "REBOOT" => (&["active"], Some(&["rebooting"])),
-        "HARD_REBOOT" => (&["active", "paused", "stopped", "error"], Some(&["rebooting_hard"])),
+        "HARD_REBOOT" => (
+            &["active", "paused", "suspended", "stopped", "error"],
+            Some(&["rebooting_hard"]),
+        ),
         "REBUILD" => (&["active", "stopped", "error"], Some(&["rebuilding"])),
         "RESIZE" => (&["active", "stopped"], Some(&["resize_prep", "resize_finish"])),
         "REVERT_RESIZE" => (&["resized"], Some(&["resize_reverting"])),
         // Known to Nova; nothing here is ever in them.
         "DELETED" => (&["deleted"], None),
-        "SOFT_DELETED" | "SUSPENDED" | "RESCUE" | "SHELVED" | "SHELVED_OFFLOADED" | "MIGRATING" | "PASSWORD" => {
-            (&["none"], None)
-        }
+        "SOFT_DELETED" | "RESCUE" | "SHELVED" | "SHELVED_OFFLOADED" | "MIGRATING" | "PASSWORD" => (&["none"], None),
         _ => return None,
     })
 }

@@ -36,6 +36,15 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     number: 2,
     sql: "CREATE TABLE flavor_access(project_id TEXT NOT NULL, flavor_id TEXT NOT NULL, PRIMARY KEY (project_id, flavor_id));
           CREATE INDEX flavor_access_by_flavor ON flavor_access(flavor_id)",
+}, Migration {
+    owner: "compute",
+    number: 3,
+    sql: "CREATE TABLE console_token(hash TEXT PRIMARY KEY, server_id TEXT NOT NULL, started_at BIGINT NOT NULL,
+              expires_at BIGINT NOT NULL);
+          CREATE INDEX console_token_by_end ON console_token(expires_at);
+          CREATE TABLE host_aggregate(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL);
+          CREATE UNIQUE INDEX host_aggregate_by_name ON host_aggregate(name)",
 }];
 
 /// Makes what lists of flavors look up the same as the flavor's own list of projects; none when it is gone.

@@ -410,6 +410,7 @@ fn obedient() -> Behave {
             match g.power {
                 Power::Running => GuestState::Running,
                 Power::Paused => GuestState::Paused,
+                Power::Suspended => GuestState::Suspended,
                 Power::Stopped => GuestState::Stopped,
             },
             None,
@@ -553,6 +554,7 @@ impl FakeHost {
                                 lines.map_or(String::new(), |n| format!("last {n}\n"))
                             ),
                             Ask::Audit => "{}".into(),
+                            Ask::Vnc { .. } => "no screen here".into(),
                         };
                         self.send(Method::POST, &format!("{}{stream}", path::STREAM), text.into())
                             .await;

@@ -94,6 +94,29 @@ async fn actions() {
     assert_eq!(host.guest(&id).unwrap().power, Power::Paused);
     lab.act(&id, json!({"unpause": null}), 202).await;
     lab.wait(&id, "ACTIVE").await;
+    lab.act(&id, json!({"suspend": null}), 202).await;
+    let s = lab.wait(&id, "SUSPENDED").await;
+    assert_eq!(
+        (&s["OS-EXT-STS:power_state"], &s["OS-EXT-STS:vm_state"]),
+        (&json!(7), &json!("suspended"))
+    );
+    assert_eq!(host.guest(&id).unwrap().power, Power::Suspended);
+    for (body, what) in [
+        (json!({"os-stop": null}), "stop"),
+        (json!({"suspend": null}), "suspend"),
+    ] {
+        let wrong = lab.act(&id, body, 409).await;
+        assert_eq!(
+            wrong["conflictingRequest"]["message"],
+            format!("Cannot '{what}' instance {id} while it is in vm_state suspended")
+        );
+    }
+    let listed = lab.get(DEMO, "2.96", "/v2.1/servers?status=SUSPENDED").await;
+    assert_eq!(listed["servers"][0]["id"], id.as_str());
+    lab.act(&id, json!({"resume": null}), 202).await;
+    lab.wait(&id, "ACTIVE").await;
+    assert_eq!(host.guest(&id).unwrap().power, Power::Running);
+    lab.act(&id, json!({"resume": null}), 409).await;
     lab.act(&id, json!({"reboot": {"type": "SOFT"}}), 202).await;
     lab.wait(&id, "ACTIVE").await;
     lab.act(&id, json!({"reboot": {"type": "HARD"}}), 202).await;
@@ -154,8 +177,8 @@ async fn actions() {
     assert_eq!(
         names,
         [
-            "unlock", "lock", "unlock", "lock", "rebuild", "reboot", "reboot", "unpause", "pause", "start", "stop",
-            "create"
+            "unlock", "lock", "unlock", "lock", "rebuild", "reboot", "reboot", "resume", "suspend", "unpause", "pause",
+            "start", "stop", "create"
         ]
     );
 }
@@ -289,6 +312,25 @@ async fn failures_and_recovery() {
     .await;
     lab.act(&id, json!({"os-stop": null}), 202).await;
     lab.wait(&id, "ACTIVE").await;
+    lab.audit().await;
+    // So does a suspend that the host refuses; the owner is told why, at once.
+    host.behave(|g| {
+        let full = Failure {
+            code: FailureCode::DiskFull,
+            message: "the host's disk has 3 MiB free".into(),
+            detail: String::new(),
+        };
+        Some((GuestState::Running, (g.power == Power::Suspended).then_some(full)))
+    })
+    .await;
+    lab.act(&id, json!({"suspend": null}), 202).await;
+    let s = lab.wait(&id, "ACTIVE").await;
+    assert_eq!(host.guest(&id).unwrap().power, Power::Running);
+    let acts = lab
+        .get(DEMO, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions"))
+        .await;
+    assert_eq!(acts["instanceActions"][0]["action"], "suspend");
+    assert_eq!(acts["instanceActions"][0]["message"], "Error", "{acts} {s}");
     lab.audit().await;
 }
 

@@ -2,7 +2,7 @@
 
 use crate::lab::{ADMIN, DEMO, FakeHost, Lab, OTHER};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flavors() {
@@ -373,5 +373,122 @@ async fn administrators() {
     )
     .await;
     assert_eq!(lab.server(&id).await["status"], "ERROR");
+    lab.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aggregates_make_zones() {
+    let lab = Lab::start().await;
+    let (one, two) = (
+        FakeHost::join(&lab, 8, 8192, 100).await,
+        FakeHost::join(&lab, 8, 8192, 100).await,
+    );
+    let name = |h: &FakeHost| format!("secret-host-{}", &h.id()[..4]);
+    let path = "/v2.1/os-aggregates";
+    let make = async |n: &str, zone: Option<&str>, status| {
+        let body = json!({"aggregate": {"name": n, "availability_zone": zone}});
+        lab.post(ADMIN, "2.41", path, body, status).await
+    };
+    let made = make("  fast ", Some("east"), 200).await;
+    let a = &made["aggregate"];
+    assert_eq!((&a["name"], &a["availability_zone"]), (&json!("fast"), &json!("east")));
+    assert!(
+        a["uuid"].is_string() && a["hosts"].is_null() && a["updated_at"].is_null(),
+        "{a}"
+    );
+    let id = a["id"].as_i64().unwrap();
+    make("fast", None, 409).await;
+    make("a:b", Some("a:b"), 400).await;
+    let other = make("slow", Some("west"), 200).await["aggregate"]["id"]
+        .as_i64()
+        .unwrap();
+    lab.call(DEMO, "2.41", Method::GET, path, None).await;
+    assert_eq!(lab.call(DEMO, "2.41", Method::GET, path, None).await.status, 403);
+    for bad in ["-1", "99"] {
+        let gone = lab
+            .call(ADMIN, "2.41", Method::DELETE, &format!("{path}/{bad}"), None)
+            .await;
+        assert_eq!(gone.status, 404);
+    }
+    let act = async |id: i64, body: Value, status| {
+        lab.post(ADMIN, "2.41", &format!("{path}/{id}/action"), body, status)
+            .await
+    };
+    // A zone without hosts is none.
+    let create = |zone: &str| json!({"server": {"name": "z", "flavorRef": "1", "imageRef": lab.image, "networks": "none", "availability_zone": zone}});
+    lab.post(DEMO, "2.96", "/v2.1/servers", create("east"), 400).await;
+    let with = act(id, json!({"add_host": {"host": name(&one)}}), 200).await;
+    assert_eq!(with["aggregate"]["hosts"], json!([name(&one)]));
+    assert_eq!(with["aggregate"]["metadata"], json!({"availability_zone": "east"}));
+    act(id, json!({"add_host": {"host": name(&one)}}), 409).await;
+    act(id, json!({"add_host": {"host": "nowhere"}}), 404).await;
+    act(id, json!({"remove_host": {"host": name(&two)}}), 404).await;
+    // A host is in one zone at the most.
+    let clash = act(other, json!({"add_host": {"host": name(&one)}}), 409).await;
+    assert!(clash.to_string().contains("zone(s) east"), "{clash}");
+    let zones = lab.get(DEMO, "2.96", "/v2.1/os-availability-zone").await;
+    let names: Vec<&str> = zones["availabilityZoneInfo"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|z| z["zoneName"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["nova", "east"]);
+    // Servers go where their zone is, and say so.
+    for (zone, host) in [("east", &one), ("nova", &two)] {
+        let made = lab.post(DEMO, "2.96", "/v2.1/servers", create(zone), 202).await;
+        let s = lab.wait(made["server"]["id"].as_str().unwrap(), "ACTIVE").await;
+        assert_eq!(s["OS-EXT-AZ:availability_zone"], zone);
+        assert_eq!(s["OS-EXT-SRV-ATTR:host"], name(host));
+    }
+    let hosts = lab.get(ADMIN, "2.42", "/v2.1/os-hosts?zone=east").await;
+    assert_eq!(
+        hosts["hosts"],
+        json!([{"host_name": name(&one), "service": "compute", "zone": "east"}])
+    );
+    let shown = lab.get(ADMIN, "2.42", &format!("/v2.1/os-hosts/{}", name(&one))).await;
+    let of = |n: usize| shown["host"][n]["resource"].clone();
+    assert_eq!((&of(0)["project"], &of(0)["cpu"]), (&json!("(total)"), &json!(8)));
+    assert_eq!(
+        (&of(1)["cpu"], &of(2)["memory_mb"], &of(3)["project"]),
+        (&json!(1), &json!(512), &json!("demo"))
+    );
+    // Metadata come and go; the zone with them, and its servers with the zone.
+    let set = act(
+        id,
+        json!({"set_metadata": {"metadata": {"disk": "ssd", "availability_zone": "north"}}}),
+        200,
+    )
+    .await;
+    assert_eq!(
+        set["aggregate"]["metadata"],
+        json!({"availability_zone": "north", "disk": "ssd"})
+    );
+    let moved = lab
+        .get(
+            ADMIN,
+            "2.96",
+            "/v2.1/servers/detail?all_tenants=1&availability_zone=north",
+        )
+        .await;
+    assert_eq!(moved["servers"].as_array().unwrap().len(), 1);
+    let set = act(id, json!({"set_metadata": {"metadata": {"disk": null}}}), 200).await;
+    assert_eq!(set["aggregate"]["metadata"], json!({"availability_zone": "north"}));
+    let full = lab
+        .call(ADMIN, "2.41", Method::DELETE, &format!("{path}/{id}"), None)
+        .await;
+    assert!(
+        full.status == 400 && full.body.to_string().contains("not empty"),
+        "{}",
+        full.body
+    );
+    act(id, json!({"remove_host": {"host": name(&one)}}), 200).await;
+    for id in [id, other] {
+        let gone = lab
+            .call(ADMIN, "2.41", Method::DELETE, &format!("{path}/{id}"), None)
+            .await;
+        assert_eq!(gone.status, 200);
+    }
+    assert_eq!(lab.get(ADMIN, "2.41", path).await["aggregates"], json!([]));
     lab.audit().await;
 }

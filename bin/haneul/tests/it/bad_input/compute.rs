@@ -153,6 +153,10 @@ pub fn rows() -> Vec<Row> {
     t.row("stop what stands", Member, &stopped, json!({"os-stop": null}), 409, "vm_state stopped", STATE);
     t.row("pause what stands", Member, &stopped, json!({"pause": null}), 409, "vm_state stopped", STATE);
     t.row("unpause what runs", Member, &active, json!({"unpause": null}), 409, "vm_state active", STATE);
+    t.row("suspend what stands", Member, &stopped, json!({"suspend": null}), 409, "vm_state stopped", STATE);
+    t.row("resume what runs", Member, &active, json!({"resume": null}), 409, "vm_state active", STATE);
+    t.row("suspend what is locked", Member, &locked, json!({"suspend": null}), 409, "locked", "nova/exception.py, InstanceIsLocked");
+    t.row("a console of what stands", Member, "POST /v2.1/servers/{stopped}/remote-consoles", json!({"remote_console": {"protocol": "vnc", "type": "novnc"}}), 409, "vm_state stopped", "nova/exception.py, InstanceNotReady");
     t.row("start what pauses", Member, &paused, json!({"os-start": null}), 409, "vm_state paused", STATE);
     t.row("resize what pauses", Member, &paused, json!({"resize": {"flavorRef": "small"}}), 409, "vm_state paused", STATE);
     t.row("soft reboot of what stands", Member, &stopped, json!({"reboot": {"type": "SOFT"}}), 409, "vm_state stopped", STATE);
@@ -178,6 +182,9 @@ pub fn rows() -> Vec<Row> {
     t.row("stops another's", Other, &active, json!({"os-stop": null}), 404, "{active}", ACTION);
     t.row("deletes another's", Other, "DELETE /v2.1/servers/{active}", (), 404, "{active}", "api-ref: Delete Server");
     t.row("renames another's", Other, "PUT /v2.1/servers/{active}", json!({"server": {"name": "mine"}}), 404, "{active}", "api-ref: Update Server");
+    t.row("suspends another's", Other, &active, json!({"suspend": null}), 404, "{active}", ACTION);
+    t.row("sees another's screen", Other, "POST /v2.1/servers/{active}/remote-consoles", json!({"remote_console": {"protocol": "vnc", "type": "novnc"}}), 404, "{active}", "api-ref: Create Remote Console");
+    t.row("asks what a console's token is for", Member, "GET /v2.1/os-console-auth-tokens/{no}", (), 403, "os-console-auth-tokens", POLICY);
     t.row("reads another's console", Other, &active, json!({"os-getConsoleOutput": {}}), 404, "{active}", ACTION);
     t.row("an image of another", Other, create, server(json!({"imageRef": "{private}"})), 400, "{private}", SERVERS);
     t.row("a network of another", Member, create, server(json!({"networks": [{"uuid": "{their_net}"}]})), 400, "{their_net}", SERVERS);
@@ -194,6 +201,8 @@ pub fn rows() -> Vec<Row> {
     t.row("a reader stops", Reader, &active, json!({"os-stop": null}), 403, "servers:stop", POLICY);
     t.row("a member's flavor", Member, "POST /v2.1/flavors", flavor(json!({})), 403, "flavor-manage:create", POLICY);
     t.row("a host of his choice", Member, create, server(json!({"availability_zone": "nova:host"})), 403, "forced_host", POLICY);
+    t.row("a member's aggregate", Member, "POST /v2.1/os-aggregates", json!({"aggregate": {"name": "a"}}), 403, "os-aggregates:create", POLICY);
+    t.row("events of a member's own", Member, "POST /v2.1/os-server-external-events", json!({"events": [{"name": "network-changed", "server_uuid": "{active}"}]}), 403, "external-events", POLICY);
     t.row("hypervisors", Member, "GET /v2.1/os-hypervisors", (), 403, "os-hypervisors:list", POLICY);
     t.row("resets a state", Member, &active, json!({"os-resetState": {"state": "error"}}), 403, "reset_state", POLICY);
     t.row("a feature that is off", Member, &active, json!({"shelve": null}), 403, "os-shelve:shelve", "nova/policies/shelve.py, switched off");
@@ -211,6 +220,15 @@ pub fn rows() -> Vec<Row> {
     t.row("memory of nothing", Admin, "POST /v2.1/flavors", flavor(json!({"ram": 0})), 400, "ram", "nova/api/openstack/compute/schemas/flavors.py");
     t.row("an extra spec of dreams", Admin, "POST /v2.1/flavors/tiny/os-extra_specs", json!({"extra_specs": {"hw:cpu_policy": "sometimes"}}), 400, "hw:cpu_policy", "api-ref: Create Extra Specs, 2.86");
     t.row("a policy of dreams", Member, "POST /v2.1/os-server-groups", json!({"server_group": {"name": "g", "policy": "near"}}), 400, "policy", GROUPS);
+    t.row("a console that is not served", Member, "POST /v2.1/servers/{active}/remote-consoles", json!({"remote_console": {"protocol": "spice", "type": "spice-html5"}}), 400, "spice-html5", "nova/exception.py, ConsoleTypeUnavailable");
+    t.row("a console of dreams", Member, "POST /v2.1/servers/{active}/remote-consoles", json!({"remote_console": {"protocol": "vnc", "type": "telepathy"}}), 400, "type", "nova/api/openstack/compute/schemas/remote_consoles.py");
+    t.row("a zone with a colon", Admin, "POST /v2.1/os-aggregates", json!({"aggregate": {"name": "a", "availability_zone": "a:b"}}), 400, "colon", "nova/api/validation/parameter_types.py, availability_zone");
+    t.row("an aggregate without a name", Admin, "POST /v2.1/os-aggregates", json!({"aggregate": {"availability_zone": "a"}}), 400, "name", "nova/api/openstack/compute/schemas/aggregates.py");
+    t.row("an aggregate by a word", Admin, "GET /v2.1/os-aggregates/fast", (), 400, "fast", "nova/api/openstack/compute/aggregates.py, show");
+    t.row("an aggregate's action of dreams", Admin, "POST /v2.1/os-aggregates/1/action", json!({"polish": {}}), 400, "polish", "nova/api/openstack/compute/aggregates.py");
+    t.row("a host's status of dreams", Admin, "PUT /v2.1/os-hosts/nowhere", json!({"status": "sleep"}), 400, "status", "nova/api/openstack/compute/schemas/hosts.py").at("compute 2.42");
+    t.row("usage before no time", Admin, "GET /v2.1/os-instance_usage_audit_log/soon", (), 400, "soon", "nova/api/openstack/compute/instance_usage_audit_log.py");
+    t.row("an event of dreams", Admin, "POST /v2.1/os-server-external-events", json!({"events": [{"name": "rain", "server_uuid": "{active}"}]}), 400, "name", "nova/api/openstack/compute/schemas/server_external_events.py");
     t.row("a reboot of dreams", Member, &active, json!({"reboot": {"type": "gently"}}), 400, "type", ACTION);
     t.row("a state of dreams", Admin, &active, json!({"os-resetState": {"state": "fine"}}), 400, "state", ACTION);
     t.row("limit is a word", Member, "GET /v2.1/servers?limit=x", (), 400, "limit", LIST);

@@ -10,9 +10,11 @@ pub mod reboot;
 pub mod rebuild;
 pub mod reset_state;
 pub mod resize;
+pub mod resume;
 pub mod revert_resize;
 pub mod start;
 pub mod stop;
+pub mod suspend;
 pub mod unpause;
 
 use crate::Compute;

@@ -23,7 +23,13 @@ impl Compute {
                 let old = fetch(tx, &c, acts::Reboot, &id).await?;
                 check_lock(&c, &old, acts::Reboot)?;
                 let from: &[VmState] = if hard {
-                    &[VmState::Active, VmState::Stopped, VmState::Paused, VmState::Error]
+                    &[
+                        VmState::Active,
+                        VmState::Stopped,
+                        VmState::Paused,
+                        VmState::Suspended,
+                        VmState::Error,
+                    ]
                 } else {
                     &[VmState::Active]
                 };
