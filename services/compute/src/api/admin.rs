@@ -702,38 +702,6 @@ pub(crate) async fn migrations(_app: Arc<Compute>, req: Req) -> Result<Reply> {
     Ok(Reply::ok(&json!({"migrations": []})))
 }
 
-/// `GET /os-console-auth-tokens/{token}`: looks at it without using it up. Nothing listens at a port for one console:
-/// `port` is that of the public address, and `internal_access_path` where its websocket is.
-pub(crate) async fn console_token(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce(policy::CONSOLE_TOKENS, &Target::default())?;
-    let token = req.param("token");
-    let mut tx = app.db.read().await?;
-    let ticket = app
-        .ticket(&mut tx, token)
-        .await?
-        .ok_or_else(|| Error::not_found("Token not found"))?;
-    if req.version < haneul_http::Ver(2, 31) {
-        return Err(Error::new(
-            haneul_core::Kind::Unauthorized,
-            "The requested console type details are not accessible",
-        ));
-    }
-    let host = app
-        .fleet
-        .hosts(&mut tx)
-        .await?
-        .into_iter()
-        .find(|h| h.id == ticket.host);
-    let public: http::Uri = app.public_url.parse().unwrap_or_default();
-    let port = public
-        .port_u16()
-        .unwrap_or(if public.scheme_str() == Some("https") { 443 } else { 80 });
-    Ok(Reply::ok(&json!({"console": {
-        "instance_uuid": ticket.server, "host": host.map_or(ticket.host, |h| h.name), "port": port,
-        "internal_access_path": "console/websockify",
-    }})))
-}
-
 const EXTENSIONS: &[(&str, &str)] = &[
     ("OS-DCF", "DiskConfig"),
     ("OS-EXT-AZ", "ExtendedAvailabilityZone"),

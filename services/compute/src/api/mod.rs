@@ -3,6 +3,7 @@
 mod actions;
 mod admin;
 mod aggregates;
+mod consoles;
 mod flavors;
 mod groups;
 mod input;
@@ -261,7 +262,7 @@ fn sub_routes(r: Routes<Compute>) -> Routes<Compute> {
     )
     .post(
         "/v2.1/servers/{id}/remote-consoles",
-        sub::remote_consoles,
+        consoles::remote_consoles,
         "os_compute_api:os-remote-consoles",
     )
     .since(2, 6)
@@ -513,7 +514,7 @@ fn admin_routes(r: Routes<Compute>) -> Routes<Compute> {
     )
     .get(
         "/v2.1/os-console-auth-tokens/{token}",
-        admin::console_token,
+        consoles::console_token,
         "os_compute_api:os-console-auth-tokens",
     )
     .post(

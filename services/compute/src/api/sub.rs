@@ -1,7 +1,7 @@
 //! What hangs below a server: metadata, tags, addresses, interfaces, volumes, security groups, topology,
 //! diagnostics (Nova API reference, the sections of these names).
 
-use super::actions::{find, no_console};
+use super::actions::find;
 use super::input::{self, metadata_ok, tag_ok, within};
 use super::view::Addresses;
 use crate::Compute;
@@ -445,33 +445,6 @@ pub(crate) async fn server_password(app: Arc<Compute>, req: Req) -> Result<Reply
 pub(crate) async fn server_password_clear(app: Arc<Compute>, req: Req) -> Result<Reply> {
     find(&app, req.ctx()?, acts::PasswordClear, req.param("id")).await?;
     Ok(Reply::no_content())
-}
-
-/// `POST /servers/{id}/remote-consoles`
-pub(crate) async fn remote_consoles(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
-    static CONSOLE: Body = Body {
-        open: false,
-        fields: &[
-            f("protocol", K::OneOf(&["vnc", "spice", "rdp", "serial", "mks"])).req(),
-            f(
-                "type",
-                K::OneOf(&["novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial", "webmks"]),
-            )
-            .req(),
-        ],
-    };
-    let v = req.fields("remote_console", &CONSOLE).await?;
-    let of = |name: &str| v.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-    let (protocol, kind) = (of("protocol"), of("type"));
-    let (ctx, id) = (req.ctx()?, req.param("id"));
-    if protocol != "vnc" || kind != "novnc" || !app.config.vnc {
-        find(&app, ctx, acts::RemoteConsoles, id).await?;
-        return Err(no_console(kind));
-    }
-    let url = app.console_url(ctx, id).await?;
-    Ok(Reply::ok(
-        &json!({"remote_console": {"protocol": protocol, "type": kind, "url": url}}),
-    ))
 }
 
 /// `GET /servers/{id}/migrations`: servers do not move yet.

@@ -136,13 +136,13 @@ pub(crate) const TABLE: &[(u16, &str, Served)] = &[
         "unknown query parameters are 400; full server after update and rebuild; swap 0",
         Served::Yes,
     ),
-    (76, "external event power-update", Served::Refused),
+    (76, "external event power-update", Served::Yes),
     (77, "unshelve: availability_zone", Served::Refused),
     (78, "servers' topology", Served::Yes),
     (79, "volumes: delete_on_termination at attach", Served::Refused),
     (80, "migrations: user_id, project_id", Served::Yes),
     (81, "aggregates: cache images", Served::Refused),
-    (82, "external event accelerator-request-bound", Served::Refused),
+    (82, "external event accelerator-request-bound", Served::Yes),
     (83, "servers: more filters for everyone", Served::Yes),
     (84, "action events: details", Served::Yes),
     (85, "volumes: update of delete_on_termination", Served::Refused),
@@ -161,6 +161,10 @@ pub(crate) const TABLE: &[(u16, &str, Served)] = &[
     (94, "hostname: FQDN", Served::Yes),
     (95, "evacuate: stopped at the destination", Served::Refused),
     (96, "servers: pinned_availability_zone", Served::Yes),
+    (97, "shares", Served::Refused),
+    (98, "servers: properties of the image", Served::Yes),
+    (99, "remote-consoles: spice-direct", Served::Refused),
+    (100, "servers: scheduler_hints", Served::Yes),
 ];
 
 fn document(base: &str) -> Value {

@@ -183,10 +183,11 @@ impl Serialize for FlavorInServer<'_> {
     }
 }
 
-struct ImageInServer<'a>(&'a str, &'a str);
+/// Id, base of links, and since 2.98 the properties.
+struct ImageInServer<'a>(&'a str, &'a str, Option<&'a BTreeMap<String, String>>);
 impl Serialize for ImageInServer<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut m = s.serialize_map(Some(2))?;
+        let mut m = s.serialize_map(None)?;
         m.serialize_entry("id", self.0)?;
         m.serialize_entry(
             "links",
@@ -195,6 +196,9 @@ impl Serialize for ImageInServer<'_> {
                 href: format!("{}/images/{}", self.1, self.0),
             }],
         )?;
+        if let Some(properties) = self.2 {
+            m.serialize_entry("properties", properties)?;
+        }
         m.end()
     }
 }
@@ -247,7 +251,10 @@ impl Serialize for ServerView<'_> {
                 m.serialize_entry("hostId", id)?;
             }
         }
-        m.serialize_entry("image", &ImageInServer(&s.image.id, look.base))?;
+        m.serialize_entry(
+            "image",
+            &ImageInServer(&s.image.id, look.base, look.since(98).then_some(&s.image.properties)),
+        )?;
         m.serialize_entry("flavor", &FlavorInServer(&s.flavor, look))?;
         m.serialize_entry("created", &clock::iso(self.s.created_at))?;
         m.serialize_entry("updated", &clock::iso(self.s.updated_at))?;
@@ -309,6 +316,11 @@ impl Serialize for ServerView<'_> {
         }
         if look.since(96) {
             m.serialize_entry("pinned_availability_zone", &s.pinned_availability_zone)?;
+        }
+        if look.since(100) {
+            let hints = &s.scheduler_hints;
+            let none = Value::Object(serde_json::Map::new());
+            m.serialize_entry("scheduler_hints", if hints.is_object() { hints } else { &none })?;
         }
         // A server that has no place has no zone yet.
         let zone = if s.host_id.is_some() {

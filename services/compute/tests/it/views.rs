@@ -41,6 +41,8 @@ async fn fields_by_microversion() {
         ("2.73", &["locked_reason"]),
         ("2.90", &[]),
         ("2.96", &["pinned_availability_zone"]),
+        ("2.99", &[]),
+        ("2.100", &["scheduler_hints"]),
     ] {
         let now = keys(&lab.get(ADMIN, version, &path).await["server"]);
         let new: Vec<&String> = now.difference(&before).collect();
@@ -62,6 +64,10 @@ async fn fields_by_microversion() {
         lab.get(DEMO, "2.47", &path).await["server"]["flavor"]["original_name"],
         "f1"
     );
+    let image = lab.get(DEMO, "2.97", &path).await["server"]["image"].take();
+    assert!(image["properties"].is_null());
+    let image = lab.get(DEMO, "2.98", &path).await["server"]["image"].take();
+    assert!(image["properties"].is_object());
     let list = lab.get(ADMIN, "2.96", "/v2.1/servers/detail?all_tenants=1").await;
     assert!(list["servers"][0]["server_groups"].is_null() && list["servers"][0]["pinned_availability_zone"].is_null());
 }
