@@ -212,7 +212,7 @@ pub(crate) async fn put_region(app: Arc<Identity>, req: Req) -> Result<Reply> {
 pub(crate) async fn update_region(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let (ctx, id, base) = (req.ctx()?.clone(), req.param("region_id").to_owned(), req.base.clone());
     let body = common::body(&mut req, "region", &REGION).await?;
-    common::same_id(&body, &id, "region")?;
+    common::check_change(&body, &id, "region")?;
     let (this, asker) = (app.clone(), ctx.clone());
     let now = app
         .db
@@ -328,7 +328,7 @@ pub(crate) async fn create_service(app: Arc<Identity>, mut req: Req) -> Result<R
 pub(crate) async fn update_service(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let (ctx, id, base) = (req.ctx()?.clone(), req.param("service_id").to_owned(), req.base.clone());
     let body = common::body(&mut req, "service", &SERVICE_UPDATE).await?;
-    common::same_id(&body, &id, "service")?;
+    common::check_change(&body, &id, "service")?;
     let (this, asker) = (app.clone(), ctx.clone());
     let now = app
         .db
@@ -498,7 +498,7 @@ pub(crate) async fn update_endpoint(app: Arc<Identity>, mut req: Req) -> Result<
         req.base.clone(),
     );
     let body = common::body(&mut req, "endpoint", &ENDPOINT_UPDATE).await?;
-    common::same_id(&body, &id, "endpoint")?;
+    common::check_change(&body, &id, "endpoint")?;
     let (this, asker) = (app.clone(), ctx.clone());
     let now = app
         .db

@@ -35,10 +35,13 @@ pub(crate) const EXPIRES: FieldKind = FieldKind::Check(|v| match v.as_str().and_
     Some(_) => Ok(()),
     None => Err("It must be a time such as 2027-01-31T12:00:00.".into()),
 });
-/// An object of options.
-pub(crate) const OPTIONS: FieldKind = FieldKind::Check(|v| match v.is_object() {
-    true => Ok(()),
-    false => Err("It must be an object.".into()),
+/// The options of a domain, project or role (keystone/common/resource_options).
+pub(crate) const OPTIONS: FieldKind = FieldKind::Check(|v| match v.as_object().map(|o| o.get("immutable")) {
+    None => Err("It must be an object.".into()),
+    Some(Some(immutable)) if !immutable.is_boolean() && !immutable.is_null() => {
+        Err("The option immutable must be true, false or null.".into())
+    }
+    Some(_) => Ok(()),
 });
 /// A tag of a project (API reference: up to 255 characters, no comma or slash).
 pub(crate) const TAG: FieldKind = FieldKind::Check(|v| match v.as_str() {
@@ -109,6 +112,13 @@ pub(crate) async fn body(req: &mut Req, wrapper: &str, table: &Body) -> Result<M
             ),
         ));
     };
+    let other = value.as_object().and_then(|o| o.keys().find(|k| *k != wrapper));
+    if let Some(other) = other {
+        return Err(Error::field(
+            other.clone(),
+            format!("Invalid input: additional properties are not allowed ('{other}' beside '{wrapper}')."),
+        ));
+    }
     fields::check(table, &masked(&inner, wrapper), Ver(0, 0), wrapper)?;
     match inner {
         Value::Object(map) => Ok(map),
@@ -189,9 +199,13 @@ impl Take for Map<String, Value> {
     }
 }
 
-/// Refuses a body whose `id` is not the one of the path.
-pub(crate) fn same_id(map: &Map<String, Value>, id: &str, what: &str) -> Result<()> {
+/// Refuses a change that changes nothing (the update schemas' `minProperties`) or whose `id` is not the one of the path.
+pub(crate) fn check_change(map: &Map<String, Value>, id: &str, what: &str) -> Result<()> {
     match map.get("id") {
+        _ if map.is_empty() => Err(Error::field(
+            what,
+            format!("Invalid input for field '{what}': it is empty. Name at least one attribute to change."),
+        )),
         Some(v) if v.as_str() != Some(id) => Err(Error::field(
             format!("{what}.id"),
             format!("Cannot change {what} ID: the field id is not the id in the path."),
@@ -262,6 +276,13 @@ pub(crate) fn check_deletable(options: &Map<String, Value>, what: &str, id: &str
         )));
     }
     Ok(())
+}
+
+/// The options of something new.
+pub(crate) fn new_options(body: &mut Map<String, Value>) -> Map<String, Value> {
+    let mut options = Map::new();
+    merge_options(&mut options, body.object("options").unwrap_or_default());
+    options
 }
 
 /// New options over old ones; null takes one away.
@@ -446,6 +467,13 @@ impl Listing {
     }
 
     /// The answer (keystone/server/flask/common.py, `wrap_collection`).
+    /// Whether it asks for a value of one of these.
+    pub(crate) fn filters_by(&self, names: &[&str]) -> bool {
+        self.filters
+            .iter()
+            .any(|f| names.contains(&f.name) && !f.value.is_empty())
+    }
+
     pub(crate) fn reply(&self, collection: &str, mut rows: Vec<Value>) -> Reply {
         let limited = self.limit.is_some_and(|n| rows.len() > n);
         if let Some(n) = self.limit {

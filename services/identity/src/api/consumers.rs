@@ -82,7 +82,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         req.base.clone(),
     );
     let body = common::body(&mut req, "consumer", &BODY).await?;
-    common::same_id(&body, &id, "consumer")?;
+    common::check_change(&body, &id, "consumer")?;
     if body.contains_key("secret") {
         return Err(Error::field("consumer.secret", "Cannot change consumer secret."));
     }

@@ -215,7 +215,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let (ctx, by, base) = (req.ctx()?.clone(), app.delegation(&req).await?, req.base.clone());
     let id = req.param("credential_id").to_owned();
     let body = common::body(&mut req, "credential", &UPDATE).await?;
-    common::same_id(&body, &id, "credential")?;
+    common::check_change(&body, &id, "credential")?;
     let blob = body.get("blob").and_then(Value::as_str).map(str::to_owned);
     let sealed = blob.as_deref().map(|b| app.seal(b)).transpose()?;
     let asker = ctx.clone();

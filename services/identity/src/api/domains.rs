@@ -8,7 +8,7 @@ use crate::policy::{CreateDomain, DeleteDomain, GetDomain, UpdateDomain};
 use crate::store::{domain_by_name, revoke};
 use haneul_auth::{Ctx, Target, allow_create, fetch};
 use haneul_core::{Error, Result, id};
-use haneul_http::{Body, FieldKind, Reply, Req, f};
+use haneul_http::{Body, Reply, Req, f};
 use haneul_store::Query;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ static CREATE: Body = Body {
         f("name", NAME64).req(),
         f("explicit_domain_id", ID),
         f("description", TEXT).null(),
-        f("enabled", FieldKind::Bool),
+        f("enabled", common::STRICT_BOOL),
         f("tags", TAGS),
         f("options", OPTIONS),
     ],
@@ -29,7 +29,7 @@ static UPDATE: Body = Body {
     fields: &[
         f("name", NAME64),
         f("description", TEXT).null(),
-        f("enabled", FieldKind::Bool),
+        f("enabled", common::STRICT_BOOL),
         f("tags", TAGS),
         f("options", OPTIONS),
     ],
@@ -78,7 +78,7 @@ pub(crate) fn from_body(mut body: serde_json::Map<String, Value>) -> Domain {
         description: body.nullable("description").unwrap_or_else(|| Some(String::new())),
         enabled: body.flag("enabled").unwrap_or(true),
         tags: body.texts("tags").unwrap_or_default(),
-        options: body.object("options").unwrap_or_default(),
+        options: common::new_options(&mut body),
         extra: body.rest(),
     }
 }
@@ -114,7 +114,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = req.param("domain_id").to_owned();
     let body = common::body(&mut req, "domain", &UPDATE).await?;
-    common::same_id(&body, &id, "domain")?;
+    common::check_change(&body, &id, "domain")?;
     let base = req.base.clone();
     let now = apply(&app, &ctx, id, body).await?;
     Ok(Reply::ok(&json!({"domain": show_view(&base, &now)})))

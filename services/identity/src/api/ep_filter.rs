@@ -103,7 +103,7 @@ pub(crate) async fn create_group(app: Arc<Identity>, mut req: Req) -> Result<Rep
 pub(crate) async fn update_group(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let (ctx, id, base) = (req.ctx()?.clone(), group_id(&req), req.base.clone());
     let body = common::body(&mut req, "endpoint_group", &UPDATE).await?;
-    common::same_id(&body, &id, "endpoint group")?;
+    common::check_change(&body, &id, "endpoint group")?;
     let (this, asker) = (app.clone(), ctx.clone());
     let now = app
         .db

@@ -19,11 +19,7 @@ use std::sync::Arc;
 
 static CREATE: Body = Body {
     open: true,
-    fields: &[
-        f("name", NAME).req(),
-        f("domain_id", ID).null(),
-        f("description", TEXT).null(),
-    ],
+    fields: &[f("name", NAME).req(), f("domain_id", ID), f("description", TEXT).null()],
 };
 static UPDATE: Body = Body {
     open: true,
@@ -123,7 +119,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = req.param("group_id").to_owned();
     let body = common::body(&mut req, "group", &UPDATE).await?;
-    common::same_id(&body, &id, "group")?;
+    common::check_change(&body, &id, "group")?;
     let base = req.base.clone();
     let asker = ctx.clone();
     let now = app

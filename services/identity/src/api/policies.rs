@@ -73,7 +73,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let (ctx, id, base) = (req.ctx()?.clone(), req.param("policy_id").to_owned(), req.base.clone());
     let body = common::body(&mut req, "policy", &UPDATE).await?;
-    common::same_id(&body, &id, "policy")?;
+    common::check_change(&body, &id, "policy")?;
     let asker = ctx.clone();
     let now = app
         .db

@@ -13,7 +13,7 @@ use crate::store::{parents, project_by_name, revoke, subtree, targets_of};
 use haneul_auth::{Secured, Target, allow_create, fetch};
 use haneul_core::{Error, Result, id};
 use haneul_http::request::parse_bool;
-use haneul_http::{Body, FieldKind, Reply, Req, f};
+use haneul_http::{Body, Reply, Req, f};
 use haneul_store::{Query, Stored, Tx};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -27,9 +27,9 @@ static CREATE: Body = Body {
         f("name", NAME64).req(),
         f("domain_id", ID).null(),
         f("parent_id", ID).null(),
-        f("is_domain", FieldKind::Bool),
+        f("is_domain", common::STRICT_BOOL),
         f("description", TEXT).null(),
-        f("enabled", FieldKind::Bool),
+        f("enabled", common::STRICT_BOOL),
         f("tags", TAGS),
         f("options", OPTIONS),
     ],
@@ -40,9 +40,9 @@ static UPDATE: Body = Body {
         f("name", NAME64),
         f("domain_id", ID).null(),
         f("parent_id", ID).null(),
-        f("is_domain", FieldKind::Bool),
+        f("is_domain", common::STRICT_BOOL),
         f("description", TEXT).null(),
-        f("enabled", FieldKind::Bool),
+        f("enabled", common::STRICT_BOOL),
         f("tags", TAGS),
         f("options", OPTIONS),
     ],
@@ -114,6 +114,10 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
         let mut query = Query::new();
         if let Some(own) = ctx.domain_scope() {
             query = query.eq("id", own);
+        }
+        if listing.filters_by(&["domain_id", "parent_id"]) {
+            // A domain is in none and below nothing.
+            return Ok(listing.reply("projects", vec![]));
         }
         let rows = listing
             .run::<Domain>(&mut tx, query, Some(&|d| tags.keeps(&d.tags)), &|d| {
@@ -247,7 +251,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         description: body.nullable("description").unwrap_or_else(|| Some(String::new())),
         enabled: body.flag("enabled").unwrap_or(true),
         tags: body.texts("tags").unwrap_or_default(),
-        options: body.object("options").unwrap_or_default(),
+        options: common::new_options(&mut body),
         extra: body.rest(),
     };
     let asker = ctx.clone();
@@ -367,7 +371,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = req.param("project_id").to_owned();
     let body = common::body(&mut req, "project", &UPDATE).await?;
-    common::same_id(&body, &id, "project")?;
+    common::check_change(&body, &id, "project")?;
     let base = req.base.clone();
     if app.db.read().await?.find::<Domain>(&id).await?.is_some() {
         if body.get("is_domain").and_then(haneul_http::fields::boolean) == Some(false) {

@@ -106,7 +106,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         name: body.text("name").unwrap_or_default().trim().to_owned(),
         domain_id: body.text("domain_id"),
         description: body.text("description"),
-        options: body.object("options").unwrap_or_default(),
+        options: common::new_options(&mut body),
         extra: body.rest(),
     };
     let asker = ctx.clone();
@@ -133,7 +133,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = req.param("role_id").to_owned();
     let body = common::body(&mut req, "role", &UPDATE).await?;
-    common::same_id(&body, &id, "role")?;
+    common::check_change(&body, &id, "role")?;
     let base = req.base.clone();
     let (this, asker) = (app.clone(), ctx.clone());
     let now = app

@@ -9,7 +9,7 @@ use crate::policy::{CreateUser, DeleteUser, GetUser, UpdateUser};
 use crate::store::{revoke, set_secret, user_by_name};
 use haneul_auth::{Secured, allow_create, fetch};
 use haneul_core::{Error, Result, clock, id};
-use haneul_http::{Body, FieldKind, Reply, Req, f};
+use haneul_http::{Body, Reply, Req, f};
 use haneul_store::{Actor, Query, System, Tx};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ static CREATE: Body = Body {
         f("domain_id", ID).null(),
         f("default_project_id", ID).null(),
         f("description", TEXT).null(),
-        f("enabled", FieldKind::Bool),
+        f("enabled", common::STRICT_BOOL),
         f("password", PASSWORD).null(),
         f("options", OPTIONS),
     ],
@@ -33,7 +33,7 @@ static UPDATE: Body = Body {
         f("domain_id", ID).null(),
         f("default_project_id", ID).null(),
         f("description", TEXT).null(),
-        f("enabled", FieldKind::Bool),
+        f("enabled", common::STRICT_BOOL),
         f("password", PASSWORD).null(),
         f("options", OPTIONS),
     ],
@@ -122,7 +122,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         enabled: body.flag("enabled").unwrap_or(true),
         default_project_id: body.text("default_project_id"),
         description: body.text("description"),
-        options: body.object("options").unwrap_or_default(),
+        options: common::new_options(&mut body),
         password_set_at: password.is_some().then(clock::now),
         extra: body.rest(),
     };
@@ -156,7 +156,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let id = req.param("user_id").to_owned();
     let mut body = common::body(&mut req, "user", &UPDATE).await?;
-    common::same_id(&body, &id, "user")?;
+    common::check_change(&body, &id, "user")?;
     let base = req.base.clone();
     let password = body.nullable("password");
     let hash = match &password {

@@ -65,6 +65,15 @@ pub async fn domains(c: &Cloud) {
         ),
         ["Default", "d1", "deux"]
     );
+    // A domain is in no domain.
+    assert_eq!(
+        names(
+            &c.ok(200, "GET", "/projects?is_domain=true&domain_id=two", Value::Null)
+                .await,
+            "projects"
+        ),
+        [""; 0]
+    );
     let made = c
         .ok(
             201,

@@ -30,6 +30,7 @@ pub async fn every_route_asks_who_you_are(c: &Cloud) {
             "GET /identity/v3",
             "GET /identity/v3/",
             "POST /identity/v3/auth/tokens",
+            "POST /identity/v3/accounts",
             "POST /identity/v3/users/{user_id}/password",
         ]
     );
