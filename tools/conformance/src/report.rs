@@ -1,5 +1,6 @@
 //! The tables of docs/conformance.md.
 
+use crate::Lane;
 use crate::results::{Outcome, Results};
 use std::collections::BTreeMap;
 
@@ -32,15 +33,17 @@ pub fn print(results: &Results) {
     }
 }
 
-/// docs/conformance.md.
-pub fn markdown(results: &Results, facts: &str) -> String {
+/// A lane's page in docs/.
+pub fn markdown(lane: &Lane, results: &Results, facts: &str) -> String {
+    let list = lane.passing.trim_start_matches("docs/");
     let mut out = format!(
         "# Conformance\n\n\
-         OpenStack's integration suite, Tempest 47 from PyPI without a change, against a fresh cloud of the built binary with the\n\
-         fake hypervisor: `cargo xtask conformance`. {facts}. The tests that pass stand in [conformance-passing.txt](conformance-passing.txt);\n\
-         CI runs a slice of them (`.ci/tempest-slice`), and `cargo xtask test --full` all.\n\n\
-         A class whose set-up fails or is skipped counts once. Seconds are the tests' own, four at a time.\n\n\
-         | Service | Passed | Failed | Skipped | Seconds |\n|---|---|---|---|---|\n"
+         OpenStack's integration suite, Tempest 47 from PyPI without a change, against a fresh cloud of the built binary with\n\
+         {}: `{}`. {facts}. The tests that pass stand in [{list}]({list});\n\
+         {}.\n\n\
+         A class whose set-up fails or is skipped counts once. Seconds are the tests' own, {} at a time.\n\n\
+         | Service | Passed | Failed | Skipped | Seconds |\n|---|---|---|---|---|\n",
+        lane.hypervisor, lane.command, lane.guard, lane.workers
     );
     for (service, prefix) in SERVICES {
         let (passed, failed, skipped, seconds) = results.count(prefix);

@@ -105,6 +105,7 @@ immutable_user_source = false
 security_compliance = false
 [service_available]
 cinder = false
+horizon = false
 swift = false
 glance = true
 nova = true

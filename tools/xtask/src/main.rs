@@ -54,7 +54,7 @@ enum Command {
     GuestImage(Pass),
     /// Measure; writes docs/performance.md
     Bench(Pass),
-    /// Run OpenStack's Tempest against a fresh cloud; writes docs/conformance.md
+    /// Run OpenStack's Tempest against a fresh cloud; writes docs/conformance.md, with --real docs/conformance-real.md
     Conformance(Pass),
     /// Hold our routes against OpenStack's published contract; writes docs/contract.md
     Contract,

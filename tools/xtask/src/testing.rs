@@ -102,6 +102,9 @@ pub fn test(options: &Options) -> Result<()> {
                 vec!["--slice".to_owned()]
             };
             step("tempest", &mut || conformance(&args).map(|()| None));
+            if options.full {
+                step("guests", &mut || conformance(&["--real".to_owned()]).map(|()| None));
+            }
         }
     }
     if built && (options.full && wanted("schemathesis") || options.only.iter().any(|o| o == "schemathesis")) {
