@@ -16,7 +16,7 @@ pub use host::Host;
 pub use hub::{ImageSource, ImageStream, Tunnel};
 pub use listener::serve;
 
-use haneul_agent_api::{Ask, Greeting, Kind, ObservedGuest, ObservedNet};
+use haneul_agent_api::{Ask, Greeting, Kind, ObservedGuest, ObservedNet, PostedPassword};
 use haneul_core::{Error, Result, id};
 use haneul_store::{Actor, Db, Migration, Tx};
 use std::future::Future;
@@ -69,6 +69,11 @@ pub trait Observer: Send + Sync {
         seen: &'t ObservedNet,
     ) -> BoxFuture<'t, Result<()>> {
         let _ = (tx, host, kind, seen);
+        Box::pin(async { Ok(()) })
+    }
+    /// A guest has posted a password.
+    fn password<'t>(&'t self, tx: &'t mut Tx, host: &'t str, posted: &'t PostedPassword) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host, posted);
         Box::pin(async { Ok(()) })
     }
     /// A tombstone was carried out: nothing of it is left on the host.

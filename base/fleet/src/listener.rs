@@ -277,6 +277,11 @@ async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Resu
             observer.guest(tx, &host, g).await?;
         }
     }
+    for posted in &r.passwords {
+        for observer in fleet.observers() {
+            observer.password(tx, &host, posted).await?;
+        }
+    }
     for t in &r.gone {
         if fleet.forget(tx, &host, t).await? {
             for observer in fleet.observers() {

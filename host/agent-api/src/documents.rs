@@ -54,6 +54,8 @@ pub struct Source<'a> {
     pub ports: &'a [(&'a Port, &'a Network)],
     /// A floating IPv4 address of the first port, when the host knows one.
     pub public_ipv4: Option<IpAddr>,
+    /// What the guest has posted as its password, or nothing.
+    pub password: &'a str,
     /// Fresh random bytes for `random_seed`; empty leaves it out.
     pub random_seed: &'a [u8],
 }
@@ -280,7 +282,7 @@ pub fn lookup(path: &str, source: &Source<'_>) -> Option<Document> {
             if *version != "latest" && !OPENSTACK_VERSIONS.contains(version) {
                 return None;
             }
-            openstack(rest, source)
+            openstack(version, rest, source)
         }
         [version, rest @ ..] => {
             if *version != "latest" && !EC2_VERSIONS.contains(version) {
@@ -297,7 +299,22 @@ fn listing(versions: &[&str]) -> String {
     lines.join("\n")
 }
 
-fn openstack(rest: &[&str], source: &Source<'_>) -> Option<Document> {
+/// Whether this is the path of the password, the only one that a guest can post to.
+pub fn is_password(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|p| !p.is_empty());
+    let known = |v: &str| v == "latest" || OPENSTACK_VERSIONS.contains(&v) && has_password(v);
+    parts.next() == Some("openstack")
+        && parts.next().is_some_and(known)
+        && parts.next() == Some("password")
+        && parts.next().is_none()
+}
+
+/// The password came with the second version.
+fn has_password(version: &str) -> bool {
+    Some(&version) != OPENSTACK_VERSIONS.first()
+}
+
+fn openstack(version: &str, rest: &[&str], source: &Source<'_>) -> Option<Document> {
     let m = source.metadata;
     match rest {
         [] => {
@@ -305,7 +322,10 @@ fn openstack(rest: &[&str], source: &Source<'_>) -> Option<Document> {
             if m.user_data.is_some() {
                 names.push("user_data");
             }
-            names.extend(["password", "vendor_data.json", "network_data.json", "vendor_data2.json"]);
+            if has_password(version) {
+                names.push("password");
+            }
+            names.extend(["vendor_data.json", "network_data.json", "vendor_data2.json"]);
             Some(Document::text(names.join("\n")))
         }
         ["meta_data.json"] => Some(Document::json(&full_meta_data(source))),
@@ -313,7 +333,7 @@ fn openstack(rest: &[&str], source: &Source<'_>) -> Option<Document> {
             content_type: BYTES,
             body,
         }),
-        ["password"] => Some(Document::text("")),
+        ["password"] if has_password(version) => Some(Document::text(source.password)),
         ["vendor_data.json"] => Some(Document::json(&json!({}))),
         ["vendor_data2.json"] => Some(Document::json(&vendor_data2())),
         ["network_data.json"] => Some(Document::json(&network_data(source.ports))),
@@ -465,6 +485,7 @@ mod tests {
             metadata: &m,
             ports: &[(&p, &n)],
             public_ipv4: None,
+            password: "sealed",
             random_seed: b"x",
         };
         lookup(path, &source).map(|d| String::from_utf8(d.body).unwrap())
@@ -511,6 +532,20 @@ mod tests {
         assert_eq!(get("/openstack/2018-08-27/user_data").unwrap(), "#!/bin/sh\n");
         assert_eq!(get("/openstack/1999-01-01/meta_data.json"), None);
         assert_eq!(get("/openstack/latest/content/0000"), None);
+        assert_eq!(get("/openstack/2013-04-04/password").unwrap(), "sealed");
+        assert!(get("/openstack/2013-04-04/").unwrap().contains("password"));
+        // It came with the second version.
+        assert_eq!(get("/openstack/2012-08-10/password"), None);
+        assert!(!get("/openstack/2012-08-10").unwrap().contains("password"));
+        assert!(is_password("//openstack/latest/password/") && is_password("/openstack/2020-10-14/password"));
+        for other in [
+            "/openstack/2012-08-10/password",
+            "/latest/password",
+            "/openstack/latest/password/x",
+            "/openstack/1/password",
+        ] {
+            assert!(!is_password(other), "{other}");
+        }
     }
 
     #[test]
@@ -538,6 +573,7 @@ mod tests {
             metadata: &m,
             ports: &[],
             public_ipv4: None,
+            password: "",
             random_seed: &[],
         };
         let files = config_drive(&source);

@@ -15,6 +15,9 @@ pub enum Power {
     Stopped,
 }
 
+/// Network cards that a guest can have at the most: slots of the machine that are free for them.
+pub const MAX_NICS: usize = 25;
+
 /// The desired state of one guest on one host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guest {
@@ -43,6 +46,9 @@ pub struct Guest {
     /// Goes up by one for each rebuild: the root disk is made anew from `root.image`.
     #[serde(default)]
     pub rebuilds: u64,
+    /// Goes up by one each time the password that the guest posted is cleared: what it posted before counts no more.
+    #[serde(default)]
+    pub password_clears: u64,
     /// Whether the guest gets a config drive.
     #[serde(default)]
     pub config_drive: bool,

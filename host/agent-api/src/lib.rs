@@ -14,8 +14,10 @@
 pub mod documents;
 pub mod guest;
 pub mod net;
+pub mod password;
 pub mod wire;
 
 pub use guest::*;
 pub use net::*;
+pub use password::*;
 pub use wire::*;

@@ -1,6 +1,6 @@
 //! Envelope: greeting, watch stream, reports, byte streams.
 
-use crate::{Guest, Network, ObservedGuest, ObservedNet, Port, Router, SecurityGroup};
+use crate::{Guest, Network, ObservedGuest, ObservedNet, Port, PostedPassword, Router, SecurityGroup};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -226,6 +226,9 @@ pub struct Report {
     pub routers: Vec<ObservedNet>,
     #[serde(default)]
     pub networks: Vec<ObservedNet>,
+    /// Passwords that guests have posted.
+    #[serde(default)]
+    pub passwords: Vec<PostedPassword>,
     /// Tombstones carried out.
     #[serde(default)]
     pub gone: Vec<Tombstone>,

@@ -196,11 +196,12 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
     pull(shared, epoch, generation, guest).await?;
     let disk = drivers.block.root(guest.id, guest.rebuilds, &guest.root).await?;
     fault_point!("agent.guest.disk-made");
-    if drivers.hypervisor.needs_start(guest).await {
+    let starts = drivers.hypervisor.needs_start(guest).await;
+    if starts || drivers.hypervisor.needs_taps(guest).await {
         ports(shared, guest).await?;
-        if guest.config_drive && !drivers.fake {
-            config_drive(shared, guest)?;
-        }
+    }
+    if starts && guest.config_drive && !drivers.fake {
+        config_drive(shared, guest)?;
     }
     let uid = shared.store.uid(guest.id).map_err(|e| Failure {
         code: FailureCode::Internal,
@@ -283,6 +284,7 @@ fn config_drive(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {
         metadata: &guest.metadata,
         ports: &ports,
         public_ipv4: None,
+        password: "",
         random_seed: &haneul_core::id::random_bytes(512),
     });
     let path = config_drive_path(shared, guest.id);

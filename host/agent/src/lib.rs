@@ -20,7 +20,7 @@ pub use drivers::{Drivers, accelerator, open_drivers};
 
 use haneul_core::config::Config;
 use haneul_core::{Error, Result, id};
-use haneul_netdev::MetadataSource;
+use haneul_netdev::{MetadataSource, PasswordRefused};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -47,6 +47,17 @@ struct Documents(Arc<Shared>);
 impl MetadataSource for Documents {
     fn by_port(&self, port: Uuid) -> Option<(Uuid, String, haneul_agent_api::Metadata)> {
         self.0.store.guest_of_port(port)
+    }
+
+    fn password(&self, guest: Uuid) -> Option<String> {
+        self.0.store.password(guest)
+    }
+
+    fn set_password(&self, guest: Uuid, password: &str) -> std::result::Result<(), PasswordRefused> {
+        if let Some(posted) = self.0.store.set_password(guest, password)? {
+            self.0.reports.password(posted);
+        }
+        Ok(())
     }
 }
 

@@ -129,6 +129,9 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Resu
     *pause = 20;
     shared.link.set(Some(sender.clone()));
     guests.report_all().await;
+    for posted in shared.store.passwords() {
+        shared.reports.password(posted);
+    }
     shared.net_told.forget();
     shared.net_dirty.notify_one();
     let response = request(

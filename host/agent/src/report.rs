@@ -1,7 +1,7 @@
 //! Observations on their way to control: the newest per object wins, and nothing is lost while control is
 //! away.
 
-use haneul_agent_api::{Kind, ObservedGuest, ObservedNet, Report, Tombstone};
+use haneul_agent_api::{Kind, ObservedGuest, ObservedNet, PostedPassword, Report, Tombstone};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 struct Pending {
     guests: BTreeMap<Uuid, ObservedGuest>,
     nets: BTreeMap<(Kind, Uuid), ObservedNet>,
+    passwords: BTreeMap<Uuid, PostedPassword>,
     gone: BTreeMap<(Kind, Uuid), Tombstone>,
 }
 
@@ -30,6 +31,11 @@ impl Reports {
         self.wake.notify_one();
     }
 
+    pub fn password(&self, posted: PostedPassword) {
+        self.lock().passwords.insert(posted.guest, posted);
+        self.wake.notify_one();
+    }
+
     pub fn net(&self, kind: Kind, seen: ObservedNet) {
         self.lock().nets.insert((kind, seen.id), seen);
         self.wake.notify_one();
@@ -39,6 +45,7 @@ impl Reports {
         let mut p = self.lock();
         if t.kind == Kind::Guest {
             p.guests.remove(&t.id);
+            p.passwords.remove(&t.id);
         }
         p.nets.remove(&(t.kind, t.id));
         p.gone.insert((t.kind, t.id), t);
@@ -50,7 +57,7 @@ impl Reports {
     pub async fn take(&self, host_id: Uuid) -> Report {
         loop {
             let p = std::mem::take(&mut *self.lock());
-            if p.guests.is_empty() && p.nets.is_empty() && p.gone.is_empty() {
+            if p.guests.is_empty() && p.nets.is_empty() && p.passwords.is_empty() && p.gone.is_empty() {
                 self.wake.notified().await;
                 continue;
             }
@@ -67,6 +74,7 @@ impl Reports {
                 routers: of(Kind::Router, &p.nets),
                 networks: of(Kind::Network, &p.nets),
                 guests: p.guests.into_values().collect(),
+                passwords: p.passwords.into_values().collect(),
                 gone: p.gone.into_values().collect(),
                 inventory: None,
             };
@@ -87,6 +95,9 @@ impl Reports {
             for o in list {
                 p.nets.entry((kind, o.id)).or_insert(o);
             }
+        }
+        for posted in r.passwords {
+            p.passwords.entry(posted.guest).or_insert(posted);
         }
         for t in r.gone {
             p.gone.entry((t.kind, t.id)).or_insert(t);

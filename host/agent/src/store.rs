@@ -4,8 +4,9 @@
 
 use crate::journal::Journal;
 use crate::uids::{RANGE, Uids};
-use haneul_agent_api::{Desired, Guest, Kind, Metadata, NetDesired, Object, Tombstone};
+use haneul_agent_api::{Desired, Guest, Kind, Metadata, NetDesired, Object, PostedPassword, Tombstone};
 use haneul_core::{Error, Result};
+use haneul_netdev::PasswordRefused;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -40,6 +41,8 @@ enum Line {
     Uid(Uuid, u32),
     /// It has none any more.
     NoUid(Uuid),
+    /// The guest has posted this.
+    Password(PostedPassword),
 }
 
 /// News from control.
@@ -60,6 +63,7 @@ pub(crate) enum Stored {
 struct State {
     entries: BTreeMap<(Kind, Uuid), Entry>,
     uids: Uids,
+    passwords: BTreeMap<Uuid, PostedPassword>,
 }
 
 pub(crate) struct Store {
@@ -89,6 +93,9 @@ impl State {
                 self.entries.entry(key).or_default().tombstone = Some(t);
             }
             Line::Buried(t) => {
+                if t.kind == Kind::Guest {
+                    self.passwords.remove(&t.id);
+                }
                 let Some(entry) = self.entries.get_mut(&(t.kind, t.id)) else {
                     return;
                 };
@@ -105,7 +112,25 @@ impl State {
             }
             Line::Uid(guest, uid) => self.uids.set(guest, uid),
             Line::NoUid(guest) => self.uids.free(guest),
+            Line::Password(posted) => {
+                self.passwords.insert(posted.guest, posted);
+            }
         }
+    }
+
+    /// How often a password of this guest was cleared; none when it is not wanted here.
+    fn clears(&self, guest: Uuid) -> Option<u64> {
+        let entry = self.entries.get(&(Kind::Guest, guest))?;
+        match &entry.desired.as_ref().filter(|_| entry.tombstone.is_none())?.object {
+            Object::Guest(g) => Some(g.password_clears),
+            _ => None,
+        }
+    }
+
+    /// What the guest has posted since the last clearing.
+    fn password(&self, guest: Uuid) -> Option<&PostedPassword> {
+        let clears = self.clears(guest)?;
+        self.passwords.get(&guest).filter(|p| p.clears == clears)
     }
 
     /// Everything, as lines that lead to it.
@@ -115,7 +140,8 @@ impl State {
             let put = e.desired.clone().map(|d| Line::Put(Box::new(d)));
             put.into_iter().chain(e.tombstone.clone().map(Line::Bury))
         });
-        uids.chain(entries).collect()
+        let passwords = self.passwords.values().cloned().map(Line::Password);
+        uids.chain(entries).chain(passwords).collect()
     }
 }
 
@@ -265,6 +291,52 @@ impl Store {
     /// The guest is gone. Whoever gets its user id next is noted behind this, so no order can be wrong.
     pub fn free_uid(&self, guest: Uuid) -> Result<()> {
         self.note(Line::NoUid(guest))
+    }
+
+    /// Takes a guest's password, durably; nothing new for an empty one.
+    pub fn set_password(
+        &self,
+        guest: Uuid,
+        password: &str,
+    ) -> std::result::Result<Option<PostedPassword>, PasswordRefused> {
+        let _one_at_a_time = lock(&self.taking);
+        let clears = self.lock().clears(guest).ok_or(PasswordRefused::Gone)?;
+        if self.lock().password(guest).is_some() {
+            return Err(PasswordRefused::Taken);
+        }
+        if password.is_empty() {
+            return Ok(None);
+        }
+        let posted = PostedPassword {
+            guest,
+            clears,
+            password: password.to_owned(),
+        };
+        let mut journal = lock(&self.journal);
+        let line = Line::Password(posted.clone());
+        let durable = self.renew_stale(&mut journal).and_then(|()| {
+            journal.append(std::iter::once(&line))?;
+            journal.flush()()
+        });
+        if let Err(e) = durable {
+            journal.distrust();
+            tracing::error!(%guest, error = %e, "a guest's password could not be stored");
+            return Err(PasswordRefused::Failed);
+        }
+        self.lock().apply(line);
+        Ok(Some(posted))
+    }
+
+    /// What a guest has posted, unless it was cleared.
+    pub fn password(&self, guest: Uuid) -> Option<String> {
+        self.lock().password(guest).map(|p| p.password.clone())
+    }
+
+    /// All posted passwords that were not cleared, for control.
+    pub fn passwords(&self) -> Vec<PostedPassword> {
+        let state = self.lock();
+        let ids = state.passwords.keys();
+        ids.filter_map(|g| state.password(*g).cloned()).collect()
     }
 
     pub fn get(&self, kind: Kind, id: Uuid) -> Entry {
@@ -443,6 +515,60 @@ mod tests {
         assert_eq!(s.uid(Uuid::from_u128(8)).unwrap(), 101);
         s.free_uid(guest).unwrap();
         assert_eq!(Store::open(&path, 100).unwrap().uid(Uuid::from_u128(9)).unwrap(), 100);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    fn guest(id: u128, generation: u64, password_clears: u64) -> News {
+        let guest = serde_json::json!({
+            "id": Uuid::from_u128(id), "name": "g", "project_id": "p", "vcpus": 1, "memory_mib": 1, "power": "running", "metadata": {"hostname": "g"},
+            "root": {"image": {"id": Uuid::nil(), "format": "raw", "size": 1, "virtual_size": 1, "sha512": ""}, "size_gib": 1},
+            "password_clears": password_clears,
+        });
+        News::Put(Box::new(Desired {
+            epoch: 1,
+            generation,
+            object: Object::Guest(Box::new(serde_json::from_value(guest).unwrap())),
+        }))
+    }
+
+    /// A guest posts once; what it posted is there after a restart and is told to control again; a clearing makes room
+    /// for another; nothing of it outlives the guest.
+    #[test]
+    fn a_posted_password_is_kept_until_it_is_cleared() {
+        let path = std::env::temp_dir().join(format!("haneul-store-{}", haneul_core::id::hex()));
+        let id = Uuid::from_u128(7);
+        let s = Store::open(&path, 100).unwrap();
+        assert_eq!(s.set_password(id, "x"), Err(PasswordRefused::Gone));
+        s.take(vec![guest(7, 1, 0)]).unwrap();
+        assert_eq!(s.set_password(id, ""), Ok(None));
+        assert_eq!(s.set_password(id, "one").unwrap().unwrap().clears, 0);
+        assert_eq!(s.set_password(id, "two"), Err(PasswordRefused::Taken));
+        let s = Store::open(&path, 100).unwrap();
+        assert_eq!(s.password(id).as_deref(), Some("one"));
+        assert_eq!(s.passwords().len(), 1);
+        s.take(vec![guest(7, 2, 1)]).unwrap();
+        assert_eq!((s.password(id), s.passwords()), (None, vec![]));
+        assert_eq!(s.set_password(id, "two").unwrap().unwrap().clears, 1);
+        let t = Tombstone {
+            kind: Kind::Guest,
+            ..grave(7, 3)
+        };
+        s.take(vec![News::Bury(t.clone())]).unwrap();
+        assert_eq!((s.password(id), s.passwords()), (None, vec![]));
+        s.buried(&t).unwrap();
+        let s = Store::open(&path, 100).unwrap();
+        assert!(s.lock().passwords.is_empty());
+        assert!(
+            !format!(
+                "{:?}",
+                Line::Password(PostedPassword {
+                    guest: id,
+                    clears: 0,
+                    password: "secret".into()
+                })
+            )
+            .contains("secret")
+        );
         std::fs::remove_file(&path).unwrap();
     }
 

@@ -5,7 +5,7 @@
 use crate::{BoxFuture, Hypervisor, Resources};
 use haneul_agent_api::{Failure, FailureCode, Guest, GuestState, HypervisorInfo, ObservedGuest, Power};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
@@ -127,6 +127,15 @@ impl Hypervisor for Fake {
             .is_some_and(|r| has_process(r.state) && r.guest.rebuilds == desired.rebuilds);
         let want = matches!(desired.power, Power::Running | Power::Paused);
         Box::pin(async move { want && !have })
+    }
+
+    fn needs_taps(&self, desired: &Guest) -> BoxFuture<'_, bool> {
+        let ports = |g: &Guest| g.nics.iter().map(|n| n.port_id).collect::<BTreeSet<_>>();
+        let records = self.lock();
+        let running = records.get(&desired.id).filter(|r| has_process(r.state));
+        let lacks = running.is_some_and(|r| !ports(&r.guest).is_superset(&ports(desired)));
+        let want = matches!(desired.power, Power::Running | Power::Paused);
+        Box::pin(async move { want && lacks })
     }
 
     fn apply<'a>(

@@ -37,7 +37,7 @@ pub struct Resources {
     pub backing: Option<(PathBuf, String)>,
     /// ISO image with the config drive, when the guest wants one.
     pub config_drive: Option<PathBuf>,
-    /// Gives the open tap of a port when the driver starts a process; called only then.
+    /// Gives the open tap of a port, when the driver starts a process or plugs a card; called only then.
     pub taps: Arc<dyn Fn(Uuid) -> Result<OwnedFd, Failure> + Send + Sync>,
     /// UID and GID that this guest's process runs as.
     pub uid: u32,
@@ -67,7 +67,11 @@ pub trait Hypervisor: Send + Sync {
     /// the disk, taps and config drive ready first.
     fn needs_start(&self, desired: &Guest) -> BoxFuture<'_, bool>;
 
-    /// Brings the guest to what it shall be (power, reboots, size) and answers what it is then.
+    /// Whether [`Hypervisor::apply`] would plug a network card into a guest that runs: then the agent waits for its port
+    /// first.
+    fn needs_taps(&self, desired: &Guest) -> BoxFuture<'_, bool>;
+
+    /// Brings the guest to what it shall be (power, reboots, size, network cards) and answers what it is then.
     fn apply<'a>(
         &'a self,
         epoch: u64,

@@ -23,6 +23,21 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait MetadataSource: Send + Sync {
     /// Guest id, project id and documents of the guest that holds `port`.
     fn by_port(&self, port: Uuid) -> Option<(Uuid, String, Metadata)>;
+    /// The password that this guest has posted.
+    fn password(&self, guest: Uuid) -> Option<String>;
+    /// Takes the password that a guest posts. It is durable when this answers; blocks for the disk.
+    fn set_password(&self, guest: Uuid, password: &str) -> Result<(), PasswordRefused>;
+}
+
+/// Why a posted password was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordRefused {
+    /// There is one already, and nobody has cleared it.
+    Taken,
+    /// The guest is on its way out.
+    Gone,
+    /// The host could not store it.
+    Failed,
 }
 
 /// What exists on the host now, by id.

@@ -44,6 +44,7 @@ pub struct Compute {
     pub(crate) snapshot: logic::snapshot::Cache,
     pub(crate) public_url: String,
     pub(crate) seats: logic::console::Seats,
+    pub(crate) interfaces: logic::interfaces::Ended,
 }
 
 impl Compute {
@@ -68,6 +69,7 @@ impl Compute {
             snapshot: logic::snapshot::Cache::default(),
             public_url: config.public_url(),
             seats: logic::console::Seats::default(),
+            interfaces: logic::interfaces::Ended::default(),
         })
     }
 

@@ -54,8 +54,8 @@ pub mod acts {
             Evacuate = "os_compute_api:os-evacuate" => NOBODY;
             Restore = "os_compute_api:os-deferred-delete:restore" => PROJECT_MEMBER_OR_ADMIN;
             ForceDelete = "os_compute_api:os-deferred-delete:force" => PROJECT_MEMBER_OR_ADMIN;
-            AddFixedIp = "os_compute_api:os-multinic:add" => NOBODY;
-            RemoveFixedIp = "os_compute_api:os-multinic:remove" => NOBODY;
+            AddFixedIp = "os_compute_api:os-multinic:add" => PROJECT_MEMBER_OR_ADMIN;
+            RemoveFixedIp = "os_compute_api:os-multinic:remove" => PROJECT_MEMBER_OR_ADMIN;
             AddFloatingIp = "os_compute_api:os-floating-ips:add" => NOBODY;
             RemoveFloatingIp = "os_compute_api:os-floating-ips:remove" => NOBODY;
             SecurityGroups = "os_compute_api:os-security-groups:list" => PROJECT_READER_OR_ADMIN;
@@ -67,8 +67,8 @@ pub mod acts {
             IpsShow = "os_compute_api:ips:show" => PROJECT_READER_OR_ADMIN;
             Interfaces = "os_compute_api:os-attach-interfaces:list" => PROJECT_READER_OR_ADMIN;
             InterfaceShow = "os_compute_api:os-attach-interfaces:show" => PROJECT_READER_OR_ADMIN;
-            InterfaceCreate = "os_compute_api:os-attach-interfaces:create" => NOBODY;
-            InterfaceDelete = "os_compute_api:os-attach-interfaces:delete" => NOBODY;
+            InterfaceCreate = "os_compute_api:os-attach-interfaces:create" => PROJECT_MEMBER_OR_ADMIN;
+            InterfaceDelete = "os_compute_api:os-attach-interfaces:delete" => PROJECT_MEMBER_OR_ADMIN;
             Volumes = "os_compute_api:os-volumes-attachments:index" => PROJECT_READER_OR_ADMIN;
             VolumeShow = "os_compute_api:os-volumes-attachments:show" => PROJECT_READER_OR_ADMIN;
             VolumeAttach = "os_compute_api:os-volumes-attachments:create" => NOBODY;

@@ -16,6 +16,7 @@ mod model;
 mod policy;
 mod store;
 
+pub use logic::attach::Holder;
 pub use logic::audit::Finding;
 pub use logic::compute::{NicRequest, ServerPort};
 pub use policy::RULES;

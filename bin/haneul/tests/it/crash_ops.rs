@@ -11,7 +11,7 @@ pub struct Op {
     pub name: &'static str,
     /// Actions that bring a new server to where the operation begins, and the status after each.
     pub before: &'static [(&'static str, &'static str)],
-    /// `create`, `delete`, or an action's body (`IMAGE` stands for the image).
+    /// `create`, `delete`, `attach` and `detach` (an interface), or an action's body (`IMAGE` stands for the image).
     pub what: &'static str,
     /// Status before and afterwards.
     pub from: &'static str,
@@ -135,4 +135,24 @@ pub const OPS: &[Op] = &[
         to: "ACTIVE",
         met: |r| r["guest"]["memory_mib"] == 128,
     },
+    Op {
+        name: "attach-interface",
+        before: &[],
+        what: "attach",
+        from: "ACTIVE",
+        to: "ACTIVE",
+        met: |r| cards(r) == 2,
+    },
+    Op {
+        name: "detach-interface",
+        before: &[],
+        what: "detach",
+        from: "ACTIVE",
+        to: "ACTIVE",
+        met: |r| cards(r) == 0,
+    },
 ];
+
+fn cards(record: &Value) -> usize {
+    record["guest"]["nics"].as_array().map_or(usize::MAX, Vec::len)
+}

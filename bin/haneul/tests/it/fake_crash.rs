@@ -6,9 +6,9 @@
 use crate::crash_ops::{NONE, OPS, Op};
 use crate::setup::{Ready, options};
 use haneul_store::{Actor, Db, OpenOptions};
-use haneul_testkit::{Answer, Options, eventually};
+use haneul_testkit::{Answer, Client, Options, eventually};
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -102,23 +102,36 @@ impl Lab {
 
     /// Asks for the operation; `None` when the control plane died over it.
     async fn ask(&self, op: &Op, s: &Subject) -> Option<Answer> {
+        send(self.r.admin.clone(), self.request(op, s).await, op.name).await
+    }
+
+    /// Method, path and body.
+    async fn request(&self, op: &Op, s: &Subject) -> (Method, String, String) {
         let path = |more: &str| format!("/compute/v2.1/servers{more}");
         let of = s.id.as_deref().unwrap_or_default();
-        let (method, path, body) = match op.what {
+        match op.what {
             "create" => (Method::POST, path(""), self.r.server(&s.name, "tiny").to_string()),
             "delete" => (Method::DELETE, path(&format!("/{of}")), String::new()),
+            "attach" => (
+                Method::POST,
+                path(&format!("/{of}/os-interface")),
+                json!({"interfaceAttachment": {"net_id": self.r.network}}).to_string(),
+            ),
+            "detach" => {
+                let list = path(&format!("/{of}/os-interface"));
+                let all = self.r.admin.get(&list).await.expect(200);
+                let port = all["interfaceAttachments"][0]["port_id"]
+                    .as_str()
+                    .expect("an interface")
+                    .to_owned();
+                (Method::DELETE, format!("{list}/{port}"), String::new())
+            }
             body => (
                 Method::POST,
                 path(&format!("/{of}/action")),
                 body.replace("IMAGE", &self.r.image),
             ),
-        };
-        let json = [("content-type", "application/json")];
-        let headers: &[(&str, &str)] = if body.is_empty() { &[] } else { &json };
-        let sent = self.r.admin.try_send(method, &path, headers, body.into_bytes());
-        tokio::time::timeout(SETTLED, sent)
-            .await
-            .unwrap_or_else(|_| panic!("{}: no answer in {SETTLED:?}", op.name))
+        }
     }
 
     /// The server's status as soon as nothing is being done to it any more, with the host's record of the guest.
@@ -202,21 +215,34 @@ impl Lab {
         let all = if both { " (both processes)" } else { "" };
         let what = format!("{} killed at pass {} of {point}{all}", op.name, pass + 1);
         let mut s = self.subject(op).await;
+        let request = self.request(op, &s).await;
         self.r.cloud.arm(&format!("{point}=kill:{pass}"));
-        let answer = self.ask(op, &s).await;
+        // Both at once: an answer may wait for a host that is dead and comes back.
+        let asking = tokio::spawn(send(self.r.admin.clone(), request, op.name));
+        let (start, mut answered) = (Instant::now(), None);
+        let died = loop {
+            if self.r.cloud.revive() {
+                break true;
+            }
+            if asking.is_finished() && answered.is_none() {
+                answered = Some(Instant::now());
+            }
+            let waited = answered.is_some_and(|t| t.elapsed() > Duration::from_secs(1));
+            if waited && !self.r.cloud.armed().is_empty() {
+                break false;
+            }
+            assert!(start.elapsed() < SETTLED * 2, "{what}: nobody died");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        let answer = asking.await.unwrap();
         if let Some(a) = &answer {
             assert!(a.status < 300, "{what}: {} {}", a.status, a.text);
         }
-        let start = Instant::now();
-        while !self.r.cloud.revive() {
-            if start.elapsed() > Duration::from_secs(1) && !self.r.cloud.armed().is_empty() {
-                self.r.cloud.disarm();
-                self.settled(&mut s, &what).await;
-                self.clean(&s).await;
-                return false;
-            }
-            assert!(start.elapsed() < SETTLED, "{what}: nobody died");
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        if !died {
+            self.r.cloud.disarm();
+            self.settled(&mut s, &what).await;
+            self.clean(&s).await;
+            return false;
         }
         assert_eq!(self.r.cloud.armed(), "", "{what}");
         if both {
@@ -297,6 +323,15 @@ impl Lab {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+async fn send(admin: Client, (method, path, body): (Method, String, String), name: &str) -> Option<Answer> {
+    let json = [("content-type", "application/json")];
+    let headers: &[(&str, &str)] = if body.is_empty() { &[] } else { &json };
+    let sent = admin.try_send(method, &path, headers, body.into_bytes());
+    tokio::time::timeout(SETTLED, sent)
+        .await
+        .unwrap_or_else(|_| panic!("{name}: no answer in {SETTLED:?}"))
 }
 
 fn files(dir: &Path, out: &mut BTreeMap<String, i64>) {
@@ -411,6 +446,8 @@ matrices! {
     fake_crash_resize "resize";
     fake_crash_confirm "confirm";
     fake_crash_revert "revert";
+    fake_crash_attach_interface "attach-interface";
+    fake_crash_detach_interface "detach-interface";
 }
 
 /// An agent that hangs at the point: the API answers all the same, the job ends at its deadline with the cause,

@@ -500,14 +500,36 @@ async fn real_guests_survive_us_and_the_host_reboot() {
         "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json | grep -q stays",
     )
     .await;
+    // A password that the guest posts, to an agent that dies before it has said that it took it.
+    r.cloud.arm("netdev.real.password-taken=kill");
+    let url = "http://169.254.169.254/openstack/2013-10-17/password";
+    assert!(
+        !r.run(&address, &format!("curl -X POST -d c2VhbGVk {url}"))
+            .status
+            .success()
+    );
+    r.cloud.kill_agent();
+    r.cloud.start_agent();
+    assert_eq!(r.login(&address, &format!("curl -m 5 {url}")).await, "c2VhbGVk");
     r.cloud.start_serve();
     r.cloud.ready().await;
+    let posted = format!("/compute/v2.1/servers/{server}/os-server-password");
+    eventually("the password is shown", Duration::from_secs(20), || async {
+        (c.get(&posted).await.expect(200)["password"] == "c2VhbGVk").then_some(())
+    })
+    .await;
     assert_eq!(r.wait(&c, &server, "ACTIVE").await["OS-EXT-STS:power_state"], 1);
     assert_eq!(
         r.login(&address, "cat /proc/sys/kernel/random/boot_id").await,
         boot,
         "the guest was not touched"
     );
+    // A second card comes while it runs, and the guest gets its address.
+    let nics = format!("/compute/v2.1/servers/{server}/os-interface");
+    let wish = json!({"interfaceAttachment": {"net_id": net, "fixed_ips": [{"ip_address": "10.9.0.77"}]}});
+    let second = c.post(&nics, &wish).await.expect(200);
+    let seen = "ip -4 -o addr show dev eth1 | grep -q 10.9.0.77/";
+    r.login(&address, seen).await;
     let log = c
         .post(
             &format!("/compute/v2.1/servers/{server}/action"),
@@ -558,6 +580,17 @@ async fn real_guests_survive_us_and_the_host_reboot() {
     );
     assert_eq!(r.host_key(), key);
     r.wait(&c, &server, "ACTIVE").await;
+    r.login(&address, seen).await;
+    let gone = c
+        .delete(&format!("{nics}/{}", id(&second, "/interfaceAttachment/port_id")))
+        .await;
+    assert_eq!(gone.status, 202, "{}", gone.text);
+    r.login(&address, "[ ! -e /sys/class/net/eth1 ]").await;
+    eventually("the second interface is gone", Duration::from_secs(20), || async {
+        let left = c.get(&nics).await.expect(200);
+        (left["interfaceAttachments"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
     // A guest that switches itself off is SHUTOFF, and stays so until somebody starts it.
     let _ = r.run(&address, "poweroff");
     r.wait(&c, &server, "SHUTOFF").await;

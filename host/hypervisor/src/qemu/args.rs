@@ -5,7 +5,8 @@
 //! guest the same machine.
 
 use super::record::Device;
-use serde_json::json;
+use haneul_agent_api::MAX_NICS;
+use serde_json::{Value, json};
 use std::os::fd::RawFd;
 use uuid::Uuid;
 
@@ -22,9 +23,9 @@ const SLOT_RNG: u8 = 3;
 const SLOT_BALLOON: u8 = 4;
 const SLOT_ROOT: u8 = 5;
 const SLOT_CONFIG: u8 = 6;
-const SLOT_NIC: u8 = 7;
-/// PCI has 32 slots.
-pub const MAX_NICS: usize = 32 - SLOT_NIC as usize;
+pub(crate) const SLOT_NIC: u8 = 7;
+// PCI has 32 slots.
+const _: () = assert!(MAX_NICS == 32 - SLOT_NIC as usize);
 
 /// An open disk.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,7 @@ pub(crate) struct NicFd {
     pub port: Uuid,
     pub mac: String,
     pub mtu: u32,
+    pub slot: u8,
 }
 
 pub(crate) struct Spec<'a> {
@@ -240,24 +242,38 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
         );
         devices.push(device("config-drive", "config-drive", SLOT_CONFIG));
     }
-    for (i, nic) in s.nics.iter().take(MAX_NICS).enumerate() {
-        let slot = SLOT_NIC + i as u8;
-        let id = format!("nic{i}");
-        opt(&mut a, "-netdev", format!("tap,id=net{i},fd={},vhost=off", nic.fd));
-        // No boot ROM: nothing boots from the network, and it costs 256 KiB and time. Values come from
-        // the desired state and are not to be trusted with commas.
-        let model = json!({
-            "driver": "virtio-net-pci", "netdev": format!("net{i}"), "id": id, "mac": nic.mac,
-            "host_mtu": nic.mtu.clamp(68, 65535), "romfile": "", "addr": format!("{slot:#x}"),
-        });
-        opt(&mut a, "-device", model.to_string());
-        devices.push(Device {
-            port: Some(nic.port),
-            mac: Some(nic.mac.clone()),
-            ..device(&id, "nic", slot)
-        });
+    for nic in s.nics.iter().take(MAX_NICS) {
+        let backend = netdev_id(nic.slot);
+        opt(&mut a, "-netdev", format!("tap,id={backend},fd={},vhost=off", nic.fd));
+        opt(&mut a, "-device", nic_model(nic).to_string());
+        devices.push(nic_device(nic));
     }
     (a, devices)
+}
+
+/// QEMU's name of the backend of the card in a slot.
+pub(crate) fn netdev_id(slot: u8) -> String {
+    format!("net{}", slot.saturating_sub(SLOT_NIC))
+}
+
+/// A card as the record names it.
+pub(crate) fn nic_device(nic: &NicFd) -> Device {
+    Device {
+        id: format!("nic{}", nic.slot.saturating_sub(SLOT_NIC)),
+        kind: "nic".into(),
+        slot: nic.slot,
+        port: Some(nic.port),
+        mac: Some(nic.mac.clone()),
+    }
+}
+
+/// A card as QEMU is asked for it. No boot ROM: nothing boots from the network, and it costs 256 KiB and time. Values come
+/// from the desired state and are not to be trusted with commas.
+pub(crate) fn nic_model(nic: &NicFd) -> Value {
+    json!({
+        "driver": "virtio-net-pci", "netdev": netdev_id(nic.slot), "id": nic_device(nic).id, "mac": nic.mac,
+        "host_mtu": nic.mtu.clamp(68, 65535), "romfile": "", "addr": format!("{:#x}", nic.slot),
+    })
 }
 
 /// Whether a CPU model's name may stand on the command line: a name with feature flags, nothing else.
@@ -281,6 +297,7 @@ mod tests {
             port: Uuid::from_u128(2),
             mac: "fa:16:3e:00:00:01,romfile=/etc/shadow".into(),
             mtu: 1450,
+            slot: SLOT_NIC,
         }];
         let spec = Spec {
             id,

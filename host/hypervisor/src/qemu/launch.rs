@@ -209,13 +209,15 @@ impl Inner {
             .map(OwnedFd::from);
         let mut taps = Vec::new();
         let mut nics = Vec::new();
-        for nic in &desired.nics {
+        let had = before.as_ref().map(|r| r.devices.as_slice()).unwrap_or_default();
+        for (nic, slot) in desired.nics.iter().zip(super::nics::slots(had, &desired.nics)) {
             let tap = (resources.taps)(nic.port_id)?;
             nics.push(NicFd {
                 fd: tap.as_raw_fd(),
                 port: nic.port_id,
                 mac: nic.mac.clone(),
                 mtu: nic.mtu,
+                slot,
             });
             taps.push(tap);
         }

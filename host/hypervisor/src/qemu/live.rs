@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub qmp: Option<Qmp>,
     /// Grows with each step of saving or loading the guest's memory.
     pub memory_steps: u64,
+    /// Devices that guests have let go of, counted.
+    pub deletions: u64,
 }
 
 /// A handle on a living process; clones share it.
@@ -88,6 +90,7 @@ impl Live {
             run: Run::Unknown,
             qmp: None,
             memory_steps: 0,
+            deletions: 0,
         });
         let handle = Arc::clone(&pidfd);
         let (socket, hold) = super::launch::socket_path(dir, &record.qmp)?;
@@ -129,6 +132,10 @@ impl Live {
     /// See [`State::memory_steps`].
     pub(crate) fn memory_steps(&self) -> u64 {
         self.state.borrow().memory_steps
+    }
+
+    pub(crate) fn deletions(&self) -> u64 {
+        self.state.borrow().deletions
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -257,6 +264,9 @@ impl Watcher {
         if e.name == "MIGRATION" {
             self.send.send_modify(|s| s.memory_steps += 1);
             return;
+        }
+        if e.name == "DEVICE_DELETED" {
+            self.send.send_modify(|s| s.deletions += 1);
         }
         let now = self.send.borrow().run;
         let next = match e.name.as_str() {

@@ -33,6 +33,7 @@ mod cgroup;
 mod console;
 mod launch;
 mod live;
+mod nics;
 mod ops;
 mod process;
 pub mod qmp;
@@ -649,6 +650,15 @@ impl Hypervisor for Qemu {
                 }
                 _ => true,
             }
+        })
+    }
+
+    fn needs_taps<'a>(&'a self, desired: &Guest) -> BoxFuture<'a, bool> {
+        let desired = desired.clone();
+        Box::pin(async move {
+            let entry = self.inner.find(desired.id);
+            let record = entry.filter(|e| e.live().is_some()).and_then(|e| e.record());
+            matches!(desired.power, Power::Running | Power::Paused) && record.is_some_and(|r| nics::lacks(&r, &desired))
         })
     }
 

@@ -5,9 +5,9 @@
 use super::live::{Live, Run};
 use super::qmp::QmpError;
 use super::record::{Phase, Record, VERSION};
-use super::{Entry, Inner, args, disk_error, hung, hypervisor_error, internal, launch, observed, process, suspend};
+use super::{Entry, Inner, disk_error, hung, hypervisor_error, internal, launch, observed, process, suspend};
 use crate::Resources;
-use haneul_agent_api::{Failure, FailureCode, Guest, ObservedGuest, Power};
+use haneul_agent_api::{Failure, FailureCode, Guest, MAX_NICS, ObservedGuest, Power};
 use haneul_core::{clock, fault_point};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -143,11 +143,8 @@ impl Inner {
                 detail: String::new(),
             })
         };
-        if desired.nics.len() > args::MAX_NICS {
-            return refuse(format!(
-                "a server can have {} network cards at the most",
-                args::MAX_NICS
-            ));
+        if desired.nics.len() > MAX_NICS {
+            return refuse(format!("a server can have {MAX_NICS} network cards at the most"));
         }
         if !matches!(resources.root_format.as_str(), "raw" | "qcow2") {
             return refuse(format!(
@@ -300,7 +297,7 @@ impl Inner {
         }
     }
 
-    /// A process that stays: power as wanted, disk as large as wanted, order recorded.
+    /// A process that stays: power as wanted, disk as large as wanted, cards as wanted, order recorded.
     async fn settle(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -341,6 +338,7 @@ impl Inner {
         }
         fault_point!("hypervisor.qemu.power-set", internal("fault point"));
         self.fit_disk(entry, live, desired).await?;
+        self.fit_nics(entry, live, desired, resources).await?;
         self.note(entry, order, desired, resources).await?;
         Ok(self.answer(entry))
     }

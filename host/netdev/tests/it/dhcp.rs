@@ -4,13 +4,14 @@ use crate::lab::*;
 use dhcproto::v4::{DhcpOption, Message, MessageType, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 use haneul_agent_api::*;
-use haneul_netdev::{MetadataSource, NetDriver};
+use haneul_netdev::{MetadataSource, NetDriver, PasswordRefused};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-struct Docs(Vec<(Uuid, Uuid, &'static str)>);
+struct Docs(Vec<(Uuid, Uuid, &'static str)>, Mutex<HashMap<Uuid, String>>);
 
 impl MetadataSource for Docs {
     fn by_port(&self, port: Uuid) -> Option<(Uuid, String, Metadata)> {
@@ -20,6 +21,19 @@ impl MetadataSource for Docs {
             ..Metadata::default()
         };
         Some((*guest, "project".into(), m))
+    }
+
+    fn password(&self, guest: Uuid) -> Option<String> {
+        self.1.lock().unwrap().get(&guest).cloned()
+    }
+
+    fn set_password(&self, guest: Uuid, password: &str) -> Result<(), PasswordRefused> {
+        let mut all = self.1.lock().unwrap();
+        if all.contains_key(&guest) {
+            return Err(PasswordRefused::Taken);
+        }
+        all.insert(guest, password.into());
+        Ok(())
     }
 }
 
@@ -72,6 +86,7 @@ async fn a_real_client_gets_its_lease_and_its_documents() {
                 (*p, port.guest_id.unwrap(), *name)
             })
             .collect(),
+        Mutex::default(),
     );
     lab.real.set_metadata(Arc::new(docs));
     lab.apply().await;
@@ -118,6 +133,38 @@ async fn a_real_client_gets_its_lease_and_its_documents() {
     assert!(get(&ga, "/openstack/latest/meta_data.json").contains("\"alpha\""));
     assert!(get(&ga, "/latest/meta-data/hostname").contains("alpha"));
     assert!(get(&ga, "/nothing").contains("404"));
+    // Its password: once, text, not too long, and by POST only.
+    let long = lab.dir.join("long");
+    std::fs::write(&long, "x".repeat(1021)).unwrap();
+    let binary = lab.dir.join("binary");
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    let send = |what: &str, path: &str| {
+        sh(&format!(
+            "ip netns exec {ga} curl -sS -m 4 -w ' %{{http_code}}' {what} http://169.254.169.254/openstack/{path}"
+        ))
+    };
+    let at_file = |f: &std::path::Path| format!("--data-binary @{}", f.display());
+    for (what, path, says) in [
+        (
+            at_file(&long),
+            "latest/password",
+            "400 Bad Request: Request is too large",
+        ),
+        (at_file(&binary), "latest/password", "UTF-8"),
+        (
+            "-X PUT -d x".into(),
+            "latest/password",
+            "GET and POST only are supported",
+        ),
+        ("-d x".into(), "2012-08-10/password", " 405"),
+        ("-d x".into(), "latest/meta_data.json", " 405"),
+        ("-d sealed".into(), "2013-10-17/password", " 200"),
+        ("-d again".into(), "latest/password", "409 Conflict"),
+    ] {
+        let answer = send(&what, path);
+        assert!(answer.contains(says), "{what} {path}: {answer}");
+    }
+    assert_eq!(get(&ga, "/openstack/latest/password"), "sealed");
     let mut best = f64::MAX;
     for _ in 0..5 {
         let t = sh(&format!(

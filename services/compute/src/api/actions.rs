@@ -1,6 +1,7 @@
 //! POST /servers/ID/action: one key names the action (Nova API reference, "Servers - run an action").
 
 use super::input::{self, BASE64, BOOL, CERTS, DESCRIPTION, DISK_CONFIG, FQDN, HOSTNAME, IP4, IP6, META};
+use super::interfaces;
 use super::servers::{look, password, wrapped};
 use super::view::ServerView;
 use crate::Compute;
@@ -118,8 +119,6 @@ const OFF: &[(&str, &str, Ver, Ver)] = &[
         Ver(2, 1),
         Ver(2, 999),
     ),
-    ("addFixedIp", acts::AddFixedIp::RULE, Ver(2, 1), Ver(2, 43)),
-    ("removeFixedIp", acts::RemoveFixedIp::RULE, Ver(2, 1), Ver(2, 43)),
     ("addFloatingIp", acts::AddFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
     ("removeFloatingIp", acts::RemoveFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
 ];
@@ -201,6 +200,8 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
                 s.vm_state.as_str()
             )));
         }
+        "addFixedIp" if v <= Ver(2, 43) => interfaces::add_fixed_ip(&app, &ctx, &id, arg, v).await?,
+        "removeFixedIp" if v <= Ver(2, 43) => interfaces::remove_fixed_ip(&app, &ctx, &id, arg, v).await?,
         "addSecurityGroup" => {
             check(&GROUP)?;
             security_group(&app, &ctx, acts::AddSecurityGroup, &id, arg, true).await?;

@@ -60,7 +60,7 @@ pub(crate) const BASE64: K = K::Check(|v| match v {
     Value::String(s) if base64_ok(s) => Ok(()),
     _ => Err("It must be Base64.".into()),
 });
-const IP: K = K::Check(|v| match v.as_str().map(str::parse::<IpAddr>) {
+pub(crate) const IP: K = K::Check(|v| match v.as_str().map(str::parse::<IpAddr>) {
     Some(Ok(_)) => Ok(()),
     _ => Err("It must be an IPv4 or IPv6 address.".into()),
 });

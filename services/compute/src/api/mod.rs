@@ -8,6 +8,7 @@ mod flavors;
 mod groups;
 mod input;
 mod instance_actions;
+mod interfaces;
 mod keypairs;
 mod os_hosts;
 mod quotas;
@@ -181,22 +182,22 @@ fn sub_routes(r: Routes<Compute>) -> Routes<Compute> {
     )
     .get(
         "/v2.1/servers/{id}/os-interface",
-        sub::interfaces,
+        interfaces::list,
         "os_compute_api:os-attach-interfaces:list",
     )
     .post(
         "/v2.1/servers/{id}/os-interface",
-        sub::interface_create,
+        interfaces::create,
         "os_compute_api:os-attach-interfaces:create",
     )
     .get(
         "/v2.1/servers/{id}/os-interface/{port}",
-        sub::interface_show,
+        interfaces::show,
         "os_compute_api:os-attach-interfaces:show",
     )
     .delete(
         "/v2.1/servers/{id}/os-interface/{port}",
-        sub::interface_delete,
+        interfaces::delete,
         "os_compute_api:os-attach-interfaces:delete",
     )
     .get(

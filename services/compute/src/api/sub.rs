@@ -1,4 +1,4 @@
-//! What hangs below a server: metadata, tags, addresses, interfaces, volumes, security groups, topology,
+//! What hangs below a server: metadata, tags, addresses, volumes, security groups, topology,
 //! diagnostics (Nova API reference, the sections of these names).
 
 use super::actions::find;
@@ -255,7 +255,7 @@ pub(crate) async fn tags_delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
     Ok(Reply::no_content())
 }
 
-async fn ports(app: &Compute, id: &str) -> Result<Vec<crate::logic::deps::ServerPort>> {
+pub(crate) async fn ports(app: &Compute, id: &str) -> Result<Vec<crate::logic::deps::ServerPort>> {
     let mut tx = app.db.read().await?;
     let ids = [id.to_owned()];
     Ok(app
@@ -287,43 +287,6 @@ pub(crate) async fn ips_of(app: Arc<Compute>, req: Req) -> Result<Reply> {
     }
 }
 
-fn interface(p: &crate::logic::deps::ServerPort, v: Ver) -> Value {
-    let fixed: Vec<Value> = p
-        .fixed_ips
-        .iter()
-        .map(|(s, ip)| json!({"subnet_id": s, "ip_address": ip}))
-        .collect();
-    let mut out = json!({"net_id": p.network_id, "port_id": p.port_id, "mac_addr": p.mac, "port_state": p.status, "fixed_ips": fixed});
-    if let (true, Some(m)) = (v >= Ver(2, 70), out.as_object_mut()) {
-        m.insert("tag".into(), json!(p.tag));
-    }
-    out
-}
-
-/// `GET /servers/{id}/os-interface`
-pub(crate) async fn interfaces(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    let s = find(&app, req.ctx()?, acts::Interfaces, req.param("id")).await?;
-    let list: Vec<Value> = ports(&app, &s.id)
-        .await?
-        .iter()
-        .map(|p| interface(p, req.version))
-        .collect();
-    Ok(Reply::ok(&json!({"interfaceAttachments": list})))
-}
-
-/// `GET /servers/{id}/os-interface/{port}`
-pub(crate) async fn interface_show(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    let s = find(&app, req.ctx()?, acts::InterfaceShow, req.param("id")).await?;
-    let port = req.param("port");
-    match ports(&app, &s.id).await?.iter().find(|p| p.port_id == port) {
-        Some(p) => Ok(Reply::ok(&json!({"interfaceAttachment": interface(p, req.version)}))),
-        None => Err(Error::not_found(format!(
-            "Instance {} does not have a port with id {port}",
-            s.id
-        ))),
-    }
-}
-
 macro_rules! refused {
     ($($(#[$doc:meta])* $name:ident $act:ident $what:literal;)*) => {$(
         $(#[$doc])*
@@ -336,10 +299,6 @@ macro_rules! refused {
     )*};
 }
 refused! {
-    /// `POST /servers/{id}/os-interface`
-    interface_create InterfaceCreate "Attaching interfaces to a server";
-    /// `DELETE /servers/{id}/os-interface/{port}`
-    interface_delete InterfaceDelete "Detaching interfaces from a server";
     /// `POST /servers/{id}/os-volume_attachments`
     volume_attach VolumeAttach "Attaching volumes";
     /// `PUT /servers/{id}/os-volume_attachments/{volume}`
@@ -435,15 +394,17 @@ pub(crate) async fn diagnostics(app: Arc<Compute>, req: Req) -> Result<Reply> {
     })))
 }
 
-/// `GET /servers/{id}/os-server-password`: guests post none.
+/// `GET /servers/{id}/os-server-password`
 pub(crate) async fn server_password(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    find(&app, req.ctx()?, acts::Password, req.param("id")).await?;
-    Ok(Reply::ok(&json!({"password": ""})))
+    let s = find(&app, req.ctx()?, acts::Password, req.param("id")).await?;
+    Ok(Reply::ok(
+        &json!({"password": s.password.as_deref().unwrap_or_default()}),
+    ))
 }
 
 /// `DELETE /servers/{id}/os-server-password`
 pub(crate) async fn server_password_clear(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    find(&app, req.ctx()?, acts::PasswordClear, req.param("id")).await?;
+    app.clear_password(req.ctx()?, req.param("id")).await?;
     Ok(Reply::no_content())
 }
 

@@ -1,6 +1,8 @@
 //! Jobs: each waits for what a host observes. What an action does to a server, and how it is taken back,
 //! stands in the action's own file in [`crate::logic::actions`]; this is the waiting.
 
+mod interfaces;
+
 use crate::Compute;
 use crate::logic::actions::{self, HostAction};
 use crate::model::{Fault, Server, Task};
@@ -16,7 +18,8 @@ const DELETE_DEADLINE_S: u64 = 24 * 3600;
 
 /// All of them.
 pub(crate) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
-    vec![
+    let mut all = interfaces::InterfaceSaga::all(app);
+    all.extend([
         HostSaga::<actions::create::Create>::of(app),
         HostSaga::<actions::start::Start>::of(app),
         HostSaga::<actions::stop::Stop>::of(app),
@@ -29,7 +32,8 @@ pub(crate) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
         HostSaga::<actions::resize::Resize>::of(app),
         HostSaga::<actions::revert_resize::RevertResize>::of(app),
         Arc::new(DeleteSaga { app: app.clone() }),
-    ]
+    ]);
+    all
 }
 
 /// Waits until the host has done what the desired guest asks for.

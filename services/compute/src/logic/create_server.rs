@@ -383,6 +383,8 @@ impl Compute {
             soft_reboots: 0,
             hard_reboots: 0,
             rebuilds: 0,
+            password: None,
+            password_clears: 0,
             desired_generation: 0,
             action: String::new(),
             action_request: String::new(),

@@ -8,6 +8,15 @@ use haneul_core::{Error, Result};
 use haneul_store::Tx;
 use uuid::Uuid;
 
+/// The card of a port.
+pub(crate) fn nic(p: &ServerPort) -> Result<Nic> {
+    Ok(Nic {
+        port_id: Uuid::try_parse(&p.port_id).map_err(|e| Error::internal(format!("port {}: {e}", p.port_id)))?,
+        mac: p.mac.clone(),
+        mtu: p.mtu,
+    })
+}
+
 /// Builds it from the server and its ports, in the order of the NICs.
 pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Result<Guest> {
     let mut hints = s.flavor.extra_specs.clone();
@@ -19,17 +28,7 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
             .filter(|(k, _)| k.starts_with("hw_"))
             .map(|(k, v)| (k.clone(), v.clone())),
     );
-    let nics = ports
-        .iter()
-        .map(|p| {
-            Ok(Nic {
-                port_id: Uuid::try_parse(&p.port_id)
-                    .map_err(|e| Error::internal(format!("port {}: {e}", p.port_id)))?,
-                mac: p.mac.clone(),
-                mtu: p.mtu,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let nics = ports.iter().map(nic).collect::<Result<Vec<_>>>()?;
     Ok(Guest {
         id: s.uuid()?,
         name: s.name.clone(),
@@ -47,6 +46,7 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
         soft_reboots: s.soft_reboots,
         hard_reboots: s.hard_reboots,
         rebuilds: s.rebuilds,
+        password_clears: s.password_clears,
         config_drive: s.config_drive,
         metadata: metadata(s),
         cpu_model: None,

@@ -3,7 +3,7 @@
 
 use crate::Compute;
 use crate::model::{ComputeService, Fault, Server, VmState, power};
-use haneul_agent_api::{Greeting, GuestState, Kind, ObservedGuest, Power};
+use haneul_agent_api::{Greeting, GuestState, Kind, ObservedGuest, PostedPassword, Power};
 use haneul_core::{Result, clock, id};
 use haneul_fleet::{BoxFuture, Observer};
 use haneul_placement::Inventory;
@@ -20,6 +20,9 @@ impl Observer for Compute {
     }
     fn guest<'t>(&'t self, tx: &'t mut Tx, host: &'t str, guest: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
         Box::pin(self.guest_seen(tx, host, guest))
+    }
+    fn password<'t>(&'t self, tx: &'t mut Tx, host: &'t str, posted: &'t PostedPassword) -> BoxFuture<'t, Result<()>> {
+        Box::pin(self.password_posted(tx, host, posted))
     }
     fn gone<'t>(&'t self, tx: &'t mut Tx, _host: &'t str, kind: Kind, id: &'t str) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {

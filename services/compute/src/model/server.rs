@@ -134,6 +134,12 @@ pub struct Server {
     pub hard_reboots: u64,
     #[serde(default)]
     pub rebuilds: u64,
+    /// What the guest has posted to the metadata service; it encrypts that for its owner's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// How often it was cleared.
+    #[serde(default)]
+    pub password_clears: u64,
     /// Generation of the desired guest that observations must reach to count.
     #[serde(default)]
     pub desired_generation: i64,
@@ -263,12 +269,15 @@ impl Resource for Server {
         ]
     }
     fn logged(&self) -> Value {
-        // User data may hold secrets: the log keeps only that there is some.
+        // User data and the password may be secrets: the log keeps only that there is some.
         let mut doc = serde_json::to_value(self).unwrap_or(Value::Null);
         if let Some(map) = doc.as_object_mut() {
             map.insert("v".into(), 1.into());
             if self.user_data.is_some() {
                 map.insert("user_data".into(), "present".into());
+            }
+            if self.password.is_some() {
+                map.insert("password".into(), "present".into());
             }
         }
         doc

@@ -46,6 +46,7 @@ names!(
         ResizePrep = "resize_prep",
         ResizeFinish = "resize_finish",
         ResizeReverting = "resize_reverting",
+        Networking = "networking",
         Deleting = "deleting",
     }
 );

@@ -565,14 +565,14 @@ impl FakeHost {
         }
     }
 
-    fn blank(&self) -> Report {
+    pub fn blank(&self) -> Report {
         Report {
             host_id: self.inner.id,
             ..Report::default()
         }
     }
 
-    async fn report(&self, r: Report) {
+    pub async fn report(&self, r: Report) {
         self.send(Method::POST, path::REPORT, serde_json::to_vec(&r).unwrap().into())
             .await;
     }

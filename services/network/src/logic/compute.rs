@@ -4,6 +4,7 @@
 //! Refusals carry Nova's texts, since it is Nova's clients that read them.
 
 use crate::Network;
+use crate::logic::attach::Holder;
 use crate::logic::ports::{self, Ask, Wish};
 use crate::logic::publish::Touched;
 use crate::logic::{groups, quotas};
@@ -158,6 +159,33 @@ impl Network {
         nics: &[NicRequest],
         security_groups: &[String],
     ) -> Result<Vec<ServerPort>> {
+        let to = Holder {
+            id: server_id,
+            hostname: server_name,
+            project_id,
+            host_id,
+            zone,
+        };
+        self.bind_ports(tx, ctx, to, nics, security_groups, 0).await
+    }
+
+    /// The ports of a server, the first of them in this place.
+    pub(crate) async fn bind_ports(
+        &self,
+        tx: &mut Tx,
+        ctx: &Ctx,
+        to: Holder<'_>,
+        nics: &[NicRequest],
+        security_groups: &[String],
+        first: u32,
+    ) -> Result<Vec<ServerPort>> {
+        let Holder {
+            id: server_id,
+            hostname: server_name,
+            project_id,
+            host_id,
+            zone,
+        } = to;
         let mut touched = Touched::default();
         let fresh = nics.iter().filter(|n| n.port_id.is_none()).count();
         let mut group_ids = Vec::new();
@@ -169,8 +197,7 @@ impl Network {
         let dns_name = host_name(server_name);
         let mut nets: BTreeMap<String, Stored<Net>> = BTreeMap::new();
         let mut made = Vec::new();
-        for (order, nic) in nics.iter().enumerate() {
-            let order = u32::try_from(order).unwrap_or(u32::MAX);
+        for (order, nic) in (first..).zip(nics) {
             if let Some(id) = &nic.port_id {
                 let old = tx
                     .find::<Port>(id)
@@ -291,19 +318,7 @@ impl Network {
             if !p.is_servers() {
                 continue;
             }
-            if p.created_by_compute {
-                ports::remove(tx, &System::of(p), &mut touched).await?;
-            } else {
-                let mut port = p.value.clone();
-                port.device_id.clear();
-                port.device_owner.clear();
-                port.host_id.clear();
-                port.device_tag = None;
-                port.order = 0;
-                port.status = "DOWN".into();
-                touched.port_changed(&p.value, &port);
-                tx.update(&System::of(p), &port).await?;
-            }
+            released(tx, p, &mut touched).await?;
         }
         self.publish(tx, touched).await
     }
@@ -364,8 +379,25 @@ impl Network {
     }
 }
 
+/// A server has let go of its port: it goes when compute made it, and is unbound and free again otherwise.
+pub(crate) async fn released(tx: &mut Tx, p: Stored<Port>, touched: &mut Touched) -> Result<()> {
+    if p.created_by_compute {
+        return ports::remove(tx, &System::of(p), touched).await;
+    }
+    let mut port = p.value.clone();
+    port.device_id.clear();
+    port.device_owner.clear();
+    port.host_id.clear();
+    port.device_tag = None;
+    port.order = 0;
+    port.status = "DOWN".into();
+    touched.port_changed(&p.value, &port);
+    tx.update(&System::of(p), &port).await?;
+    Ok(())
+}
+
 /// A network that the caller may put servers on.
-async fn usable_network(tx: &mut Tx, ctx: &Ctx, id: &str) -> Result<Stored<Net>> {
+pub(crate) async fn usable_network(tx: &mut Tx, ctx: &Ctx, id: &str) -> Result<Stored<Net>> {
     let missing = || bad(format!("Network {id} could not be found."));
     let net = tx.find::<Net>(id).await?.ok_or_else(missing)?;
     if ctx.is_admin() || net.shared || net.project_id == ctx.project_id() {

@@ -1,5 +1,6 @@
 //! One file per use case.
 
+pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod bootstrap;
 pub(crate) mod compute;

@@ -19,6 +19,7 @@ const QUOTAS: &str = "nova/api/openstack/compute/quota_sets.py";
 const GROUPS: &str = "nova/api/openstack/compute/server_groups.py";
 const SERVICES: &str = "nova/api/openstack/compute/services.py";
 const POLICY: &str = "nova/policies";
+const NICS: &str = "nova/api/openstack/compute/attach_interfaces.py";
 const META: &str = "nova/api/openstack/compute/server_metadata.py";
 
 /// Body of a create that would be right, but for `change`; null takes away.
@@ -42,6 +43,8 @@ pub fn rows() -> Vec<Row> {
     let create = "POST /v2.1/servers";
     let act = |name: &str| format!("POST /v2.1/servers/{{{name}}}/action");
     let (active, stopped, locked, paused) = (act("active"), act("stopped"), act("locked"), act("paused"));
+    let nic = "POST /v2.1/servers/{active}/os-interface";
+    let wish = |v: Value| json!({"interfaceAttachment": v});
     let key = |v: Value| json!({"keypair": v});
     let flavor = |v: Value| {
         let mut o = json!({"name": "f", "ram": 1, "vcpus": 1, "disk": 1});
@@ -124,6 +127,11 @@ pub fn rows() -> Vec<Row> {
     t.row("service that is none", Admin, "DELETE /v2.1/os-services/{no}", (), 404, "{no}", SERVICES);
     t.row("metadata that is none", Member, "DELETE /v2.1/servers/{active}/metadata/none", (), 404, "etadata item was not found", META);
     t.row("tag that is none", Member, "DELETE /v2.1/servers/{active}/tags/none", (), 404, "none", "nova/api/openstack/compute/server_tags.py");
+    t.row("an interface on no network", Member, nic, wish(json!({"net_id": "{no}"})), 404, "{no}", NICS);
+    t.row("an interface by a port that is none", Member, nic, wish(json!({"port_id": "{no}"})), 404, "{no}", NICS);
+    t.row("an interface by another's port", Member, nic, wish(json!({"port_id": "{their_port}"})), 404, "{their_port}", NICS);
+    t.row("an interface with an address of another network", Member, nic, wish(json!({"net_id": "{net}", "fixed_ips": [{"ip_address": "10.200.0.1"}]})), 400, "10.200.0.1", NICS);
+    t.row("takes an interface off that is none", Member, "DELETE /v2.1/servers/{active}/os-interface/{free_port}", (), 404, "{free_port}", NICS);
     t.row("path that is none", Member, "GET /v2.1/nothing", (), 404, "", WSGI);
 
     t.about(Exhausted);
@@ -142,6 +150,8 @@ pub fn rows() -> Vec<Row> {
     t.row("a port that another server has", Member, create, server(json!({"networks": [{"port": "{server_port}"}]})), 409, "{server_port}", "nova/api/openstack/compute/servers.py, create: PortInUse");
     t.row("an address that is taken", Member, create, server(json!({"networks": [{"uuid": "{net}", "fixed_ip": "10.1.0.77"}]})), 400, "10.1.0.77", "nova/api/openstack/compute/servers.py, create: FixedIpAlreadyInUse");
     t.row("more networks than one to choose from", Member, create, server(json!({"networks": "auto"})), 409, "network", "nova/api/openstack/compute/servers.py, create: NetworkAmbiguous");
+    t.row("an interface by a port in use", Member, nic, wish(json!({"port_id": "{server_port}"})), 409, "{server_port}", NICS);
+    t.row("an interface with an address that is taken", Member, nic, wish(json!({"net_id": "{net}", "fixed_ips": [{"ip_address": "10.1.0.77"}]})), 409, "10.1.0.77", NICS);
     t.row("a service with servers", Admin, "DELETE /v2.1/os-services/{service}", (), 409, "instances", SERVICES);
     t.row("name of a flavor", Admin, "POST /v2.1/flavors", flavor(json!({"name": "tiny"})), 409, "tiny", FLAVORS);
     t.row("id of a flavor", Admin, "POST /v2.1/flavors", flavor(json!({"id": "tiny"})), 409, "tiny", FLAVORS);
@@ -168,6 +178,9 @@ pub fn rows() -> Vec<Row> {
     t.row("metadata of what is locked", Member, "POST /v2.1/servers/{locked}/metadata", json!({"metadata": {"k": "v"}}), 409, "locked", META);
     t.row("resize to the same", Member, &active, json!({"resize": {"flavorRef": "tiny"}}), 400, "flavor", "nova/exception.py, CannotResizeToSameFlavor");
     t.row("restore what is not deleted", Member, &active, json!({"restore": null}), 409, "vm_state active", STATE);
+    t.row("an interface for what is locked", Member, "POST /v2.1/servers/{locked}/os-interface", wish(json!({"net_id": "{net}"})), 409, "locked", NICS);
+    t.row("an interface by port and network", Member, nic, wish(json!({"net_id": "{net}", "port_id": "{free_port}"})), 400, "port_id", NICS);
+    t.row("an address without its network", Member, nic, wish(json!({"fixed_ips": [{"ip_address": "10.1.0.9"}]})), 400, "net_id", NICS);
     t.row("an image without data", Member, create, server(json!({"imageRef": "{queued_raw}"})), 400, "{queued_raw}", "nova/exception.py, ImageNotActive");
     t.row("an image that is switched off", Member, create, server(json!({"imageRef": "{off}"})), 400, "{off}", "nova/exception.py, ImageNotActive");
     t.row("the network outside", Member, create, server(json!({"networks": [{"uuid": "{public}"}]})), 403, "{public}", "nova/exception.py, ExternalNetworkAttachForbidden");

@@ -2,15 +2,16 @@
 //! address, which anti-spoofing vouches for.
 //!
 //! Limits: 16 KiB of head, 64 connections for a network, 10 s for a head and 30 s between requests,
-//! 100 requests a second for a port with a burst of 400 (a boot asks some eighty times).
+//! 100 requests a second for a port with a burst of 400 (a boot asks some eighty times). Guests read; all that they can
+//! post is their password, once, 1,020 bytes at the most and within 10 s.
 
-use crate::MetadataSource;
 use crate::real::known::Known;
 use crate::real::view::View;
-use haneul_agent_api::documents::{Source, lookup};
-use haneul_agent_api::{Network, Port};
+use crate::{MetadataSource, PasswordRefused};
+use haneul_agent_api::documents::{Source, is_password, lookup};
+use haneul_agent_api::{MAX_PASSWORD, Network, Port};
 use haneul_core::clock;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -86,8 +87,14 @@ async fn connection(stream: TcpStream, peer: IpAddr, view: watch::Receiver<Arc<V
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |req: Request<Incoming>| {
         let view = view.borrow().clone();
-        let answer = respond(req.method(), req.uri().path(), peer, &view, &shared);
-        async move { Ok::<_, Infallible>(answer) }
+        let shared = shared.clone();
+        async move {
+            let path = req.uri().path();
+            if *req.method() == Method::GET || *req.method() == Method::HEAD || !is_password(path) {
+                return Ok::<_, Infallible>(respond(req.method(), path, peer, &view, &shared));
+            }
+            Ok(post_password(req, peer, &view, &shared).await)
+        }
     });
     // hyper counts the time to the next head from the end of the last answer.
     let served = hyper::server::conn::http1::Builder::new()
@@ -111,6 +118,58 @@ fn reply(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<B
     r
 }
 
+/// As Nova answers: 200 without a body, 409 when there is one, 400 for any other method and what is too long.
+async fn post_password(req: Request<Incoming>, peer: IpAddr, view: &View, shared: &Shared) -> Response<Full<Bytes>> {
+    let Some(port) = view.by_ip.get(&peer) else {
+        return plain(StatusCode::NOT_FOUND, "404 Not Found\n");
+    };
+    if !shared.limiter.take(port.id) {
+        return plain(StatusCode::TOO_MANY_REQUESTS, "429 Too Many Requests\n");
+    }
+    if req.method() != Method::POST {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            "400 Bad Request: GET and POST only are supported.\n",
+        );
+    }
+    let source = shared.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some((source, (guest, _, _))) = source.and_then(|s| Some((s.clone(), s.by_port(port.id)?))) else {
+        return plain(StatusCode::NOT_FOUND, "404 Not Found\n");
+    };
+    let body = Limited::new(req.into_body(), MAX_PASSWORD).collect();
+    let bytes = match tokio::time::timeout(Duration::from_secs(10), body).await {
+        Ok(Ok(b)) => b.to_bytes(),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "400 Bad Request: Request is too large. A password has 1020 bytes at the most.\n",
+            );
+        }
+        _ => return plain(StatusCode::BAD_REQUEST, "400 Bad Request: the body was cut off.\n"),
+    };
+    let Ok(password) = String::from_utf8(bytes.to_vec()) else {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            "400 Bad Request: a password must be text in UTF-8; encode what is encrypted in Base64.\n",
+        );
+    };
+    match tokio::task::spawn_blocking(move || source.set_password(guest, &password)).await {
+        Ok(Ok(())) => {
+            haneul_core::fault_point!("netdev.real.password-taken");
+            plain(StatusCode::OK, "")
+        }
+        Ok(Err(PasswordRefused::Taken)) => plain(
+            StatusCode::CONFLICT,
+            "409 Conflict: the password is set already. The server's owner can clear it.\n",
+        ),
+        Ok(Err(PasswordRefused::Gone)) => plain(StatusCode::NOT_FOUND, "404 Not Found\n"),
+        Ok(Err(PasswordRefused::Failed)) | Err(_) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "503 Service Unavailable: the password could not be stored. Post it again.\n",
+        ),
+    }
+}
+
 fn respond(method: &Method, path: &str, peer: IpAddr, view: &View, shared: &Shared) -> Response<Full<Bytes>> {
     let Some(port) = view.by_ip.get(&peer) else {
         return plain(StatusCode::NOT_FOUND, "404 Not Found\n");
@@ -122,9 +181,11 @@ fn respond(method: &Method, path: &str, peer: IpAddr, view: &View, shared: &Shar
         return plain(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed\n");
     }
     let source = shared.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some((guest_id, project_id, metadata)) = source.and_then(|s| s.by_port(port.id)) else {
+    let Some((source, (guest_id, project_id, metadata))) = source.and_then(|s| Some((s.clone(), s.by_port(port.id)?)))
+    else {
         return plain(StatusCode::NOT_FOUND, "404 Not Found\n");
     };
+    let password = source.password(guest_id).unwrap_or_default();
     let known = shared.known.read().unwrap_or_else(PoisonError::into_inner).clone();
     let mut ports: Vec<&Port> = known
         .ports
@@ -146,6 +207,7 @@ fn respond(method: &Method, path: &str, peer: IpAddr, view: &View, shared: &Shar
             metadata: &metadata,
             ports: &ports,
             public_ipv4: ports.first().and_then(|(p, _)| floating(&known, p)),
+            password: &password,
             random_seed: if random.is_ok() { &seed } else { &[] },
         },
     );
