@@ -87,6 +87,8 @@ pub(crate) struct Entry {
     id: Uuid,
     dir: PathBuf,
     op: Arc<tokio::sync::Mutex<()>>,
+    /// Held by what writes to the guest's directory, which runs to its end even when the caller gives up.
+    writing: Arc<tokio::sync::Mutex<()>>,
     view: Mutex<View>,
 }
 
@@ -98,6 +100,8 @@ struct View {
     live: Option<Live>,
     /// Whether a process of a former agent has been looked for.
     adopted: bool,
+    /// A command that halts the guest or lets it go on is on its way, and its answer may have been given up.
+    run_changes: bool,
     /// Whether the root disk's size was compared with what is wanted, since the process started.
     disk_checked: bool,
 }
@@ -108,6 +112,7 @@ impl Entry {
             id,
             dir,
             op: Arc::default(),
+            writing: Arc::default(),
             view: Mutex::new(view),
         })
     }

@@ -56,6 +56,8 @@ impl Inner {
         self.check(desired, &resources)?;
         let entry = self.find_or_make(desired.id);
         let mut guard = Arc::clone(&entry.op).lock_owned().await;
+        // What an apply that was dropped is still writing comes first.
+        drop(entry.writing.lock().await);
         self.adopt(&entry).await?;
         let record = entry.record();
         if let Some(r) = &record
@@ -127,7 +129,7 @@ impl Inner {
         if is_saved(&entry) {
             self.load_memory(&entry, &live).await?;
             if desired.power == Power::Running {
-                self.go(&live).await?;
+                self.go(&entry, &live).await?;
             }
         }
         self.fit_disk(&entry, &live, desired).await?;
@@ -167,6 +169,7 @@ impl Inner {
 
     /// Changes the record, on disk and in memory.
     pub(super) async fn save(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut Record)) -> Result<(), Failure> {
+        let turn = Arc::clone(&entry.writing).lock_owned().await;
         let Some(mut record) = entry.record() else {
             return Ok(());
         };
@@ -177,6 +180,7 @@ impl Inner {
         }
         let (e, r) = (Arc::clone(entry), record.clone());
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             r.save(&e.dir)?;
             e.view().record = Some(r);
             Ok::<_, io::Error>(())
@@ -284,7 +288,7 @@ impl Inner {
     /// Waits until it is heard what an adopted or dropped process does.
     pub(super) async fn known(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
         if live.run() != Run::Unknown {
-            return Ok(());
+            return self.heard(entry, live).await;
         }
         // It may be the start of an apply that was dropped.
         let started = entry.record().and_then(|r| r.process).map_or(0, |p| p.started_at);
@@ -295,6 +299,35 @@ impl Inner {
         } else {
             Err(hung("the monitor has not answered since the guest was adopted"))
         }
+    }
+
+    /// A command of an apply that was dropped may take effect yet: the monitor answers in order, so what it says now
+    /// comes after that.
+    async fn heard(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
+        if !entry.view().run_changes {
+            return Ok(());
+        }
+        let status = live
+            .execute("query-status", Value::Null, QMP_DEADLINE)
+            .await
+            .map_err(|e| qmp_failure("say whether the server runs", &e))?;
+        let running = status.get("running").and_then(Value::as_bool) == Some(true);
+        live.until(QMP_DEADLINE, |s| s.gone || (s.run == Run::Running) == running)
+            .await;
+        entry.view().run_changes = false;
+        Ok(())
+    }
+
+    /// The guest gets no time any more.
+    pub(super) async fn halt(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
+        entry.view().run_changes = true;
+        live.execute("stop", Value::Null, QMP_DEADLINE)
+            .await
+            .map_err(|e| qmp_failure("pause the server", &e))?;
+        if live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Running).await {
+            entry.view().run_changes = false;
+        }
+        Ok(())
     }
 
     /// A process that stays: power as wanted, disk as large as wanted, cards as wanted, order recorded.
@@ -328,12 +361,9 @@ impl Inner {
                     "",
                 ));
             }
-            (_, Power::Running) => self.go(live).await?,
+            (_, Power::Running) => self.go(entry, live).await?,
             (_, _) => {
-                live.execute("stop", Value::Null, QMP_DEADLINE)
-                    .await
-                    .map_err(|e| qmp_failure("pause the server", &e))?;
-                live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Running).await;
+                self.halt(entry, live).await?;
             }
         }
         fault_point!("hypervisor.qemu.power-set", internal("fault point"));
@@ -343,11 +373,14 @@ impl Inner {
         Ok(self.answer(entry))
     }
 
-    pub(super) async fn go(&self, live: &Live) -> Result<(), Failure> {
+    pub(super) async fn go(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
+        entry.view().run_changes = true;
         live.execute("cont", Value::Null, QMP_DEADLINE)
             .await
             .map_err(|e| qmp_failure("resume the server", &e))?;
-        live.until(QMP_DEADLINE, |s| s.gone || s.run == Run::Running).await;
+        if live.until(QMP_DEADLINE, |s| s.gone || s.run == Run::Running).await {
+            entry.view().run_changes = false;
+        }
         Ok(())
     }
 
@@ -445,7 +478,7 @@ impl Inner {
         // rebooted twice.
         self.save(entry, |r| r.soft_reboots = desired.soft_reboots).await?;
         fault_point!("hypervisor.qemu.before-reset", internal("fault point"));
-        if self.reset(live).await.is_err() || self.go(live).await.is_err() {
+        if self.reset(live).await.is_err() || self.go(entry, live).await.is_err() {
             return Ok(false);
         }
         self.save(entry, |r| r.powerdown_at = None).await?;

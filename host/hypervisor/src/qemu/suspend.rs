@@ -52,18 +52,13 @@ impl Inner {
             }
             // About to switch off, and countermanded.
             Run::Shutdown => self.reset(live).await?,
-            Run::Running => {
-                live.execute("stop", Value::Null, QMP_DEADLINE)
-                    .await
-                    .map_err(|e| qmp_failure("halt the server", &e))?;
-                live.until(QMP_DEADLINE, |s| s.gone || s.run != Run::Running).await;
-            }
+            Run::Running => self.halt(entry, live).await?,
             Run::Paused | Run::NoSpace | Run::Unknown => {}
         }
         fault_point!("hypervisor.qemu.halted", internal("fault point"));
         if let Err(e) = self.save_memory(entry, live).await {
             let _ = self.cancel_saving(entry, live).await;
-            let _ = self.go(live).await;
+            let _ = self.go(entry, live).await;
             return Err(e);
         }
         fault_point!("hypervisor.qemu.memory-saved", internal("fault point"));
@@ -93,7 +88,12 @@ impl Inner {
             }
         }
         let dir = entry.dir.clone();
-        let bytes = tokio::task::spawn_blocking(move || keep(&dir))
+        let turn = Arc::clone(&entry.writing).lock_owned().await;
+        let kept = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            keep(&dir)
+        });
+        let bytes = kept
             .await
             .map_err(internal)?
             .map_err(|e| disk_error("save the server's memory", &e))?;

