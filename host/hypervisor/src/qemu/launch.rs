@@ -233,7 +233,11 @@ impl Inner {
             paused: desired.power == Power::Paused,
             incoming: record.saved.is_some(),
             io_uring: self.io_uring,
-            vnc: self.vnc,
+            // A process that takes up saved memory has the devices of the one before.
+            vnc: match &record.saved {
+                Some(_) => had.iter().any(|d| d.kind == "vga"),
+                None => self.vnc,
+            },
             qmp: qmp.as_raw_fd(),
             serial: serial.as_raw_fd(),
             console_log: console.as_raw_fd(),
