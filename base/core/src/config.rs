@@ -37,6 +37,32 @@ impl Default for StateDir {
     }
 }
 
+/// A directory of images (`image.stores`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageStore {
+    /// Letters, digits, `-` and `_`.
+    pub id: String,
+    /// For people.
+    pub description: String,
+    /// Default: `state_dir`/control/image-stores/ID.
+    pub directory: Option<PathBuf>,
+    /// Where images go that name no store; default: `file`.
+    pub default: bool,
+    /// Images are read from here and none is stored.
+    pub read_only: bool,
+}
+
+/// Another region's image service (`image.regions`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageRegion {
+    /// As clients name it.
+    pub name: String,
+    /// Base URL, without `/v2`.
+    pub url: String,
+}
+
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident : $t:ty = $default:expr,)* }) => {
         $(#[$doc])*
@@ -114,6 +140,24 @@ section!(
         max_bytes: u64 = 1 << 40,
         /// Room that stays free on the disk, bytes.
         reserve_bytes: u64 = 256 << 20,
+        /// Stores of images. `file`, in `state_dir`/control/images, is always one of them; an entry with this id
+        /// describes it.
+        stores: Vec<ImageStore> = vec![],
+        /// Stores of an import that names none; empty: the default store.
+        import_stores: Vec<String> = vec![],
+        /// Where the import method `web-download` may fetch from; empty: nowhere, and the method is off. An entry is
+        /// `SCHEME://HOST[:PORT]` with a name, `*.` and the end of one, or `*`: of these only public addresses are
+        /// spoken to. An address or a range (`http://10.1.0.0/16:8080`) allows what is in it. `:*` is any port.
+        web_download_from: Vec<String> = vec![],
+        /// Image services of other regions, from which the import method `glance-download` may fetch.
+        regions: Vec<ImageRegion> = vec![],
+        /// Imports are converted to this format: raw, qcow2, vmdk, vdi, vhd or vhdx. Default: they stay as they are.
+        convert_to: Option<String> = None,
+        /// Longest time that an import may take, seconds.
+        import_timeout_s: u64 = 6 * 3600,
+        /// Bytes of images that are copied to state_dir/control/image-cache when an administrator queues them
+        /// (`/v2/cache`); 0: there is no cache.
+        cache_bytes: u64 = 0,
     }
 );
 section!(
@@ -324,6 +368,7 @@ fn full_default() -> Config {
     c.api.policy_file = Some(PathBuf::new());
     c.database.url = Some(String::new());
     c.network.external_cidr = Some(String::new());
+    c.image.convert_to = Some(String::new());
     c
 }
 

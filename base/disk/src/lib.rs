@@ -157,6 +157,16 @@ impl DiskFormat {
     }
 }
 
+/// Formats from which guests start: QEMU is given raw and qcow2 as they are, hosts convert the others to raw.
+pub const BOOTABLE: [DiskFormat; 6] = [
+    DiskFormat::Raw,
+    DiskFormat::Qcow2,
+    DiskFormat::Vmdk,
+    DiskFormat::Vdi,
+    DiskFormat::Vhd,
+    DiskFormat::Vhdx,
+];
+
 impl fmt::Display for DiskFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -101,7 +101,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     identity.set_policy(Arc::new(policy));
     first_password(&identity, &control.join("admin-password")).await?;
     let placement = Arc::new(Placement::new(db.clone()));
-    let image = Images::new(db.clone(), &config)?;
+    let image = Images::new(db.clone(), &config, jobs.clone())?;
     image.bootstrap().await?;
     image.reconcile().await?;
     let network = Network::new(db.clone(), &config, fleet.clone()).await?;
@@ -116,7 +116,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     );
     fleet.set_observers(vec![network.clone(), compute.clone()]);
     fleet.set_images(Arc::new(Pulls(image.clone())));
-    jobs.register(compute.sagas());
+    jobs.register([compute.sagas(), image.sagas()].concat());
     let server = Server {
         auth: identity.clone(),
         metrics: Arc::new(Metrics::default()),

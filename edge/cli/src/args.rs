@@ -68,6 +68,13 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "haneul-guest.qcow2")]
         out: PathBuf,
     },
+    /// Which hypervisor takes which format of disk images, and what this cloud does with each
+    Formats {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the disk inside an image in another format; the source is inspected first
+    Convert(ConvertOptions),
     /// Start serve and agent, and start each again when it ends (what `up` starts in the background)
     Run(RunOptions),
     /// The control plane
@@ -85,6 +92,20 @@ pub enum Command {
     Routes,
     /// Print the version
     Version,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConvertOptions {
+    /// What the source is: raw, qcow2, vmdk, vdi, vhd or vhdx; never guessed
+    #[arg(long, value_name = "FORMAT")]
+    pub from: String,
+    /// What to write: one of the same
+    #[arg(long, value_name = "FORMAT")]
+    pub to: String,
+    /// File to read
+    pub source: PathBuf,
+    /// File to write; it must not exist
+    pub target: PathBuf,
 }
 
 #[derive(Clone, Debug, Default, Args)]

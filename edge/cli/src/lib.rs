@@ -11,6 +11,7 @@ pub mod args;
 pub mod client;
 pub mod doctor;
 pub mod down;
+pub mod formats;
 pub mod logs;
 pub mod page;
 pub mod proc;
@@ -81,6 +82,11 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Command::GuestImage { out } => return up::image::command(out).map(good),
+        Command::Formats { json } => {
+            formats::show(*json);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Convert(options) => return formats::convert(options).map(good),
         _ => {}
     }
     let config = cli.globals.load()?;
@@ -97,9 +103,12 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
         Command::Changes(options) => admin::changes(&config, options).map(good),
         Command::Account(options) => accounts::account(&config, &options.command).map(good),
         Command::Routes => admin::routes(&config).map(good),
-        Command::Serve { .. } | Command::Agent | Command::Version | Command::GuestImage { .. } => {
-            Err(Error::internal("this command belongs to the binary"))
-        }
+        Command::Serve { .. }
+        | Command::Agent
+        | Command::Version
+        | Command::GuestImage { .. }
+        | Command::Formats { .. }
+        | Command::Convert(_) => Err(Error::internal("this command belongs to the binary")),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns the tables `image*` and `metadef*` and the directory of image files. Invariants:
 //! - An image is `active` only when its bytes are complete, durable, checked by [`format`] and of the
 //!   declared format; the format is pinned then and never guessed again.
+//! - An import is a task, a job and an image in `importing`; a restart goes on with it, or ends all three.
 //! - `saving` ends: an upload that fails, is cut off or dies with the process leaves no file and a `queued`
 //!   image ([`Images::reconcile`]).
 //! - A file is removed only because a row says so, never because no row knows it.
@@ -26,31 +27,43 @@ use crate::policy::GetImage;
 use axum::Router;
 use axum::body::Body;
 use haneul_auth::Ctx;
-use haneul_core::config::Config;
+use haneul_core::config::{Config, ImageRegion};
 use haneul_core::{Error, Result};
 use haneul_http::{Routes, Server};
+use haneul_jobs::{Jobs, Saga, Step};
 use haneul_store::{Db, Tx};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 
-/// Formats from which servers start: hosts give QEMU raw and qcow2 as they are and convert the others.
-pub const BOOTABLE: [DiskFormat; 6] = [
-    DiskFormat::Raw,
-    DiskFormat::Qcow2,
-    DiskFormat::Vmdk,
-    DiskFormat::Vdi,
-    DiskFormat::Vhd,
-    DiskFormat::Vhdx,
-];
+/// Imports that move bytes at the same time; others wait.
+const IMPORTS_AT_ONCE: usize = 4;
 
 /// The service.
 pub struct Images {
     db: Db,
-    files: store::Files,
+    jobs: Jobs,
+    stores: Arc<store::Stores>,
+    cache: store::Cache,
+    /// Where `web-download` may fetch from.
+    rules: logic::fetch::Rules,
+    /// Our own region, and the others that `glance-download` may fetch from.
+    region: String,
+    regions: Vec<ImageRegion>,
+    /// What imports are converted to.
+    convert_to: Option<DiskFormat>,
+    import_timeout_s: u64,
+    /// Imports at work in this process, with the switch that ends each.
+    workers: Mutex<HashMap<String, Arc<AtomicBool>>>,
+    import_slots: Semaphore,
+    /// One fills the cache at a time.
+    filling: tokio::sync::Mutex<()>,
+    /// Keys of the files that imports work on, and how many hold each.
+    held: Mutex<HashMap<String, usize>>,
     max_bytes: u64,
     /// Keys of the uploads that run in this process.
     live: Mutex<HashSet<String>>,
@@ -82,20 +95,66 @@ pub struct UsableImage {
 }
 
 impl Images {
-    /// The service over a database whose migrations include [`MIGRATIONS`]; its files are in
-    /// `control/images`. Call [`Images::bootstrap`] and [`Images::reconcile`] before the first request.
+    /// The service over a database whose migrations include [`MIGRATIONS`]; its files are in `control/images` and
+    /// the other stores. Call [`Images::bootstrap`] and [`Images::reconcile`] before the first request, and register
+    /// [`Images::sagas`] before the jobs run.
     ///
     /// # Errors
-    /// When the directory cannot be made.
-    pub fn new(db: Db, config: &Config) -> Result<Arc<Self>> {
-        let dir = config.control_dir().join("images");
+    /// When a directory cannot be made, or a setting of `image` is wrong.
+    pub fn new(db: Db, config: &Config, jobs: Jobs) -> Result<Arc<Self>> {
+        let image = &config.image;
+        let convert_to = image.convert_to.as_deref().filter(|f| !f.is_empty());
+        let convert_to = convert_to.map(|name| {
+            DiskFormat::from_glance_name(name)
+                .filter(|f| format::OUTPUTS.contains(f))
+                .ok_or_else(|| {
+                    let known: Vec<&str> = format::OUTPUTS.iter().map(|f| f.name()).collect();
+                    Error::field(
+                        "image.convert_to",
+                        format!("image.convert_to = \"{name}\": write one of {}", known.join(", ")),
+                    )
+                })
+        });
         Ok(Arc::new(Self {
             db,
-            files: store::Files::open(dir, config.image.reserve_bytes)?,
-            max_bytes: config.image.max_bytes,
+            jobs,
+            stores: Arc::new(store::Stores::open(config)?),
+            cache: store::Cache::open(config)?,
+            rules: logic::fetch::Rules::parse(&image.web_download_from)?,
+            region: config.api.region.clone(),
+            regions: image.regions.clone(),
+            convert_to: convert_to.transpose()?,
+            import_timeout_s: image.import_timeout_s,
+            workers: Mutex::default(),
+            import_slots: Semaphore::new(IMPORTS_AT_ONCE),
+            filling: tokio::sync::Mutex::default(),
+            held: Mutex::default(),
+            max_bytes: image.max_bytes,
             live: Mutex::default(),
             mending: AtomicBool::new(false),
         }))
+    }
+
+    /// The jobs of this service.
+    pub fn sagas(self: &Arc<Self>) -> Vec<Arc<dyn Saga>> {
+        vec![Arc::new(logic::import::ImportSaga {
+            app: Arc::downgrade(self),
+            steps: [Step {
+                name: "transfer",
+                deadline_s: self.import_timeout_s,
+            }],
+        })]
+    }
+
+    /// The import methods of this site, in Glance's order. What would be refused in any case is not offered.
+    fn import_methods(&self) -> Vec<&'static str> {
+        use model::import::{COPY_IMAGE, GLANCE_DIRECT, GLANCE_DOWNLOAD, WEB_DOWNLOAD};
+        let mut methods = vec![GLANCE_DIRECT];
+        if !self.rules.is_empty() {
+            methods.push(WEB_DOWNLOAD);
+        }
+        methods.extend([COPY_IMAGE, GLANCE_DOWNLOAD]);
+        methods
     }
 
     /// The route table.
@@ -141,13 +200,17 @@ impl Images {
     /// # Errors
     /// When the directory cannot be read.
     pub fn file_names(&self) -> Result<Vec<String>> {
-        self.files.names()
+        self.stores.names()
     }
 
     fn begin_live(&self) -> LiveUpload<'_> {
         let key = logic::upload::new_key();
         self.lock_live().insert(key.clone());
-        LiveUpload { app: self, key }
+        LiveUpload {
+            app: self,
+            key,
+            held: false,
+        }
     }
 
     fn is_live(&self, key: &str) -> bool {
@@ -157,12 +220,32 @@ impl Images {
     fn lock_live(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Keeps a file from being removed by others until this is dropped.
+    fn hold(&self, key: String) -> LiveUpload<'_> {
+        *self.lock_held().entry(key.clone()).or_default() += 1;
+        LiveUpload {
+            app: self,
+            key,
+            held: true,
+        }
+    }
+
+    fn is_held(&self, key: &str) -> bool {
+        self.lock_held().contains_key(key)
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// An upload that runs here; the reconciler leaves it alone until this is dropped.
+/// An upload that runs here, which the reconciler leaves alone until this is dropped; or a file that an import works
+/// on.
 struct LiveUpload<'a> {
     app: &'a Images,
     key: String,
+    held: bool,
 }
 
 impl LiveUpload<'_> {
@@ -173,7 +256,17 @@ impl LiveUpload<'_> {
 
 impl Drop for LiveUpload<'_> {
     fn drop(&mut self) {
-        self.app.lock_live().remove(&self.key);
+        if !self.held {
+            self.app.lock_live().remove(&self.key);
+            return;
+        }
+        let mut held = self.app.lock_held();
+        if let Some(n) = held.get_mut(&self.key) {
+            *n -= 1;
+            if *n == 0 {
+                held.remove(&self.key);
+            }
+        }
     }
 }
 
@@ -184,11 +277,11 @@ fn usable(image: &Image) -> Result<UsableImage> {
     }
     let name = image.disk_format.as_deref().unwrap_or_default();
     let format = DiskFormat::from_glance_name(name)
-        .filter(|f| BOOTABLE.contains(f))
+        .filter(|f| format::BOOTABLE.contains(f))
         .ok_or_else(|| {
             wrong(format!(
                 "has disk_format {name}, from which servers do not start; {} do.",
-                BOOTABLE.map(DiskFormat::name).join(", ")
+                format::BOOTABLE.map(DiskFormat::name).join(", ")
             ))
         })?;
     let number = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);

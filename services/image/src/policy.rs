@@ -13,6 +13,10 @@ const DOWNLOAD: &str = "role:admin or (role:member and (project_id:%(project_id)
 const OWNER: &str = haneul_auth::persona::PROJECT_MEMBER_OR_ADMIN;
 const OWNER_READER: &str = haneul_auth::persona::PROJECT_READER_OR_ADMIN;
 const ADMIN: &str = haneul_auth::persona::ADMIN;
+/// Nova and Cinder, who know what a store's addresses mean.
+const SERVICE: &str = "role:service";
+const SERVICE_OR_MEMBER: &str = "role:service or (role:member and project_id:%(project_id)s)";
+const ADMIN_OR_SERVICE: &str = "role:admin or role:service";
 /// Reading memberships: the owner's readers, and those of the project that it is shared with.
 const SHARED_READER: &str = "role:admin or (role:reader and (project_id:%(project_id)s or project_id:%(member_id)s))";
 /// Accepting or rejecting: only the project that it is shared with.
@@ -37,6 +41,16 @@ haneul_auth::actions! {
         Deactivate = "deactivate" => OWNER;
         Reactivate = "reactivate" => OWNER;
         GetMembers = "get_members" => SHARED_READER;
+        CopyImage = "copy_image" => ADMIN;
+        DeleteLocation = "delete_image_location" => ADMIN;
+        GetLocation = "get_image_location" => OWNER_READER;
+        AddLocation = "add_image_location" => SERVICE_OR_MEMBER;
+        FetchLocation = "fetch_image_location" => SERVICE;
+        StoresDetail = "stores_info_detail" => ADMIN_OR_SERVICE;
+        ManageCache = "manage_image_cache" => ADMIN;
+        CacheImage = "cache_image" => ADMIN;
+        CacheList = "cache_list" => ADMIN;
+        CacheDelete = "cache_delete" => ADMIN;
     }
     Member {
         AddMember = "add_member" => OWNER;

@@ -5,6 +5,8 @@ use anyhow::{Context, Result, bail};
 use haneul_testkit::{Client, Cloud};
 use http::Method;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 pub struct Target {
@@ -12,6 +14,8 @@ pub struct Target {
     images: [String; 2],
     public: String,
     extensions: String,
+    /// Where a qcow2 image can be fetched from.
+    web: SocketAddr,
 }
 
 const SHARED: &str = "tempest-shared";
@@ -21,11 +25,22 @@ impl Target {
     pub async fn start(options: &Options) -> Result<Self> {
         let mut o = haneul_testkit::Options::fake(&options.binary);
         o.real = options.real;
-        o.sets = ["compute.quota_instances=100", "compute.quota_cores=200"]
-            .map(String::from)
-            .to_vec();
+        let (web, address) = Web::bind()?;
+        let allowed = format!("image.web_download_from=[\"http://{address}\"]");
+        o.sets = [
+            "compute.quota_instances=100",
+            "compute.quota_cores=200",
+            // Two stores, and a copy in each: Tempest waits for an import in all of them.
+            "image.stores=[{id = \"second\", description = \"Another directory\"}]",
+            "image.import_stores=[\"file\", \"second\"]",
+            "image.cache_bytes=1073741824",
+            &allowed,
+        ]
+        .map(String::from)
+        .to_vec();
         let cloud = Cloud::start(o).await;
         let admin = cloud.admin_client().await;
+        web.serve(qcow2(&cloud)?);
         let bytes = if options.real {
             let file = cloud.dir.join("guest.qcow2");
             let made = cloud.command().arg("guest-image").arg("--out").arg(&file).output()?;
@@ -65,6 +80,7 @@ impl Target {
             cloud,
             images,
             public,
+            web: address,
         })
     }
 
@@ -75,6 +91,7 @@ impl Target {
             images: [image, image_alt],
             public,
             extensions,
+            web,
         } = self;
         let dir = dir.display();
         // Emulated guests boot slowly.
@@ -135,8 +152,10 @@ cold_migration = false
 config_drive = true
 [image]
 build_timeout = {timeout}
+image_caching_enabled = true
+http_qcow2_image = http://{web}/image.qcow2
 [image-feature-enabled]
-import_image = false
+import_image = true
 os_glance_reserved = true
 image_format_enforcement = true
 [network]
@@ -165,6 +184,48 @@ reseller_admin_role = ResellerAdmin
             address = cloud.address,
         )
     }
+}
+
+/// A web server on loopback with one page, for imports by web-download.
+struct Web(TcpListener);
+
+impl Web {
+    fn bind() -> Result<(Self, SocketAddr)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        Ok((Self(listener), address))
+    }
+
+    /// Answers until the process ends.
+    fn serve(self, page: Vec<u8>) {
+        std::thread::spawn(move || {
+            for mut stream in self.0.incoming().flatten() {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    page.len()
+                );
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&page));
+            }
+        });
+    }
+}
+
+/// A qcow2 image, made by the binary under test.
+fn qcow2(cloud: &Cloud) -> Result<Vec<u8>> {
+    let (raw, file) = (cloud.dir.join("web.raw"), cloud.dir.join("web.qcow2"));
+    std::fs::write(&raw, vec![0x42; 1 << 20])?;
+    let mut convert = cloud.command();
+    convert
+        .args(["convert", "--from", "raw", "--to", "qcow2"])
+        .arg(&raw)
+        .arg(&file);
+    let made = convert.output()?;
+    if !made.status.success() {
+        bail!("convert: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    Ok(std::fs::read(&file)?)
 }
 
 async fn image(admin: &Client, name: &str, format: &str, bytes: &[u8]) -> Result<String> {

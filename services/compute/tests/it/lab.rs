@@ -148,7 +148,7 @@ impl Lab {
         let jobs = Jobs::new(db.clone());
         let fleet = Fleet::open(db.clone()).await.unwrap();
         let placement = Arc::new(Placement::new(db.clone()));
-        let image = Images::new(db.clone(), &config).unwrap();
+        let image = Images::new(db.clone(), &config, jobs.clone()).unwrap();
         let network = Network::new(db.clone(), &config, fleet.clone()).await.unwrap();
         let compute = Compute::new(
             db.clone(),

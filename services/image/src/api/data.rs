@@ -1,28 +1,39 @@
-//! `/v2/images/{id}/file`, and the import calls that are switched off.
+//! `/v2/images/{id}/file`, staging and import, and the copies in stores.
 
 use super::media_type;
 use crate::Images;
-use crate::logic::{download as fetching, upload as receiving};
+use crate::logic::{download as fetching, import as importing, stage as staging, stores, upload as receiving};
+use crate::model::Status;
+use crate::model::import::parse_import;
+use crate::policy::{AddLocation, FetchLocation};
+use crate::store::image_fetch;
 use haneul_core::{Error, Kind, Result};
 use haneul_http::{Reply, Req};
 use http::StatusCode;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 const BYTES: &str = "application/octet-stream";
 
 pub(super) async fn upload(app: Arc<Images>, mut req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
-    if media_type(&req) != BYTES {
-        return Err(Error::new(
-            Kind::UnsupportedMediaType,
-            format!("Image data is uploaded with Content-Type {BYTES}."),
-        )
-        .with_field("content-type"));
-    }
+    must_be_bytes(&req)?;
     let announced = announced_size(&req)?;
+    let store = req.header("x-image-meta-store").map(str::to_owned);
     let body = req.take_body();
-    receiving::run(app, ctx, req.param("image_id").to_owned(), body, announced).await?;
+    receiving::run(app, ctx, req.param("image_id").to_owned(), body, announced, store).await?;
     Ok(Reply::no_content())
+}
+
+fn must_be_bytes(req: &Req) -> Result<()> {
+    if media_type(req) == BYTES {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::UnsupportedMediaType,
+        format!("Image data is uploaded with Content-Type {BYTES}."),
+    )
+    .with_field("content-type"))
 }
 
 /// How long the image will be, when the client says so.
@@ -65,24 +76,106 @@ pub(super) async fn download(app: Arc<Images>, req: Req) -> Result<Reply> {
     Ok(reply.header("accept-ranges", "bytes"))
 }
 
-/// Glance's answer where `glance-direct` is not among the import methods.
-pub(super) async fn stage(_app: Arc<Images>, _req: Req) -> Result<Reply> {
-    Err(Error::not_found(
-        "'glance-direct' method is not available at this site. Upload to /file instead.",
+pub(super) async fn stage(app: Arc<Images>, mut req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?.clone();
+    must_be_bytes(&req)?;
+    let announced = announced_size(&req)?;
+    let body = req.take_body();
+    staging::run(app, ctx, req.param("image_id").to_owned(), body, announced).await?;
+    Ok(Reply::no_content())
+}
+
+pub(super) async fn import(app: Arc<Images>, mut req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?.clone();
+    let body = super::json_body(&mut req).await?;
+    let request = parse_import(&body, req.header("x-image-meta-store"), &app.import_methods())?;
+    let token = req.header("x-auth-token").unwrap_or_default().to_owned();
+    importing::run(&app, &ctx, req.param("image_id"), request, &token).await?;
+    Ok(Reply::empty(StatusCode::ACCEPTED))
+}
+
+pub(super) async fn delete_from_store(app: Arc<Images>, req: Req) -> Result<Reply> {
+    let (store, image) = (req.param("store_id"), req.param("image_id"));
+    stores::delete_from_store(&app, req.ctx()?, store, image).await?;
+    Ok(Reply::no_content())
+}
+
+/// Where the copies are: for services, which may read a store by themselves.
+pub(super) async fn locations(app: Arc<Images>, req: Req) -> Result<Reply> {
+    let mut tx = app.db.read().await?;
+    let image = image_fetch(&mut tx, req.ctx()?, FetchLocation, req.param("image_id")).await?;
+    let key = image.file.as_deref().unwrap_or_default();
+    let all: Vec<_> = image
+        .places()
+        .iter()
+        .filter_map(|id| app.stores.get(id))
+        .map(|s| json!({"url": format!("file://{}", s.directory.join(key).display()), "metadata": {"store": s.id}}))
+        .collect();
+    Ok(Reply::ok(&all))
+}
+
+/// Stores here are directories of our own; bytes elsewhere become an image by an import, which checks them.
+pub(super) async fn add_location(app: Arc<Images>, mut req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?.clone();
+    let body = super::json_body(&mut req).await?;
+    check_location(&body)?;
+    let mut tx = app.db.read().await?;
+    let image = image_fetch(&mut tx, &ctx, AddLocation, req.param("image_id")).await?;
+    if image.status != Status::Queued {
+        return Err(Error::conflict(format!(
+            "It's not allowed to add locations if image status is {}.",
+            image.status
+        ))
+        .with_field("status"));
+    }
+    if !ctx.has_role("service") {
+        return Err(Error::forbidden(
+            "http store must be enabled to use location API by normal user. Use the import method web-download instead.",
+        ));
+    }
+    Err(Error::field(
+        "url",
+        "No store of this site takes data by its location: all stores are directories of the image service. Use the \
+         import method web-download instead.",
     ))
 }
 
-/// Glance's answer to a method that is not enabled; none is.
-pub(super) async fn import(_app: Arc<Images>, mut req: Req) -> Result<Reply> {
-    let body = super::json_body(&mut req).await?;
-    let Some(method) = body.get("method") else {
-        return Err(Error::field("method", "Import request requires a 'method' field."));
+/// `{"url": ..., "validation_data": {"os_hash_algo": ..., "os_hash_value": ...}}`.
+fn check_location(body: &Value) -> Result<()> {
+    let wrong = |field: &str, why: &str| Err(Error::field(field, why.to_owned()));
+    if body
+        .get("url")
+        .and_then(Value::as_str)
+        .is_none_or(|u| u.is_empty() || u.len() > 2048)
+    {
+        return wrong("url", "'url' is required: a text of 1 to 2048 characters.");
+    }
+    let Some(data) = body.get("validation_data") else {
+        return Ok(());
     };
-    let Some(name) = method.get("name").and_then(|n| n.as_str()) else {
-        return Err(Error::field("method.name", "Import request requires a 'name' field."));
+    let text = |name: &str| data.get(name).and_then(Value::as_str);
+    let Some(value) = text("os_hash_value") else {
+        return wrong(
+            "validation_data",
+            "'validation_data' needs os_hash_algo and os_hash_value.",
+        );
     };
-    Err(Error::field(
-        "method.name",
-        format!("Unknown import method name '{name}'. No import method is enabled; upload to /file instead."),
-    ))
+    let bytes = match text("os_hash_algo") {
+        Some("sha512" | "blake2b") => 64,
+        Some("sha384") => 48,
+        Some("sha256") => 32,
+        _ => {
+            return wrong(
+                "validation_data.os_hash_algo",
+                "os_hash_algo is one of sha256, sha384, sha512 and blake2b.",
+            );
+        }
+    };
+    if value.len() != bytes * 2 || !value.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return wrong(
+            "validation_data.os_hash_value",
+            &format!("os_hash_value is not the correct size (should be ({bytes}) bytes)"),
+        );
+    }
+    Ok(())
 }

@@ -2,19 +2,26 @@
 
 use crate::Images;
 use crate::model;
-use haneul_core::{Error, Result};
+use crate::policy::StoresDetail;
+use crate::store::Store;
+use haneul_auth::{Action, Target};
+use haneul_core::Result;
 use haneul_http::{Reply, Req};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// Newest first. 2.8 and 2.10 to 2.14 need several stores, 2.15 and up imports, caches and locations; Glance
-/// leaves them out, too, where these are off.
-const VERSIONS: &[&str] = &["2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0"];
+/// Newest first. 2.14 is the cache, and left out where it is off, as in Glance; 2.16 and 2.18 are caches on several
+/// nodes.
+const VERSIONS: &[&str] = &[
+    "2.17", "2.15", "2.14", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2",
+    "2.1", "2.0",
+];
 
-fn document(req: &Req) -> Value {
+fn document(app: &Images, req: &Req) -> Value {
     let versions: Vec<Value> = VERSIONS
         .iter()
+        .filter(|v| **v != "2.14" || app.cache.limit > 0)
         .enumerate()
         .map(|(i, v)| {
             json!({
@@ -28,13 +35,13 @@ fn document(req: &Req) -> Value {
 }
 
 /// `/`: a choice, with the status that says so.
-pub(super) async fn choices(_app: Arc<Images>, req: Req) -> Result<Reply> {
-    Ok(Reply::json(StatusCode::MULTIPLE_CHOICES, &document(&req)))
+pub(super) async fn choices(app: Arc<Images>, req: Req) -> Result<Reply> {
+    Ok(Reply::json(StatusCode::MULTIPLE_CHOICES, &document(&app, &req)))
 }
 
 /// `/versions`: the same, asked for by name.
-pub(super) async fn versions(_app: Arc<Images>, req: Req) -> Result<Reply> {
-    Ok(Reply::ok(&document(&req)))
+pub(super) async fn versions(app: Arc<Images>, req: Req) -> Result<Reply> {
+    Ok(Reply::ok(&document(&app, &req)))
 }
 
 pub(super) async fn image_schema(_app: Arc<Images>, _req: Req) -> Result<Reply> {
@@ -53,13 +60,46 @@ pub(super) async fn members_schema(_app: Arc<Images>, _req: Req) -> Result<Reply
     Ok(Reply::ok(&model::members_schema()))
 }
 
-pub(super) async fn import_info(_app: Arc<Images>, _req: Req) -> Result<Reply> {
-    Ok(Reply::ok(&json!({
-        "import-methods": {"description": "Import methods available.", "type": "array", "value": []},
-    })))
+pub(super) async fn import_info(app: Arc<Images>, _req: Req) -> Result<Reply> {
+    let value = json!({"description": "Import methods available.", "type": "array", "value": app.import_methods()});
+    Ok(Reply::ok(&json!({"import-methods": value})))
 }
 
-/// Glance's answer where there is one store.
-pub(super) async fn stores_info(_app: Arc<Images>, _req: Req) -> Result<Reply> {
-    Err(Error::not_found("Multi backend is not supported at this site."))
+/// Glance writes its flags as text here, and leaves out what does not hold.
+fn store(app: &Images, s: &Store) -> Map<String, Value> {
+    let mut map = Map::new();
+    map.insert("id".into(), s.id.as_str().into());
+    if !s.description.is_empty() {
+        map.insert("description".into(), s.description.as_str().into());
+    }
+    if s.id == app.stores.default().id {
+        map.insert("default".into(), "true".into());
+    }
+    if s.read_only {
+        map.insert("read-only".into(), "true".into());
+    }
+    map
+}
+
+pub(super) async fn stores_info(app: Arc<Images>, _req: Req) -> Result<Reply> {
+    let all: Vec<_> = app.stores.all().iter().map(|s| store(&app, s)).collect();
+    Ok(Reply::ok(&json!({"stores": all})))
+}
+
+pub(super) async fn stores_detail(app: Arc<Images>, req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?;
+    ctx.enforce(StoresDetail::RULE, &Target::own(ctx))?;
+    let detail = |s: &Store| {
+        let mut map = store(&app, s);
+        map.insert("type".into(), "file".into());
+        map.insert("weight".into(), 0.into());
+        let dir = s.directory.display().to_string();
+        map.insert(
+            "properties".into(),
+            json!({"data_dir": dir, "chunk_size": 1 << 20, "thin_provisioning": false}),
+        );
+        map
+    };
+    let all: Vec<_> = app.stores.all().iter().map(detail).collect();
+    Ok(Reply::ok(&json!({"stores": all})))
 }

@@ -53,7 +53,11 @@ pub(super) async fn create(app: Arc<Images>, mut req: Req) -> Result<Reply> {
     let body = json_body(&mut req).await?;
     let image = create_image::run(&app, &ctx, &body).await?;
     let location = format!("{}/v2/images/{}", req.base, image.id);
-    Ok(Reply::created(&view::image(&image)).header("location", location))
+    let stores: Vec<&str> = app.stores.all().iter().map(|s| s.id.as_str()).collect();
+    Ok(Reply::created(&view::image(&image))
+        .header("location", location)
+        .header("openstack-image-import-methods", app.import_methods().join(","))
+        .header("openstack-image-store-ids", stores.join(",")))
 }
 
 pub(super) async fn show(app: Arc<Images>, req: Req) -> Result<Reply> {

@@ -1,6 +1,7 @@
 //! THE route table of the image service, one line per method and path, and what its handlers share.
 
 mod actions;
+mod cache;
 mod data;
 mod definitions;
 mod discovery;
@@ -24,7 +25,15 @@ use std::sync::Arc;
 
 pub(crate) fn routes(app: &Arc<Images>) -> Routes<Images> {
     let images = images_routes(Routes::new(Service::Image, app.clone()));
-    tasks_routes(metadefs_routes(images))
+    cache_routes(tasks_routes(metadefs_routes(images)))
+}
+
+fn cache_routes(routes: Routes<Images>) -> Routes<Images> {
+    routes
+        .get("/v2/cache", cache::index, "cache_list")
+        .delete("/v2/cache", cache::clear, "cache_delete")
+        .put("/v2/cache/{image_id}", cache::queue, "cache_image")
+        .delete("/v2/cache/{image_id}", cache::remove, "cache_delete")
 }
 
 fn images_routes(routes: Routes<Images>) -> Routes<Images> {
@@ -38,6 +47,22 @@ fn images_routes(routes: Routes<Images>) -> Routes<Images> {
         .get("/v2/schemas/members", discovery::members_schema, "own")
         .get("/v2/info/import", discovery::import_info, "own")
         .get("/v2/info/stores", discovery::stores_info, "own")
+        .get("/v2/info/stores/detail", discovery::stores_detail, "stores_info_detail")
+        .delete(
+            "/v2/stores/{store_id}/{image_id}",
+            data::delete_from_store,
+            "delete_image_location",
+        )
+        .get(
+            "/v2/images/{image_id}/locations",
+            data::locations,
+            "fetch_image_location",
+        )
+        .post(
+            "/v2/images/{image_id}/locations",
+            data::add_location,
+            "add_image_location",
+        )
         .get("/v2/images", images::index, "get_images")
         .post("/v2/images", images::create, "add_image")
         .get("/v2/images/{image_id}", images::show, "get_image")

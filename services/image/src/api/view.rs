@@ -32,6 +32,20 @@ pub(super) fn image(image: &Stored<Image>) -> Value {
         "file": format!("{href}/file"),
         "schema": "/v2/schemas/image",
     });
+    let mut base = base;
+    if let Some(map) = base.as_object_mut() {
+        let places = image.places();
+        if !places.is_empty() {
+            map.insert("stores".into(), places.join(",").into());
+        }
+        if let Some(import) = &image.import {
+            map.insert("os_glance_importing_to_stores".into(), import.to.join(",").into());
+            map.insert("os_glance_failed_import".into(), import.failed.join(",").into());
+            if let Some(task) = &import.task {
+                map.insert("os_glance_import_task".into(), task.as_str().into());
+            }
+        }
+    }
     // Properties stand beside the attributes; no property can have an attribute's name.
     let mut all: Map<String, Value> = image
         .properties

@@ -1,16 +1,17 @@
 //! Delete an image: the row goes in a transaction that notes the file, and the file follows.
 
+use super::import::abandon;
 use crate::Images;
 use crate::policy::DeleteImage;
-use crate::store::{image_delete, image_fetch, trash_put};
+use crate::store::{cache_delete, image_delete, image_fetch, trash_put};
 use haneul_auth::Ctx;
 use haneul_core::{Error, Result, fault_point};
 use std::sync::Arc;
 
 /// Deletes the row and removes the bytes. An upload that is under way finds the row gone and cleans up.
 pub(crate) async fn run(app: &Arc<Images>, ctx: &Ctx, id: &str) -> Result<()> {
-    let (ctx_, id) = (ctx.clone(), id.to_owned());
-    let file = app
+    let (app_, ctx_, id) = (app.clone(), ctx.clone(), id.to_owned());
+    let files = app
         .db
         .write(&ctx.actor(), async move |tx| {
             let found = image_fetch(tx, &ctx_, DeleteImage, &id).await?;
@@ -20,16 +21,22 @@ pub(crate) async fn run(app: &Arc<Images>, ctx: &Ctx, id: &str) -> Result<()> {
                 ))
                 .with_field("protected"));
             }
-            let file = found.file.clone();
-            if let Some(file) = &file {
+            abandon(&app_, tx, &found).await?;
+            let staged = found
+                .staged
+                .iter()
+                .flat_map(|s| [Some(s.key.clone()), s.converted.clone()]);
+            let files: Vec<String> = staged.chain([found.file.clone()]).flatten().collect();
+            for file in &files {
                 trash_put(tx, file).await?;
             }
+            cache_delete(tx, &found.id).await?;
             image_delete(tx, &found).await?;
-            Ok(file)
+            Ok(files)
         })
         .await?;
     fault_point!("image.delete.committed");
-    if let Some(file) = file {
+    for file in files {
         // The image is deleted whatever happens to its file; the reconciler tries again.
         if let Err(e) = app.discard(&file).await {
             tracing::warn!(file, error = %e, "removing the bytes of a deleted image failed; trying again");

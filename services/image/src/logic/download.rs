@@ -8,6 +8,7 @@ use crate::store::image_fetch;
 use axum::body::Body;
 use haneul_auth::Ctx;
 use haneul_core::{Error, Result};
+use std::collections::HashSet;
 use std::io::{Seek, SeekFrom};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
@@ -58,15 +59,25 @@ pub(crate) fn size_of(image: &Image) -> u64 {
     image.size.and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
 }
 
+/// All bytes of an image.
+pub(crate) async fn whole(app: &Images, image: &Image) -> Result<Body> {
+    let len = size_of(image);
+    open(app, image, Span { start: 0, len }).await
+}
+
 /// A stream over part of an image's file.
 pub(crate) async fn open(app: &Images, image: &Image, span: Span) -> Result<Body> {
     let key = image
         .file
         .clone()
         .ok_or_else(|| Error::internal(format!("image {} is {} without a file", image.id, image.status)))?;
-    let files = app.files.clone();
+    let (stores, places) = (app.stores.clone(), image.places());
+    let cached = app.cache.open_copy(app, image).await;
     let file = blocking(move || {
-        let mut file = files.read(&key)?;
+        let mut file = match cached {
+            Some(file) => file,
+            None => stores.read(&places, &key, &HashSet::new())?.1,
+        };
         file.seek(SeekFrom::Start(span.start))?;
         Ok(file)
     })

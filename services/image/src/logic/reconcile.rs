@@ -3,7 +3,7 @@
 
 use crate::Images;
 use crate::model::{Image, Status};
-use crate::store::{image_update, images_saving, tasks_open, trash_list, trash_remove};
+use crate::store::{image_update, images_coming_in, parse_note, tasks_open, trash_list, trash_remove};
 use haneul_core::{Result, fault_point};
 use haneul_store::{Actor, System};
 use std::sync::Arc;
@@ -14,21 +14,35 @@ use std::time::Duration;
 const MEND_AGAIN: Duration = Duration::from_secs(5);
 
 impl Images {
-    /// Removes a file that [`crate::store::trash_put`] noted, and then the note.
-    pub(crate) async fn discard(&self, file: &str) -> Result<()> {
-        self.remove_file(file).await?;
+    /// Removes a file that [`crate::store::trash_put`] noted, and then the note. False: somebody is at work on it, who
+    /// does it in the end.
+    pub(crate) async fn discard(&self, note: &str) -> Result<bool> {
+        if self.is_held(parse_note(note).1) {
+            return Ok(false);
+        }
+        self.remove_file(note).await?;
         fault_point!("image.delete.removed");
-        let file = file.to_owned();
+        let note = note.to_owned();
         self.db
             .write(&Actor::system("image-trash"), async move |tx| {
-                trash_remove(tx, &file).await
+                trash_remove(tx, &note).await
             })
-            .await
+            .await?;
+        Ok(true)
     }
 
-    pub(crate) async fn remove_file(&self, key: &str) -> Result<()> {
-        let (files, key) = (self.files.clone(), key.to_owned());
-        blocking(move || files.remove(&key)).await
+    /// The file of a key wherever it is, or that of a note.
+    pub(crate) async fn remove_file(&self, note: &str) -> Result<()> {
+        let (stores, note) = (self.stores.clone(), note.to_owned());
+        let cache = (self.cache.limit > 0).then(|| self.cache.files.clone());
+        blocking(move || {
+            stores.remove(&note)?;
+            match (cache, parse_note(&note)) {
+                (Some(files), (None, key)) => files.remove(key),
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Puts an image whose upload ended without success back to `queued`. Only the upload with this key
@@ -40,7 +54,7 @@ impl Images {
                 let Some(stored) = tx.find::<Image>(&id).await? else {
                     return Ok(());
                 };
-                if stored.status != Status::Saving || stored.file.as_deref() != Some(key.as_str()) {
+                if coming_in(&stored) != Some(key.as_str()) {
                     return Ok(());
                 }
                 let mut image = stored.value.clone();
@@ -79,13 +93,13 @@ impl Images {
     /// When the database or the disk fails; the next round tries again.
     pub async fn reconcile(&self) -> Result<usize> {
         let mut tx = self.db.read().await?;
-        let saving = images_saving(&mut tx).await?;
+        let saving = images_coming_in(&mut tx).await?;
         let trash = trash_list(&mut tx).await?;
         let tasks = tasks_open(&mut tx).await?;
         drop(tx);
         let mut mended = 0;
         for image in saving {
-            let Some(key) = image.file.as_deref() else {
+            let Some(key) = coming_in(&image) else {
                 continue;
             };
             if self.is_live(key) {
@@ -99,14 +113,22 @@ impl Images {
             mended += 1;
         }
         for file in trash {
-            self.discard(&file).await?;
-            mended += 1;
+            mended += usize::from(self.discard(&file).await?);
         }
         for task in tasks {
-            self.finish_task(&task).await?;
-            mended += 1;
+            mended += usize::from(self.finish_task(&task).await?);
         }
+        self.fill_cache().await?;
         Ok(mended)
+    }
+}
+
+/// The key under which bytes come in: an upload's, or of what is not yet staged.
+fn coming_in(image: &Image) -> Option<&str> {
+    match (image.status, &image.staged) {
+        (Status::Saving, _) => image.file.as_deref(),
+        (Status::Uploading, Some(staged)) if staged.size.is_none() => Some(&staged.key),
+        _ => None,
     }
 }
 

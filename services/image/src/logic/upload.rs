@@ -7,10 +7,10 @@
 
 use super::reconcile::blocking;
 use super::refused;
-use crate::format::{DiskFormat, Probe, Refusal, RefusalKind};
+use crate::format::{DiskFormat, Inspection, Probe, Refusal, RefusalKind};
 use crate::model::{Image, Status};
 use crate::policy::UploadImage;
-use crate::store::{Bytes, image_fetch, image_update};
+use crate::store::{Bytes, Files, Sink, image_fetch, image_update};
 use crate::{Images, LiveUpload};
 use axum::body::{Body, BodyDataStream};
 use futures_util::StreamExt;
@@ -30,15 +30,22 @@ const STALL: Duration = Duration::from_secs(120);
 const DRAIN_BYTES: u64 = 256 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-type Data = Fuse<BodyDataStream>;
+pub(super) type Data = Fuse<BodyDataStream>;
 
 /// Receives the bytes of an image. Runs as a task of its own: when the client goes away, the task sees the
 /// stream end and cleans up, instead of being dropped half-way.
-pub(crate) async fn run(app: Arc<Images>, ctx: Ctx, id: String, body: Body, announced: Option<u64>) -> Result<()> {
+pub(crate) async fn run(
+    app: Arc<Images>,
+    ctx: Ctx,
+    id: String,
+    body: Body,
+    announced: Option<u64>,
+    store: Option<String>,
+) -> Result<()> {
     tokio::spawn(async move {
         // Fused, for what follows a failed upload looks at it again.
         let mut stream = body.into_data_stream().fuse();
-        let result = upload(&app, &ctx, &id, &mut stream, announced).await;
+        let result = upload(&app, &ctx, &id, &mut stream, announced, store.as_deref()).await;
         if result.is_err() {
             drain(&mut stream).await;
         }
@@ -48,14 +55,34 @@ pub(crate) async fn run(app: Arc<Images>, ctx: Ctx, id: String, body: Body, anno
     .map_err(|e| Error::internal(format!("upload task: {e}")))?
 }
 
-async fn upload(app: &Arc<Images>, ctx: &Ctx, id: &str, stream: &mut Data, announced: Option<u64>) -> Result<()> {
+async fn upload(
+    app: &Arc<Images>,
+    ctx: &Ctx,
+    id: &str,
+    stream: &mut Data,
+    announced: Option<u64>,
+    store: Option<&str>,
+) -> Result<()> {
+    let store = match store {
+        None => app.stores.default(),
+        // Glance answers 400 here and 409 elsewhere.
+        Some(id) => app
+            .stores
+            .writable(id)
+            .map_err(|e| Error::field("x-image-meta-store", e.public().to_owned()))?,
+    };
     // Known as live before the row names it, or a reconciler in between would undo it.
     let live = app.begin_live();
-    let image = begin(app, ctx, id, live.key()).await?;
+    let image = begin(app, ctx, id, live.key(), &store.id).await?;
     fault_point!("image.upload.begun");
-    match receive(app, &image, &live, stream, announced).await {
-        Ok(bytes) => {
-            let kept = commit(app, ctx, &image.id, live.key(), bytes).await;
+    let format = must_be_accepted(&image)?;
+    let received = async {
+        let sink = receive(app, &store.files, Some(format), &live, stream, announced).await?;
+        blocking(move || sink.finish(format)).await
+    };
+    match received.await {
+        Ok((bytes, inspection)) => {
+            let kept = commit(app, ctx, &image.id, live.key(), bytes, inspection).await;
             if !matches!(kept, Ok(true)) {
                 undo(app, ctx, &image.id, live.key()).await;
             }
@@ -74,7 +101,7 @@ async fn upload(app: &Arc<Images>, ctx: &Ctx, id: &str, stream: &mut Data, annou
     }
 }
 
-fn gone(id: &str) -> Error {
+pub(super) fn gone(id: &str) -> Error {
     Error::new(
         Kind::Gone,
         format!(
@@ -85,13 +112,13 @@ fn gone(id: &str) -> Error {
 }
 
 /// Marks the image as `saving` under this key.
-async fn begin(app: &Images, ctx: &Ctx, id: &str, key: &str) -> Result<Image> {
-    let (ctx_, id, key) = (ctx.clone(), id.to_owned(), key.to_owned());
+async fn begin(app: &Images, ctx: &Ctx, id: &str, key: &str, store: &str) -> Result<Image> {
+    let (ctx_, id, key, store) = (ctx.clone(), id.to_owned(), key.to_owned(), store.to_owned());
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = image_fetch(tx, &ctx_, UploadImage, &id).await?;
             let mut image = found.edit();
-            image.begin_upload(&key)?;
+            image.begin_upload(&key, &store)?;
             must_be_accepted(&image)?;
             image_update(tx, &found, &image).await.map(|s| s.value)
         })
@@ -99,7 +126,7 @@ async fn begin(app: &Images, ctx: &Ctx, id: &str, key: &str) -> Result<Image> {
 }
 
 /// Formats that are recognised but not taken yet are refused before a byte is stored.
-fn must_be_accepted(image: &Image) -> Result<DiskFormat> {
+pub(super) fn must_be_accepted(image: &Image) -> Result<DiskFormat> {
     let name = image.disk_format.as_deref().unwrap_or_default();
     let Some(format) = DiskFormat::from_glance_name(name) else {
         return Err(Error::field("disk_format", format!("disk_format {name} is not known.")));
@@ -123,20 +150,21 @@ fn must_be_accepted(image: &Image) -> Result<DiskFormat> {
     Ok(format)
 }
 
-async fn receive(
+/// Writes a stream into a new file; `declared` lets a wrong format end it early.
+pub(super) async fn receive(
     app: &Images,
-    image: &Image,
+    files: &Files,
+    declared: Option<DiskFormat>,
     live: &LiveUpload<'_>,
     stream: &mut Data,
     announced: Option<u64>,
-) -> Result<Bytes> {
-    let format = must_be_accepted(image)?;
+) -> Result<Sink> {
     if let Some(size) = announced {
         must_be_small(app, size)?;
-        app.files.must_fit(0, size)?;
+        files.must_fit(0, size)?;
     }
-    let mut probe = Probe::new(Some(format));
-    let (files, key) = (app.files.clone(), live.key().to_owned());
+    let mut probe = declared.map(|f| Probe::new(Some(f)));
+    let (files, key) = (files.clone(), live.key().to_owned());
     let mut sink = blocking(move || files.create(&key)).await?;
     let mut total = 0_u64;
     let mut batch: Vec<bytes::Bytes> = Vec::new();
@@ -150,7 +178,9 @@ async fn receive(
         })?;
         let end = match next {
             Some(Ok(bytes)) => {
-                probe.push(&bytes).map_err(|r| refused(&r))?;
+                if let Some(probe) = &mut probe {
+                    probe.push(&bytes).map_err(|r| refused(&r))?;
+                }
                 total += bytes.len() as u64;
                 must_be_small(app, total)?;
                 waiting += bytes.len();
@@ -184,7 +214,7 @@ async fn receive(
             ),
         ));
     }
-    blocking(move || sink.finish(format)).await
+    Ok(sink)
 }
 
 fn must_be_small(app: &Images, size: u64) -> Result<()> {
@@ -202,7 +232,14 @@ fn must_be_small(app: &Images, size: u64) -> Result<()> {
 }
 
 /// Makes the bytes the image's. False when the image is gone or no longer waits for this upload.
-pub(crate) async fn commit(app: &Images, ctx: &Ctx, id: &str, key: &str, bytes: Bytes) -> Result<bool> {
+pub(crate) async fn commit(
+    app: &Images,
+    ctx: &Ctx,
+    id: &str,
+    key: &str,
+    bytes: Bytes,
+    inspection: Inspection,
+) -> Result<bool> {
     let (id, key) = (id.to_owned(), key.to_owned());
     app.db
         .write(&ctx.actor(), async move |tx| {
@@ -214,11 +251,7 @@ pub(crate) async fn commit(app: &Images, ctx: &Ctx, id: &str, key: &str, bytes: 
             }
             let mut image = stored.value.clone();
             image.status = Status::Active;
-            image.size = i64::try_from(bytes.size).ok();
-            image.virtual_size = i64::try_from(bytes.inspection.virtual_size).ok();
-            image.checksum = Some(bytes.md5.clone());
-            image.os_hash_algo = Some("sha512".into());
-            image.os_hash_value = Some(bytes.sha512.clone());
+            image.describe(&bytes.md5, &bytes.sha512, bytes.size, inspection.virtual_size);
             // Permission was given when the upload began; it may have outlived the token.
             image_update(tx, &System::of(stored), &image).await?;
             Ok(true)
@@ -227,7 +260,7 @@ pub(crate) async fn commit(app: &Images, ctx: &Ctx, id: &str, key: &str, bytes: 
 }
 
 /// Removes the bytes and puts the image back. What fails here the reconciler does later.
-async fn undo(app: &Arc<Images>, ctx: &Ctx, id: &str, key: &str) {
+pub(super) async fn undo(app: &Arc<Images>, ctx: &Ctx, id: &str, key: &str) {
     let result = async {
         app.remove_file(key).await?;
         fault_point!("image.upload.undone", Error::internal("armed"));
@@ -239,7 +272,7 @@ async fn undo(app: &Arc<Images>, ctx: &Ctx, id: &str, key: &str) {
     }
 }
 
-async fn drain(stream: &mut Data) {
+pub(super) async fn drain(stream: &mut Data) {
     let mut left = DRAIN_BYTES;
     let all = async {
         while let Some(Ok(bytes)) = stream.next().await {

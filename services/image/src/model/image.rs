@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Where an image is in its life. Glance knows more states; these are the ones that are reached without
-/// staging, tasks and delayed deletion.
+/// Where an image is in its life. Glance knows more states; these are the ones that are reached without delayed
+/// deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -16,6 +16,10 @@ pub enum Status {
     Queued,
     /// Bytes are coming in. Ends in `Active` or back in `Queued`, whatever happens.
     Saving,
+    /// Bytes are in the staging area, or on their way there.
+    Uploading,
+    /// An import brings the bytes into stores. Ends in `Active` or back in `Queued`, whatever happens.
+    Importing,
     /// Bytes are there and were checked.
     Active,
     /// Bytes are there but nobody but an administrator may fetch them.
@@ -27,6 +31,8 @@ impl Status {
         match self {
             Self::Queued => "queued",
             Self::Saving => "saving",
+            Self::Uploading => "uploading",
+            Self::Importing => "importing",
             Self::Active => "active",
             Self::Deactivated => "deactivated",
         }
@@ -76,6 +82,32 @@ impl Visibility {
     }
 }
 
+/// Bytes in the staging area.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Name of the file.
+    pub key: String,
+    /// Bytes, when all are there.
+    pub size: Option<i64>,
+    /// Name of the converted file, when the import makes one.
+    #[serde(default)]
+    pub converted: Option<String>,
+}
+
+/// An import, while it runs and after it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Import {
+    /// The task, while it runs.
+    pub task: Option<String>,
+    /// Stores that are still to come (`os_glance_importing_to_stores`).
+    pub to: Vec<String>,
+    /// Stores that failed (`os_glance_failed_import`).
+    pub failed: Vec<String>,
+    /// Stores that this import has filled, while it runs.
+    #[serde(default)]
+    pub done: Vec<String>,
+}
+
 fn version() -> u32 {
     1
 }
@@ -113,6 +145,13 @@ pub struct Image {
     /// there. Each upload has a key of its own, so that a late loser never touches the winner's file.
     #[serde(default)]
     pub file: Option<String>,
+    /// Stores that have the file; empty: the one that the first release had.
+    #[serde(default)]
+    pub stores: Vec<String>,
+    #[serde(default)]
+    pub staged: Option<Staged>,
+    #[serde(default)]
+    pub import: Option<Import>,
     /// The caller's project when it is in the member list; found at look-up, never stored.
     #[serde(skip)]
     pub caller_member: Option<String>,
@@ -142,8 +181,63 @@ impl Image {
             tags: BTreeSet::new(),
             properties: BTreeMap::new(),
             file: None,
+            stores: Vec::new(),
+            staged: None,
+            import: None,
             caller_member: None,
         }
+    }
+
+    /// Whether a project may read the image; `shared` says that it is in the member list.
+    pub fn may_be_read_by(&self, project: &str, shared: bool) -> bool {
+        self.owner.as_deref().is_none_or(|o| o == project)
+            || matches!(self.visibility, Visibility::Public | Visibility::Community)
+            || (self.visibility == Visibility::Shared && shared)
+    }
+
+    /// Stores that have the bytes, in the order in which they are asked.
+    pub fn places(&self) -> Vec<String> {
+        match (self.status.has_data(), self.stores.is_empty()) {
+            (false, _) => Vec::new(),
+            (true, true) => vec!["file".to_owned()],
+            (true, false) => self.stores.clone(),
+        }
+    }
+
+    /// Begins to receive bytes into the staging area.
+    ///
+    /// # Errors
+    /// 409 when the image has bytes or gets some already.
+    pub fn begin_staging(&mut self, key: &str) -> Result<()> {
+        self.must_be_queued("uploading")?;
+        self.status = Status::Uploading;
+        self.staged = Some(Staged {
+            key: key.to_owned(),
+            size: None,
+            converted: None,
+        });
+        Ok(())
+    }
+
+    fn must_be_queued(&self, goal: &str) -> Result<()> {
+        if self.status == Status::Queued {
+            return Ok(());
+        }
+        Err(Error::conflict(format!(
+            "Image status transition from {} to {goal} is not allowed. Data can be uploaded once, to an image in \
+             status queued.",
+            self.status
+        ))
+        .with_field("status"))
+    }
+
+    /// What is known of bytes that are complete.
+    pub fn describe(&mut self, md5: &str, sha512: &str, size: u64, virtual_size: u64) {
+        self.size = i64::try_from(size).ok();
+        self.virtual_size = i64::try_from(virtual_size).ok();
+        self.checksum = Some(md5.to_owned());
+        self.os_hash_algo = Some("sha512".into());
+        self.os_hash_value = Some(sha512.to_owned());
     }
 
     /// Back to the state before an upload.
@@ -155,6 +249,8 @@ impl Image {
         self.os_hash_algo = None;
         self.os_hash_value = None;
         self.file = None;
+        self.stores.clear();
+        self.staged = None;
     }
 
     /// Begins an upload under this key.
@@ -162,15 +258,8 @@ impl Image {
     /// # Errors
     /// 409 when the image has bytes or gets some already, 400 when its formats are not set: Glance's
     /// two refusals, in its order.
-    pub fn begin_upload(&mut self, key: &str) -> Result<()> {
-        if self.status != Status::Queued {
-            return Err(Error::conflict(format!(
-                "Image status transition from {} to saving is not allowed. Data can be uploaded once, \
-                 to an image in status queued.",
-                self.status
-            ))
-            .with_field("status"));
-        }
+    pub fn begin_upload(&mut self, key: &str, store: &str) -> Result<()> {
+        self.must_be_queued("saving")?;
         let missing: Vec<&str> = [
             ("disk_format", &self.disk_format),
             ("container_format", &self.container_format),
@@ -197,6 +286,7 @@ impl Image {
         }
         self.status = Status::Saving;
         self.file = Some(key.to_owned());
+        self.stores = vec![store.to_owned()];
         Ok(())
     }
 }
@@ -266,10 +356,7 @@ impl Secured for Image {
     }
 
     fn visible(&self, ctx: &Ctx) -> bool {
-        ctx.is_admin()
-            || self.owner.as_deref().is_none_or(|o| o == ctx.project_id())
-            || matches!(self.visibility, Visibility::Public | Visibility::Community)
-            || (self.visibility == Visibility::Shared && self.caller_member.is_some())
+        ctx.is_admin() || self.may_be_read_by(ctx.project_id(), self.caller_member.is_some())
     }
 
     fn not_found(id: &str) -> Error {
@@ -284,15 +371,15 @@ mod tests {
     #[test]
     fn an_upload_needs_formats_and_an_empty_image() {
         let mut image = Image::new("i".into(), None);
-        let e = image.begin_upload("k").unwrap_err();
+        let e = image.begin_upload("k", "file").unwrap_err();
         assert!(e.public().contains("disk_format, container_format"), "{e}");
         image.disk_format = Some("raw".into());
-        let e = image.begin_upload("k").unwrap_err();
+        let e = image.begin_upload("k", "file").unwrap_err();
         assert_eq!(e.field_name(), Some("container_format"));
         image.container_format = Some("bare".into());
-        image.begin_upload("k").unwrap();
+        image.begin_upload("k", "file").unwrap();
         assert_eq!(image.status, Status::Saving);
-        let e = image.begin_upload("l").unwrap_err();
+        let e = image.begin_upload("l", "file").unwrap_err();
         assert!(e.public().contains("from saving to saving"), "{e}");
         image.forget_data();
         assert_eq!((image.status, image.file), (Status::Queued, None));

@@ -3,6 +3,7 @@
 
 pub(crate) mod filter;
 mod image;
+pub(crate) mod import;
 mod member;
 pub(crate) mod metadef;
 pub(crate) mod metadef_fields;
@@ -13,7 +14,7 @@ mod schema;
 pub(crate) mod task;
 
 pub(crate) use filter::ListRequest;
-pub use image::{Image, Status, Visibility};
+pub use image::{Image, Import, Staged, Status, Visibility};
 pub use member::{Member, MemberStatus};
 pub use metadef::{Association, Definition, Namespace, Object, Property, ResourceType, Tag};
 pub(crate) use metadef_schema::{METADEF_SCHEMAS, metadef_schema};

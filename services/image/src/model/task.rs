@@ -71,6 +71,13 @@ pub struct Task {
     pub expires_at: Option<i64>,
 }
 
+impl Task {
+    /// Whether it was made by a request to import, which has a job.
+    pub fn is_import(&self) -> bool {
+        self.input.get("import_req").is_some() && self.kind == "api_image_import"
+    }
+}
+
 impl Resource for Task {
     const KIND: &'static str = "image_task";
     const TABLE: &'static str = "image_task";

@@ -30,6 +30,11 @@ impl Files {
         Ok(Self { dir, reserve })
     }
 
+    /// A directory that may not be there.
+    pub fn at(dir: PathBuf, reserve: u64) -> Self {
+        Self { dir, reserve }
+    }
+
     fn path(&self, key: &str) -> Result<PathBuf> {
         // Keys come from our own rows; a row that was tampered with must not reach another file.
         if key.is_empty() || !key.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -102,6 +107,38 @@ impl Files {
         })
     }
 
+    /// Whether a complete file is there. Blocking.
+    pub fn has(&self, key: &str) -> Result<bool> {
+        Ok(self.path(key)?.is_file())
+    }
+
+    /// A file that something else than an upload writes: [`Files::complete`] gives it its name. Blocking.
+    pub fn create_plain(&self, key: &str) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.part(key)?)
+            .map_err(|e| self.failed(0, 0, &e))
+    }
+
+    /// Makes a file and its name durable. Blocking.
+    pub fn complete(&self, key: &str, file: &File) -> Result<()> {
+        file.sync_all().map_err(|e| self.failed(0, 0, &e))?;
+        fault_point!("image.upload.synced");
+        let (part, path) = (self.part(key)?, self.path(key)?);
+        std::fs::rename(&part, &path).map_err(|e| match e.kind() {
+            // Somebody deleted the image meanwhile.
+            ErrorKind::NotFound => Error::new(Kind::Gone, "The image was deleted.").with_private(e),
+            _ => Error::internal(format!("{}: {e}", part.display())),
+        })?;
+        sync_dir(&self.dir)?;
+        fault_point!("image.upload.renamed");
+        Ok(())
+    }
+
     /// Opens a complete file for reading. Blocking.
     pub fn read(&self, key: &str) -> Result<File> {
         let path = self.path(key)?;
@@ -153,12 +190,19 @@ pub(crate) struct Sink {
 }
 
 /// A complete file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bytes {
     pub size: u64,
     pub md5: String,
     pub sha512: String,
-    pub inspection: Inspection,
+}
+
+/// Checks the contents of a file against its declared format. Blocking.
+pub(crate) fn inspected(file: &mut File, declared: DiskFormat) -> Result<Inspection> {
+    inspect(file, Some(declared)).map_err(|e| match e {
+        InspectError::Refused(r) => crate::logic::refused(&r),
+        InspectError::Io(e) => Error::internal(format!("inspecting an image: {e}")),
+    })
 }
 
 impl Sink {
@@ -182,28 +226,18 @@ impl Sink {
     }
 
     /// Checks the contents, makes file and name durable.
-    pub fn finish(mut self, declared: DiskFormat) -> Result<Bytes> {
-        let inspection = inspect(&mut self.file, Some(declared)).map_err(|e| match e {
-            InspectError::Refused(r) => crate::logic::refused(&r),
-            InspectError::Io(e) => Error::internal(format!("inspecting {}: {e}", self.key)),
-        })?;
-        self.file
-            .sync_all()
-            .map_err(|e| self.files.failed(self.written, 0, &e))?;
-        fault_point!("image.upload.synced");
-        let (part, path) = (self.files.part(&self.key)?, self.files.path(&self.key)?);
-        std::fs::rename(&part, &path).map_err(|e| match e.kind() {
-            // Somebody deleted the image meanwhile.
-            ErrorKind::NotFound => Error::new(Kind::Gone, "The image was deleted.").with_private(e),
-            _ => Error::internal(format!("{}: {e}", part.display())),
-        })?;
-        sync_dir(&self.files.dir)?;
-        fault_point!("image.upload.renamed");
+    pub fn finish(mut self, declared: DiskFormat) -> Result<(Bytes, Inspection)> {
+        let inspection = inspected(&mut self.file, declared)?;
+        Ok((self.keep()?, inspection))
+    }
+
+    /// Makes file and name durable, whatever is in it.
+    pub fn keep(self) -> Result<Bytes> {
+        self.files.complete(&self.key, &self.file)?;
         Ok(Bytes {
             size: self.written,
             md5: hex(&self.md5.finalize()),
             sha512: hex(&self.sha512.finalize()),
-            inspection,
         })
     }
 }

@@ -7,7 +7,7 @@ use haneul_core::{Result, clock};
 use haneul_store::{CreateGrant, Dir, Grant, Migration, Query, Stored, System, Tx};
 
 /// The schema.
-pub const MIGRATIONS: &[Migration] = &[IMAGES, super::metadef::MIGRATION];
+pub const MIGRATIONS: &[Migration] = &[IMAGES, super::metadef::MIGRATION, super::cache::MIGRATION];
 
 const IMAGES: Migration = Migration {
     owner: "image",
@@ -106,10 +106,10 @@ pub(crate) async fn image_list(tx: &mut Tx, query: &Query) -> Result<Vec<Stored<
     tx.list(query).await
 }
 
-/// Every image whose bytes are coming in.
-pub(crate) async fn images_saving(tx: &mut Tx) -> Result<Vec<Stored<Image>>> {
-    tx.list(&Query::new().eq("status", "saving").order("id", Dir::Asc))
-        .await
+/// Every image whose bytes are coming in, or are in the staging area.
+pub(crate) async fn images_coming_in(tx: &mut Tx) -> Result<Vec<Stored<Image>>> {
+    let query = Query::new().is_in("status", ["saving", "uploading"]);
+    tx.list(&query.order("id", Dir::Asc)).await
 }
 
 /// The memberships of an image.

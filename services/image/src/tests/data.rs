@@ -364,16 +364,16 @@ async fn bytes_belong_only_to_the_upload_that_the_row_names() {
         size,
         md5: "m".into(),
         sha512: "s".into(),
-        inspection: crate::format::inspect(&mut std::io::Cursor::new(b"x"), None).unwrap(),
     };
+    let seen = crate::format::inspect(&mut std::io::Cursor::new(b"x"), None).unwrap();
     let ctx = cloud.ctx("alice").await;
-    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1))
+    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1), seen.clone())
         .await
         .unwrap();
     assert!(!kept);
     assert_eq!(cloud.show("alice", &id).await["status"], "queued");
     cloud.upload("alice", &id, "winner").await.is(204);
-    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1))
+    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1), seen)
         .await
         .unwrap();
     assert!(!kept);
@@ -409,7 +409,7 @@ pub(super) async fn a_start_after_a_crash_undoes_what_was_half_done() {
             .write(&haneul_store::Actor::system("test"), async move |tx| {
                 let stored = tx.find::<Image>(&id_).await?.unwrap();
                 let mut image = stored.value.clone();
-                image.begin_upload(&key_)?;
+                image.begin_upload(&key_, "file")?;
                 crate::store::image_update(tx, &haneul_store::System::of(stored), &image).await?;
                 Ok(())
             })

@@ -7,6 +7,7 @@ use haneul_auth::{Authenticator, BoxFuture, Ctx, Policy, RoleRef, ScopeKind, con
 use haneul_core::config::Config;
 use haneul_core::{Error, Result, id};
 use haneul_http::Server;
+use haneul_jobs::Jobs;
 use haneul_store::{Db, OpenOptions};
 use haneul_testkit::postgres::Postgres;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::task::AbortHandle;
 use tower::ServiceExt;
 
 thread_local! {
@@ -42,6 +44,7 @@ pub(crate) struct Cloud {
     pub db: Db,
     pub config: Config,
     dir: PathBuf,
+    running: AbortHandle,
 }
 
 #[derive(Debug)]
@@ -78,6 +81,7 @@ impl Authenticator for Tokens {
                 "admin" => ("adm", &["admin", "manager", "member", "reader"]),
                 "alice" => ("aaa", &["member", "reader"]),
                 "amy" => ("aaa", &["reader"]),
+                "service" => ("aaa", &["service", "member", "reader"]),
                 "bob" => ("bbb", &["member", "reader"]),
                 _ => return Err(Error::unauthorized()),
             };
@@ -127,19 +131,28 @@ impl Cloud {
         bend(&mut config);
         std::fs::create_dir_all(config.control_dir()).unwrap();
         let url = database_url(&dir);
-        let db = Db::open(&OpenOptions { url, readers: 2 }, MIGRATIONS).await.unwrap();
-        let (app, router) = Self::serve(&db, &config);
+        let db = Db::open(
+            &OpenOptions { url, readers: 2 },
+            &[haneul_jobs::MIGRATIONS, MIGRATIONS].concat(),
+        )
+        .await
+        .unwrap();
+        let (app, router, running) = Self::serve(&db, &config);
         Self {
             app,
             router,
             db,
             config,
             dir,
+            running,
         }
     }
 
-    fn serve(db: &Db, config: &Config) -> (Arc<Images>, Router) {
-        let app = Images::new(db.clone(), config).unwrap();
+    fn serve(db: &Db, config: &Config) -> (Arc<Images>, Router, AbortHandle) {
+        let jobs = Jobs::new(db.clone());
+        let app = Images::new(db.clone(), config, jobs.clone()).unwrap();
+        jobs.register(app.sagas());
+        let running = tokio::spawn(async move { jobs.run().await }).abort_handle();
         let policy = Arc::new(Policy::new(RULES, &[]).unwrap());
         let server = Server {
             auth: Arc::new(Tokens(policy)),
@@ -149,12 +162,13 @@ impl Cloud {
             max_limit: 1000,
         };
         let router = app.router(&server);
-        (app, router)
+        (app, router, running)
     }
 
     /// The process dies and starts again over the same state.
     pub fn restart(&mut self) {
-        (self.app, self.router) = Self::serve(&self.db, &self.config);
+        self.running.abort();
+        (self.app, self.router, self.running) = Self::serve(&self.db, &self.config);
     }
 
     pub async fn ctx(&self, token: &str) -> Ctx {
@@ -257,6 +271,8 @@ impl Cloud {
             "image_property",
             "image_trash",
             "image_task",
+            "image_cache",
+            "job",
             "metadef_namespace",
             "metadef_object",
             "metadef_property",
@@ -278,6 +294,7 @@ impl Cloud {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
+        self.running.abort();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

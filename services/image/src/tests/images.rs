@@ -276,8 +276,12 @@ async fn documents() {
         assert_eq!(schema["name"], name);
     }
     let info = cloud.get("amy", "/v2/info/import").await.is(200).json();
-    assert_eq!(info["import-methods"]["value"], json!([]));
-    cloud.get("amy", "/v2/info/stores").await.is(404);
+    assert_eq!(
+        info["import-methods"]["value"],
+        json!(["glance-direct", "copy-image", "glance-download"])
+    );
+    let stores = cloud.get("amy", "/v2/info/stores").await.is(200).json();
+    assert_eq!(stores, json!({"stores": [{"id": "file", "default": "true"}]}));
     let id = cloud.image("alice", json!({})).await;
     let tasks = cloud.get("amy", &format!("/v2/images/{id}/tasks")).await.is(200).json();
     assert_eq!(tasks, json!({"tasks": []}));

@@ -5,6 +5,7 @@ mod clients;
 mod data;
 mod harness;
 mod images;
+mod imports;
 mod lists;
 mod members;
 mod metadefs;
@@ -48,4 +49,16 @@ fn on_postgres() {
     data::formats_are_checked_and_pinned();
     data::an_image_deleted_while_it_comes_in_is_gone();
     data::a_start_after_a_crash_undoes_what_was_half_done();
+    imports::what_is_staged_is_imported_into_stores();
+    imports::an_upload_chooses_its_store();
+    imports::imports_are_refused_and_nothing_changed();
+    imports::what_does_not_pass_leaves_nothing();
+    imports::a_store_that_fails();
+    imports::an_import_goes_on_after_a_restart();
+    imports::an_image_deleted_while_it_is_imported_is_gone();
+    imports::half_a_stage_leaves_nothing();
+    imports::web_download_goes_where_it_is_allowed_to();
+    imports::glance_download_takes_bytes_and_what_describes_them();
+    imports::imports_are_converted();
+    imports::the_cache_is_administrators_and_serves();
 }
