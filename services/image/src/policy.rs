@@ -51,6 +51,9 @@ haneul_auth::actions! {
         CacheImage = "cache_image" => ADMIN;
         CacheList = "cache_list" => ADMIN;
         CacheDelete = "cache_delete" => ADMIN;
+        CacheClean = "cache_clean" => ADMIN;
+        CachePrune = "cache_prune" => ADMIN;
+        CachedNodes = "list_cached_nodes" => ADMIN;
     }
     Member {
         AddMember = "add_member" => OWNER;

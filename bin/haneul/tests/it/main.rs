@@ -9,6 +9,7 @@ mod fake_accounts;
 mod fake_bad_input;
 mod fake_crash;
 mod fake_create;
+mod fake_import;
 mod fake_policy;
 mod fake_refusals;
 mod fake_routes;

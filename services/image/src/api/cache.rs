@@ -2,7 +2,9 @@
 
 use crate::Images;
 use crate::logic::stores;
-use haneul_core::Result;
+use crate::policy::CachedNodes;
+use haneul_auth::{Action, Target};
+use haneul_core::{Error, Result};
 use haneul_http::{Reply, Req};
 use http::StatusCode;
 use serde_json::json;
@@ -38,6 +40,25 @@ pub(super) async fn queue(app: Arc<Images>, req: Req) -> Result<Reply> {
 pub(super) async fn remove(app: Arc<Images>, req: Req) -> Result<Reply> {
     stores::cache_remove(&app, req.ctx()?, req.param("image_id")).await?;
     Ok(Reply::no_content())
+}
+
+pub(super) async fn clean(app: Arc<Images>, req: Req) -> Result<Reply> {
+    stores::cache_clean(&app, req.ctx()?).await?;
+    Ok(Reply::empty(StatusCode::OK))
+}
+
+pub(super) async fn prune(app: Arc<Images>, req: Req) -> Result<Reply> {
+    let (files, bytes) = stores::cache_prune(&app, req.ctx()?).await?;
+    Ok(Reply::ok(
+        &json!({"total_files_pruned": files, "total_bytes_pruned": bytes}),
+    ))
+}
+
+/// There is one cache: Glance's answer where nodes do not share theirs.
+pub(super) async fn nodes(_app: Arc<Images>, req: Req) -> Result<Reply> {
+    let ctx = req.ctx()?;
+    ctx.enforce(CachedNodes::RULE, &Target::own(ctx))?;
+    Err(Error::conflict("Centralized caching is not enabled"))
 }
 
 pub(super) async fn clear(app: Arc<Images>, req: Req) -> Result<Reply> {

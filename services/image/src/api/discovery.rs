@@ -1,12 +1,13 @@
 //! Versions, schemas and what this site offers.
 
 use crate::Images;
-use crate::model;
+use crate::model::{self, Image, Status};
 use crate::policy::StoresDetail;
-use crate::store::Store;
+use crate::store::{Store, image_list};
 use haneul_auth::{Action, Target};
 use haneul_core::Result;
 use haneul_http::{Reply, Req};
+use haneul_store::{Query, Stored};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -84,6 +85,30 @@ fn store(app: &Images, s: &Store) -> Map<String, Value> {
 pub(super) async fn stores_info(app: Arc<Images>, _req: Req) -> Result<Reply> {
     let all: Vec<_> = app.stores.all().iter().map(|s| store(&app, s)).collect();
     Ok(Reply::ok(&json!({"stores": all})))
+}
+
+/// What the caller's project has. There are no limits here, which Keystone's limits write as -1.
+pub(super) async fn usage(app: Arc<Images>, req: Req) -> Result<Reply> {
+    let project = req.ctx()?.project_id().to_owned();
+    let mut tx = app.db.read().await?;
+    let images = image_list(&mut tx, &Query::new().eq("project_id", project)).await?;
+    drop(tx);
+    let size = |i: &&Stored<Image>| i.size.unwrap_or(0);
+    let coming = |i: &&Stored<Image>| matches!(i.status, Status::Saving | Status::Uploading | Status::Importing);
+    let stored: i64 = images
+        .iter()
+        .filter(|i| i.status.has_data())
+        .map(|i| size(&i) * i64::try_from(i.places().len()).unwrap_or(1))
+        .sum();
+    let staged: i64 = images.iter().filter(coming).map(|i| size(&i)).sum();
+    let entry = |usage: i64| json!({"usage": usage, "limit": -1});
+    let count = |n: usize| entry(i64::try_from(n).unwrap_or(i64::MAX));
+    Ok(Reply::ok(&json!({"usage": {
+        "image_size_total": entry(stored >> 20),
+        "image_stage_total": entry(staged >> 20),
+        "image_count_total": count(images.len()),
+        "image_count_uploading": count(images.iter().filter(coming).count()),
+    }})))
 }
 
 pub(super) async fn stores_detail(app: Arc<Images>, req: Req) -> Result<Reply> {

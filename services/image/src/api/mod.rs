@@ -32,6 +32,9 @@ fn cache_routes(routes: Routes<Images>) -> Routes<Images> {
     routes
         .get("/v2/cache", cache::index, "cache_list")
         .delete("/v2/cache", cache::clear, "cache_delete")
+        .post("/v2/cache/clean", cache::clean, "cache_clean")
+        .post("/v2/cache/prune", cache::prune, "cache_prune")
+        .get("/v2/cache/nodes/{image_id}", cache::nodes, "list_cached_nodes")
         .put("/v2/cache/{image_id}", cache::queue, "cache_image")
         .delete("/v2/cache/{image_id}", cache::remove, "cache_delete")
 }
@@ -47,6 +50,7 @@ fn images_routes(routes: Routes<Images>) -> Routes<Images> {
         .get("/v2/schemas/members", discovery::members_schema, "own")
         .get("/v2/info/import", discovery::import_info, "own")
         .get("/v2/info/stores", discovery::stores_info, "own")
+        .get("/v2/info/usage", discovery::usage, "own")
         .get("/v2/info/stores/detail", discovery::stores_detail, "stores_info_detail")
         .delete(
             "/v2/stores/{store_id}/{image_id}",

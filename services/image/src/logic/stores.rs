@@ -3,7 +3,7 @@
 use super::reconcile::blocking;
 use crate::Images;
 use crate::model::{Image, Status};
-use crate::policy::{CacheDelete, CacheImage, CacheList, DeleteLocation};
+use crate::policy::{CacheClean, CacheDelete, CacheImage, CacheList, CachePrune, DeleteLocation};
 use crate::store::{
     CachedImage, cache_bytes, cache_delete, cache_list, cache_put, image_fetch, image_update, trash_put,
 };
@@ -121,6 +121,36 @@ pub(crate) async fn cache_queue(app: &Arc<Images>, ctx: &Ctx, image_id: &str) ->
         }
     });
     Ok(())
+}
+
+/// Completes what waits, and removes the copies of images that are gone.
+pub(crate) async fn cache_clean(app: &Images, ctx: &Ctx) -> Result<()> {
+    ctx.enforce(CacheClean::RULE, &Target::own(ctx))?;
+    cache_on(app)?;
+    app.fill_cache().await
+}
+
+/// Removes what was used longest ago until the cache is within its limit, which a new setting may have lowered.
+pub(crate) async fn cache_prune(app: &Images, ctx: &Ctx) -> Result<(usize, i64)> {
+    ctx.enforce(CachePrune::RULE, &Target::own(ctx))?;
+    cache_on(app)?;
+    let mut tx = app.db.read().await?;
+    let mut rows = cache_list(&mut tx).await?;
+    drop(tx);
+    rows.sort_by_key(|r| r.last_accessed.max(r.last_modified));
+    let limit = i64::try_from(app.cache.limit).unwrap_or(i64::MAX);
+    let mut over = rows.iter().map(|r| r.size).sum::<i64>() - limit;
+    let mut gone = Vec::new();
+    for row in rows {
+        if over <= 0 {
+            break;
+        }
+        over -= row.size;
+        gone.push(row);
+    }
+    let pruned = (gone.len(), gone.iter().map(|r| r.size).sum());
+    drop_rows(app, ctx, gone).await?;
+    Ok(pruned)
 }
 
 /// Removes one image from cache and queue.

@@ -84,6 +84,12 @@ pub(super) async fn what_is_staged_is_imported_into_stores() {
     let path = format!("/v2/images/{id}/stage");
     cloud.call("alice", "PUT", &path, BYTES, "again").await.is(409);
     cloud.get("alice", &format!("/v2/images/{id}/file")).await.is(204);
+    let usage = cloud.get("alice", "/v2/info/usage").await.is(200).json();
+    assert_eq!(
+        usage["usage"]["image_count_uploading"],
+        json!({"usage": 1, "limit": -1})
+    );
+    assert_eq!(usage["usage"]["image_stage_total"], json!({"usage": 2, "limit": -1}));
     let mut all = direct();
     all["all_stores"] = true.into();
     let asked = import(&cloud, "alice", &id, &all).await.is(202);
@@ -756,6 +762,13 @@ pub(super) async fn the_cache_is_administrators_and_serves() {
         .await
         .is(204);
     assert_eq!(cloud.get("alice", &file).await.is(200).text(), "the bytes");
+    cloud.post("alice", "/v2/cache/clean", &json!({})).await.is(403);
+    cloud.post("alice", "/v2/cache/prune", &json!({})).await.is(403);
+    cloud.get("alice", &format!("/v2/cache/nodes/{id}")).await.is(403);
+    cloud.post("admin", "/v2/cache/clean", &json!({})).await.is(200);
+    let pruned = cloud.post("admin", "/v2/cache/prune", &json!({})).await.is(200).json();
+    assert_eq!(pruned, json!({"total_files_pruned": 0, "total_bytes_pruned": 0}));
+    cloud.get("admin", &format!("/v2/cache/nodes/{id}")).await.is(409);
     cloud.delete("admin", &path).await.is(204);
     cloud.get("alice", &file).await.is(503);
     let state = cloud.get("admin", "/v2/cache").await.is(200).json();

@@ -9,6 +9,7 @@ use serde_json::json;
 
 const PATCH: &str = "application/openstack-images-v2.1-json-patch";
 const API: &str = "glance/api/v2/images.py";
+const IMPORT: &str = "glance/api/v2/images.py, _validate_import_body";
 const SCHEMA: &str = "glance/api/v2/images.py, get_base_properties";
 const DATA: &str = "glance/api/v2/image_data.py";
 const MEMBERS: &str = "glance/api/v2/image_members.py";
@@ -93,7 +94,34 @@ pub fn rows() -> Vec<Row> {
     t.row("another format for what has data", Member, private, patch(json!([{"op": "replace", "path": "/disk_format", "value": "raw"}])), 403, "disk_format", "glance/domain/__init__.py, Image.disk_format");
     t.row("members of a private image", Member, "POST /v2/images/{private}/members", json!({"member": "{theirs}"}), 403, "shared", MEMBERS);
     t.row("an import that is not on", Member, "POST /v2/images/{queued_raw}/import", json!({"method": {"name": "web-download", "uri": "http://127.0.0.1"}}), 400, "web-download", API);
-    t.row("staging that is not on", Member, "PUT /v2/images/{queued_raw}/stage", vec![1], 404, "glance-direct", DATA);
+    t.row("an import before the formats", Member, "POST /v2/images/{queued_blank}/import", json!({"method": {"name": "glance-direct"}}), 409, "queued", API);
+    t.row("an import of what was not staged", Member, "POST /v2/images/{queued_raw}/import", json!({"method": {"name": "glance-direct"}}), 409, "staged", API);
+    t.row("an import of what has data", Member, "POST /v2/images/{private}/import", json!({"method": {"name": "glance-direct"}}), 409, "active", API);
+    t.row("staging for what has data", Member, "PUT /v2/images/{private}/stage", vec![1], 409, "active to uploading", STATE);
+    t.row("copies what has no data", Admin, "POST /v2/images/{queued_raw}/import", json!({"method": {"name": "copy-image"}}), 409, "active", API);
+    t.row("copies to where it is", Admin, "POST /v2/images/{private}/import", json!({"method": {"name": "copy-image"}, "stores": ["file"]}), 400, "already present", API);
+    t.row("copies to a store that is none", Admin, "POST /v2/images/{private}/import", json!({"method": {"name": "copy-image"}, "stores": ["none"]}), 409, "none", API);
+    t.row("out of the only store", Admin, "DELETE /v2/stores/file/{private}", (), 403, "only store", API);
+    t.row("out of a store that is none", Admin, "DELETE /v2/stores/none/{private}", (), 409, "none", API);
+    t.row("a location for what has data", Member, "POST /v2/images/{private}/locations", json!({"url": "http://127.0.0.1/"}), 409, "active", API);
+    t.row("a cache that is off", Admin, "GET /v2/cache", (), 404, "cache_bytes", "glance/api/v2/router.py: CONF.image_cache_dir");
+    t.row("caches into what is off", Admin, "PUT /v2/cache/{private}", (), 404, "cache_bytes", "glance/api/v2/router.py: CONF.image_cache_dir");
+
+    t.about(Value);
+    let import = "POST /v2/images/{queued_raw}/import";
+    t.row("an import of nothing", Member, import, json!({}), 400, "method", IMPORT);
+    t.row("an import by a word", Member, import, json!({"method": "glance-direct"}), 400, "name", IMPORT);
+    t.row("an import by fax", Member, import, json!({"method": {"name": "fax"}}), 400, "fax", IMPORT);
+    t.row("all_stores is a word", Member, import, json!({"method": {"name": "glance-direct"}, "all_stores": "yes"}), 400, "boolean", IMPORT);
+    t.row("all_stores_must_succeed is a number", Member, import, json!({"method": {"name": "glance-direct"}, "all_stores_must_succeed": 1}), 400, "boolean", IMPORT);
+    t.row("stores is a word", Member, import, json!({"method": {"name": "glance-direct"}, "stores": "file"}), 400, "stores", IMPORT);
+    t.row("all stores and some", Member, import, json!({"method": {"name": "glance-direct"}, "stores": ["file"], "all_stores": true}), 400, "All_stores", "glance/common/utils.py, get_stores_from_request");
+    t.row("from a region without an image", Member, import, json!({"method": {"name": "glance-download", "glance_region": "RegionOne"}}), 400, "glance_image_id", API);
+    t.row("from a region an image of dreams", Member, import, json!({"method": {"name": "glance-download", "glance_region": "RegionOne", "glance_image_id": "foo"}}), 400, "image id does not look like a UUID", API);
+    t.row("staging as JSON", Member, "PUT /v2/images/{queued_raw}/stage", (JSON, &b"x"[..]), 415, "octet-stream", DATA);
+    t.row("data for a store that is none", Member, "PUT /v2/images/{queued_raw}/file", vec![1], 400, "none", DATA).header("x-image-meta-store", "none");
+    t.row("a location without a url", Member, "POST /v2/images/{queued_raw}/locations", json!({}), 400, "url", API);
+    t.row("a location with half a hash", Member, "POST /v2/images/{queued_raw}/locations", json!({"url": "http://127.0.0.1/", "validation_data": {"os_hash_algo": "sha512", "os_hash_value": "ab"}}), 400, "64", API);
 
     t.about(Others);
     t.row("another's image", Other, "GET /v2/images/{private}", (), 404, "{private}", API);
@@ -105,6 +133,17 @@ pub fn rows() -> Vec<Row> {
     t.row("owned by another", Member, create, json!({"owner": "{theirs}"}), 403, "{theirs}", "glance/policies/image.py, add_image");
     t.row("public by a member", Member, create, json!({"visibility": "public"}), 403, "publicize_image", "glance/policies/image.py");
     t.row("an image of a reader", Reader, create, json!({"name": "x"}), 403, "add_image", "glance/policies/image.py");
+    t.row("stages for another's", Other, "PUT /v2/images/{queued_raw}/stage", vec![1], 404, "{queued_raw}", DATA);
+    t.row("imports another's", Other, "POST /v2/images/{queued_raw}/import", json!({"method": {"name": "glance-direct"}}), 404, "{queued_raw}", API);
+    t.row("copies as a member", Member, "POST /v2/images/{private}/import", json!({"method": {"name": "copy-image"}}), 403, "copy_image", "glance/policies/image.py");
+    t.row("out of a store as a member", Member, "DELETE /v2/stores/file/{private}", (), 403, "delete_image_location", "glance/policies/image.py");
+    t.row("another's out of a store", Other, "DELETE /v2/stores/file/{private}", (), 404, "{private}", API);
+    t.row("stores in detail as a member", Member, "GET /v2/info/stores/detail", (), 403, "stores_info_detail", "glance/policies/discovery.py");
+    t.row("the cache as a member", Member, "GET /v2/cache", (), 403, "cache_list", "glance/policies/cache.py");
+    t.row("clears the cache as a member", Member, "DELETE /v2/cache", (), 403, "cache_delete", "glance/policies/cache.py");
+    t.row("where the bytes are as a member", Member, "GET /v2/images/{private}/locations", (), 403, "fetch_image_location", "glance/policies/image.py");
+    t.row("where another's bytes are", Other, "GET /v2/images/{private}/locations", (), 404, "{private}", API);
+    t.row("a location of the host as a member", Member, "POST /v2/images/{queued_raw}/locations", json!({"url": "file:///etc/shadow"}), 403, "http store", API);
     t.row("accepts in another's name", Member, "PUT /v2/images/{image}/members/{theirs}", json!({"status": "accepted"}), 403, "public", MEMBERS);
 
     t.tokens("GET /v2/images/{private}", "GET /v2/images/{no}");
