@@ -13,7 +13,13 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Redirects that are followed.
 const MAX_HOPS: usize = 5;
@@ -393,9 +399,6 @@ type Answer = http::Response<hyper::body::Incoming>;
 
 async fn request(target: &Target, address: SocketAddr, headers: &[(&str, &str)]) -> Result<Answer> {
     let url = format!("{}://{}{}", target.scheme, target.authority(), target.path);
-    if target.scheme != "http" {
-        return Err(failed(&url, "https is not spoken yet"));
-    }
     let mut request = Request::get(&target.path).header(header::HOST, target.authority());
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -408,17 +411,63 @@ async fn request(target: &Target, address: SocketAddr, headers: &[(&str, &str)])
         let stream = tokio::net::TcpStream::connect(address)
             .await
             .map_err(|e| e.to_string())?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| e.to_string())?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.map_err(|e| e.to_string())
+        if target.scheme == "http" {
+            return speak(stream, request).await;
+        }
+        let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
+        let stream = TlsConnector::from(tls()?).connect(name, stream).await;
+        speak(stream.map_err(|e| e.to_string())?, request).await
     };
     match tokio::time::timeout(PATIENCE, ask).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(e)) => Err(failed(&url, "there was no answer").with_private(e)),
         Err(_) => Err(failed(&url, "there was no answer in time")),
     }
+}
+
+/// One request over a connection, which ends with its answer.
+async fn speak<S>(stream: S, request: Request<Empty<bytes::Bytes>>) -> Result<Answer, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| e.to_string())?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(|e| e.to_string())
+}
+
+/// Where systems keep the certificates that they trust.
+const TRUSTED: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// TLS with the certificates that this system trusts, or those of the file that `SSL_CERT_FILE` names, as elsewhere.
+fn tls() -> Result<Arc<ClientConfig>, String> {
+    static TLS: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+    TLS.get_or_init(|| {
+        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        let known = TRUSTED.iter().map(PathBuf::from);
+        let file = named.into_iter().chain(known).find(|f| f.is_file());
+        tls_trusting(&file.ok_or("this system has no file of trusted certificates")?)
+    })
+    .clone()
+}
+
+fn tls_trusting(file: &Path) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    let all = CertificateDer::pem_file_iter(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    // One that we cannot read vouches for nobody.
+    for certificate in all.flatten() {
+        let _ = roots.add(certificate);
+    }
+    let ring = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 fn body_of(answer: Answer) -> Body {
@@ -580,5 +629,82 @@ mod tests {
     fn messages_do_not_show_what_is_signed() {
         let e = failed("http://a/b?signature=secret#x", "why");
         assert!(!e.public().contains("secret"), "{e}");
+    }
+
+    /// A name is proven by a certificate of somebody whom the system trusts.
+    #[tokio::test]
+    async fn https_needs_a_trusted_certificate() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio_rustls::rustls::ServerConfig;
+        use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+        let dir = std::env::temp_dir().join(format!("haneul-tls-{}", haneul_core::id::hex()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (key, cert) = (dir.join("key.pem"), dir.join("cert.pem"));
+        let made = std::process::Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args(["-subj", "/CN=images.test", "-addext", "subjectAltName=DNS:images.test"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&cert)
+            .output();
+        if !made.is_ok_and(|m| m.status.success()) {
+            eprintln!("skipped: openssl is not installed (package openssl)");
+            return;
+        }
+        let ring = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let server = ServerConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                CertificateDer::pem_file_iter(&cert)
+                    .unwrap()
+                    .map(|c| c.unwrap())
+                    .collect(),
+                PrivateKeyDer::from_pem_file(&key).unwrap(),
+            )
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut tls) = acceptor.accept(stream).await {
+                    let _ = tls.read(&mut [0; 1024]).await;
+                    let _ = tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                    let _ = tls.shutdown().await;
+                }
+            }
+        });
+        let ask = async |name: &'static str| {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let tls = TlsConnector::from(tls_trusting(&cert).unwrap());
+            let stream = tls.connect(ServerName::try_from(name).unwrap(), stream).await;
+            let request = Request::get("/").header("host", name).body(Empty::new()).unwrap();
+            speak(stream.map_err(|e| e.to_string())?, request).await
+        };
+        assert_eq!(ask("images.test").await.unwrap().status(), 200);
+        assert!(ask("other.test").await.unwrap_err().contains("certificate"));
+        // Nobody but this test trusts it.
+        let target = Target {
+            scheme: "https".into(),
+            host: "images.test".into(),
+            port: address.port(),
+            path: "/".into(),
+        };
+        let e = request(&target, address, &[]).await.unwrap_err();
+        assert!(e.public().contains("no answer"), "{e}");
+        let _ = std::fs::remove_dir_all(&dir);
     }
 }
