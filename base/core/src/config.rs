@@ -117,6 +117,9 @@ section!(
         lockout_seconds: i64 = 300,
         /// Days between rotations of the Fernet keys.
         fernet_rotation_days: i64 = 30,
+        /// How unified limits are looked at: `flat`, or `strict_two_level`, in which a project stands right below its
+        /// domain and has no more than that.
+        limit_model: String = "flat".into(),
     }
 );
 section!(
@@ -289,6 +292,15 @@ impl Config {
                 format!(
                     "identity.bcrypt_rounds = {}: write a number from 4 to 31",
                     self.identity.bcrypt_rounds
+                ),
+            ));
+        }
+        if !["flat", "strict_two_level"].contains(&self.identity.limit_model.as_str()) {
+            return Err(Error::field(
+                "identity.limit_model",
+                format!(
+                    "identity.limit_model = \"{}\": write flat or strict_two_level",
+                    self.identity.limit_model
                 ),
             ));
         }

@@ -200,6 +200,14 @@ impl<S: Send + Sync + 'static> Routes<S> {
                 let server = server_.clone();
                 async move { unknown(&server, service, request, Kind::MethodNotAllowed).await }
             });
+            // Keystone takes a slash off the end of any path.
+            let slashed = format!("{path}/");
+            if service == Service::Identity
+                && !path.ends_with('/')
+                && !self.entries.iter().any(|e| e.info.path == slashed)
+            {
+                router = router.route(&slashed, methods.clone());
+            }
             router = router.route(&path, methods);
         }
         if service != Service::Front {
@@ -277,16 +285,16 @@ impl Call {
         {
             return Err(Error::not_found("The resource could not be found."));
         }
+        let own = parts.uri.path().strip_prefix(self.service.prefix()).unwrap_or_default();
+        let own = match self.service {
+            Service::Identity => own.strip_suffix('/').unwrap_or(own),
+            _ => own,
+        };
         let req = Req {
             ctx,
             service: self.service,
             method: parts.method,
-            uri_path: parts
-                .uri
-                .path()
-                .strip_prefix(self.service.prefix())
-                .unwrap_or_default()
-                .to_owned(),
+            uri_path: own.to_owned(),
             params: params.ok_or_else(|| Error::not_found("The resource could not be found."))?,
             query: split_query(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,

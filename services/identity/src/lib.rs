@@ -8,8 +8,8 @@
 //!   user, scope and roles anew, and each write that may change a token's worth raises the revocation
 //!   sequence in its transaction ([`Identity::invalidate`]), which ends every cached answer.
 //! - A token made from a token never lives longer than that one.
-//! - A token of a trust or an application credential is worth no more than that and than what its giver still has, and
-//!   whatever is made with it notes it and stays within.
+//! - A token of a trust, an application credential or an OAuth access token is worth no more than that and than what
+//!   its giver still has, and whatever is made with it notes it and stays within.
 //! - Hashes live in one table that is no resource: they are in no document, change row, log or error.
 //! - Who is refused at the door learns nothing: one text, the same work, whatever was wrong.
 
@@ -54,6 +54,8 @@ pub struct Identity {
     /// Seal what is in credentials. Never rotated by itself: what they sealed lives until it is deleted.
     credential_keys: Keys,
     pub(crate) cache: Cache,
+    /// What users are in their scopes.
+    pub(crate) known: logic::known::Known,
     /// The rendered catalog with the sequence that it holds for, while it is the same for everybody.
     catalog: RwLock<Option<(u64, Bytes)>>,
     policy: RwLock<Arc<Policy>>,
@@ -74,6 +76,7 @@ impl Identity {
             credential_keys: Keys::open(keys_dir.with_file_name("credential-keys"))?,
             keys: Keys::open(keys_dir)?,
             cache: Cache::new(),
+            known: logic::known::Known::default(),
             catalog: RwLock::new(None),
             policy: RwLock::new(Arc::new(Policy::new(RULES, &[])?)),
         })
@@ -245,6 +248,13 @@ impl Authenticator for Identity {
     fn authenticate_for<'a>(&'a self, token: &'a str, asked: Asked<'a>) -> BoxFuture<'a, Result<Arc<CtxInner>>> {
         Box::pin(async move {
             let entry = self.validated(token).await?;
+            // Other services take it. Here it would reach what is no business of who signs requests to these
+            // (keystone's auth_context middleware).
+            if asked.service == "identity" && entry.ctx.methods.iter().any(|m| m == token::EC2_METHOD) {
+                return Err(Error::forbidden(
+                    "EC2 credential tokens cannot be used for authorization.",
+                ));
+            }
             if let Some(rules) = &entry.rules {
                 let own = asked.path.strip_prefix(asked.prefix).unwrap_or(asked.path);
                 let allows = |path| rules.iter().any(|r| r.allows(asked.service, asked.method, path));

@@ -3,8 +3,9 @@
 //! everybody sees themselves.
 
 use crate::model::{
-    AccessRule, AppCred, Assignment, CatalogService, Consumer, Credential, Domain, DomainConfig, Endpoint,
-    EndpointFilter, EndpointGroup, Group, ImpliedRole, Membership, PolicyDoc, Project, Region, Role, Trust, User,
+    AccessRule, AccessToken, AppCred, Assignment, CatalogService, Consumer, Credential, Domain, DomainConfig, Endpoint,
+    EndpointFilter, EndpointGroup, Group, ImpliedRole, Limit, Membership, PolicyAssociation, PolicyDoc, Project,
+    Region, RegisteredLimit, RequestToken, Role, Trust, User,
 };
 use haneul_auth::RuleDefault;
 
@@ -86,6 +87,8 @@ const CRED_WRITE: &str = "rule:admin_required or user_id:%(target.credential.use
 const EC2_WRITE: &str = "rule:admin_required or (role:member and user_id:%(target.credential.user_id)s)";
 
 const TRUST_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or user_id:%(target.trust.trustor_user_id)s or user_id:%(target.trust.trustee_user_id)s";
+
+const LIMIT_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or domain_id:%(target.limit.domain.id)s or domain_id:%(target.limit.project.domain_id)s or project_id:%(target.limit.project_id)s";
 
 const APP_CRED_READ: &str = "rule:admin_required or (role:reader and system_scope:all) or rule:owner";
 
@@ -181,6 +184,35 @@ mod actions {
             CreateConsumer = "identity:create_consumer" => ADMIN;
             UpdateConsumer = "identity:update_consumer" => ADMIN;
             DeleteConsumer = "identity:delete_consumer" => ADMIN;
+        }
+        RequestToken {
+            AuthorizeRequestToken = "identity:authorize_request_token" => ADMIN;
+        }
+        AccessToken {
+            GetAccessToken = "identity:get_access_token" => ADMIN;
+            ListAccessTokenRoles = "identity:list_access_token_roles" => ADMIN;
+            GetAccessTokenRole = "identity:get_access_token_role" => ADMIN;
+            DeleteAccessToken = "identity:delete_access_token" => "rule:admin_required or (role:member and user_id:%(target.credential.user_id)s)";
+        }
+        RegisteredLimit {
+            GetRegisteredLimit = "identity:get_registered_limit" => ANY;
+            CreateRegisteredLimits = "identity:create_registered_limits" => ADMIN;
+            UpdateRegisteredLimit = "identity:update_registered_limit" => ADMIN;
+            DeleteRegisteredLimit = "identity:delete_registered_limit" => ADMIN;
+        }
+        Limit {
+            GetLimit = "identity:get_limit" => LIMIT_READ;
+            CreateLimits = "identity:create_limits" => ADMIN;
+            UpdateLimit = "identity:update_limit" => ADMIN;
+            DeleteLimit = "identity:delete_limit" => ADMIN;
+        }
+        PolicyAssociation {
+            CreatePolicyForEndpoint = "identity:create_policy_association_for_endpoint" => ADMIN;
+            DeletePolicyForEndpoint = "identity:delete_policy_association_for_endpoint" => ADMIN;
+            CreatePolicyForService = "identity:create_policy_association_for_service" => ADMIN;
+            DeletePolicyForService = "identity:delete_policy_association_for_service" => ADMIN;
+            CreatePolicyForRegion = "identity:create_policy_association_for_region_and_service" => ADMIN;
+            DeletePolicyForRegion = "identity:delete_policy_association_for_region_and_service" => ADMIN;
         }
         DomainConfig {
             GetDomainConfig = "identity:get_domain_config" => ADMIN_OR_SYSTEM_READER;
@@ -290,6 +322,21 @@ const MORE: &[RuleDefault] = &[
     ),
     rule("identity:list_policies", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_consumers", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_access_tokens", ADMIN),
+    rule("identity:ec2tokens_validate", "rule:service_or_admin"),
+    rule("identity:s3tokens_validate", "rule:service_or_admin"),
+    rule("identity:list_revoke_events", "rule:service_or_admin"),
+    rule("identity:list_registered_limits", ANY),
+    rule("identity:list_limits", ANY),
+    rule("identity:get_limit_model", ANY),
+    rule("identity:check_policy_association_for_endpoint", ADMIN_OR_SYSTEM_READER),
+    rule("identity:check_policy_association_for_service", ADMIN_OR_SYSTEM_READER),
+    rule(
+        "identity:check_policy_association_for_region_and_service",
+        ADMIN_OR_SYSTEM_READER,
+    ),
+    rule("identity:get_policy_for_endpoint", ADMIN_OR_SYSTEM_READER),
+    rule("identity:list_endpoints_for_policy", ADMIN_OR_SYSTEM_READER),
     rule("identity:get_domain_config_default", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_endpoint_groups", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_endpoint_groups_for_project", ADMIN_OR_SYSTEM_READER),

@@ -142,11 +142,11 @@ async fn find<A: haneul_auth::Action<On = AppCred>>(
     Ok(cred)
 }
 
-/// A token of a trust neither sees nor makes credentials: they would outlive the trust.
+/// A token of a trust or an OAuth access token neither sees nor makes credentials: they would outlive it.
 pub(crate) fn no_trust(by: &Delegation) -> Result<()> {
-    match by.trust_id {
-        None => Ok(()),
-        Some(_) => Err(Error::forbidden(
+    match by.trust_id.is_some() || by.access_token_id.is_some() {
+        false => Ok(()),
+        true => Err(Error::forbidden(
             "Cannot manage application credentials with a token issued via delegation.",
         )),
     }

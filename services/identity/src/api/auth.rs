@@ -3,6 +3,8 @@
 use super::common::{self, TEXT};
 use super::{domains, projects};
 use crate::Identity;
+use crate::logic::login::{Beside, Outcome};
+use crate::logic::oauth1::Signed;
 use crate::model::{Domain, Project, TargetKind};
 use crate::store::{assigned, revoke, targets_of};
 use haneul_auth::Target;
@@ -45,6 +47,24 @@ static APP_CRED: Body = Body {
         f("user", FieldKind::Obj(&USER)),
     ],
 };
+static TOTP_USER: Body = Body {
+    open: true,
+    fields: &[
+        f("id", STRING),
+        f("name", STRING),
+        f("passcode", STRING),
+        f("domain", FieldKind::Obj(&DOMAIN)),
+    ],
+};
+static TOTP: Body = Body {
+    open: true,
+    fields: &[f("user", FieldKind::Obj(&TOTP_USER))],
+};
+/// What it says is in the header `Authorization`.
+static OAUTH1: Body = Body {
+    open: true,
+    fields: &[],
+};
 static IDENTITY: Body = Body {
     open: true,
     fields: &[
@@ -52,6 +72,8 @@ static IDENTITY: Body = Body {
         f("password", FieldKind::Obj(&PASSWORD)),
         f("token", FieldKind::Obj(&TOKEN)),
         f("application_credential", FieldKind::Obj(&APP_CRED)),
+        f("totp", FieldKind::Obj(&TOTP)),
+        f("oauth1", FieldKind::Obj(&OAUTH1)),
     ],
 };
 static SCOPE_PROJECT: Body = Body {
@@ -91,9 +113,19 @@ fn wants_catalog(req: &Req) -> bool {
 pub(crate) async fn issue(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let catalog = wants_catalog(&req);
     let auth = Value::Object(common::body(&mut req, "auth", &AUTH).await?);
-    let issued = app.login(&auth).await?;
-    let body = app.body(&issued.entry, catalog).await?;
-    Ok(Reply::bytes(StatusCode::CREATED, "application/json", body).header("x-subject-token", &issued.token))
+    let beside = Beside {
+        signed: Signed::of(&req),
+        receipt: req.header("openstack-auth-receipt").map(str::to_owned),
+    };
+    match app.login(&auth, &beside).await? {
+        Outcome::Issued(issued) => {
+            let body = app.body(&issued.entry, catalog).await?;
+            Ok(Reply::bytes(StatusCode::CREATED, "application/json", body).header("x-subject-token", &issued.token))
+        }
+        Outcome::MoreNeeded { receipt, answer } => {
+            Ok(Reply::json(StatusCode::UNAUTHORIZED, &answer).header("openstack-auth-receipt", receipt))
+        }
+    }
 }
 
 /// The token that a request is about. Keystone answers 404 for one that is not good.

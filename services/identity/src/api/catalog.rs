@@ -268,8 +268,12 @@ pub(crate) async fn delete_region(app: Arc<Identity>, req: Req) -> Result<Reply>
                 )));
             }
             for r in below {
+                remove::associations(tx, "region_id", &r.id).await?;
+                remove::registered_limits(tx, "region_id", &r.id).await?;
                 tx.delete(&System::of(r)).await?;
             }
+            remove::associations(tx, "region_id", &id).await?;
+            remove::registered_limits(tx, "region_id", &id).await?;
             this.invalidate(tx).await?;
             tx.delete(&found).await
         })
@@ -364,8 +368,11 @@ pub(crate) async fn delete_service(app: Arc<Identity>, req: Req) -> Result<Reply
             let found = fetch(tx, &asker, DeleteService, &id).await?;
             for e in tx.list::<Endpoint>(&Query::new().eq("service_id", id.as_str())).await? {
                 remove::filters(tx, "target_id", &e.id).await?;
+                remove::associations(tx, "endpoint_id", &e.id).await?;
                 tx.delete(&System::of(e)).await?;
             }
+            remove::associations(tx, "service_id", &id).await?;
+            remove::registered_limits(tx, "service_id", &id).await?;
             this.invalidate(tx).await?;
             tx.delete(&found).await
         })
@@ -537,6 +544,7 @@ pub(crate) async fn delete_endpoint(app: Arc<Identity>, req: Req) -> Result<Repl
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, DeleteEndpoint, &id).await?;
             remove::filters(tx, "target_id", &id).await?;
+            remove::associations(tx, "endpoint_id", &id).await?;
             this.invalidate(tx).await?;
             tx.delete(&found).await
         })

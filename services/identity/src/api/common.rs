@@ -79,7 +79,8 @@ pub(crate) fn masked(value: &Value, under: &str) -> Value {
                 let shown = match (under, k.as_str()) {
                     // The method's data, which has the secret further in.
                     ("identity", "password") if v.is_object() => masked(v, k),
-                    (_, "password" | "original_password" | "secret" | "blob") | ("token", "id") => stars(v),
+                    (_, "password" | "original_password" | "secret" | "blob" | "passcode" | "signature")
+                    | ("token", "id") => stars(v),
                     _ => masked(v, k),
                 };
                 (k.clone(), shown)

@@ -1,8 +1,8 @@
-//! /v3/OS-OAUTH1/consumers (API reference: Identity API v3 extensions, "OS-OAUTH1"). Consumers only: no token is given
-//! to one. The secret is sealed as credentials are, for a signature is checked with the secret itself.
+//! /v3/OS-OAUTH1/consumers (API reference: Identity API v3 extensions, "OS-OAUTH1"). The secret is sealed as credentials are, for a signature is checked with the secret itself.
 
 use super::common::{self, Listing, TEXT, Take};
 use crate::Identity;
+use crate::logic::remove;
 use crate::model::Consumer;
 use crate::policy::{CreateConsumer, DeleteConsumer, GetConsumer, UpdateConsumer};
 use crate::store::{drop_blob, set_blob};
@@ -102,14 +102,16 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     Ok(Reply::ok(&json!({"consumer": common::view(&base, PATH, &now.value)})))
 }
 
-/// DELETE /v3/OS-OAUTH1/consumers/{consumer_id}
+/// DELETE /v3/OS-OAUTH1/consumers/{consumer_id}. All its tokens go with it.
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id) = (req.ctx()?.clone(), req.param("consumer_id").to_owned());
-    let asker = ctx.clone();
+    let (this, asker) = (app.clone(), ctx.clone());
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, DeleteConsumer, &id).await?;
+            remove::oauth_tokens(tx, "consumer_id", &id).await?;
             drop_blob(tx, &id).await?;
+            this.invalidate(tx).await?;
             tx.delete(&found).await
         })
         .await?;

@@ -4,11 +4,12 @@
 //! it could take itself what it was not given. What it makes notes where it came from, whatever the blob says.
 
 use super::common::{self, Kind, Listing, TEXT, Take};
-use crate::model::{Credential, EC2, Project, User, missing, of_user};
+use super::ec2::chain_of;
+use crate::model::{Credential, EC2, Project, TOTP, User, missing, of_user};
 use crate::policy::{
     CreateCredential, CreateEc2, DeleteCredential, DeleteEc2, GetCredential, GetEc2, UpdateCredential,
 };
-use crate::store::{blob_of, drop_blob, set_blob};
+use crate::store::{blob_of, drop_blob, revoke, set_blob};
 use crate::{Delegation, Identity};
 use haneul_auth::{Action, Authorized, Ctx, Target, allow_create, fetch};
 use haneul_core::{Error, Result, clock, id};
@@ -65,25 +66,40 @@ fn access_key(blob: &str) -> Result<String> {
 
 fn view(app: &Identity, base: &str, c: &Credential, sealed: &str) -> Result<Value> {
     let mut doc = common::view(base, "credentials", c);
-    for own in ["blob_set_at", "trust_id", "app_cred_id"] {
+    for own in ["blob_set_at", "trust_id", "app_cred_id", "access_token_id"] {
         common::remove(&mut doc, own);
     }
     common::put(&mut doc, "blob", app.unseal(sealed)?.into());
     Ok(doc)
 }
 
-/// Whether a token may touch a credential of this user and project.
-fn in_bounds(ctx: &Ctx, by: &Delegation, user: &str, project: Option<&str>) -> bool {
-    !by.any() || (project == Some(ctx.project_id()) && user == ctx.user_id)
+/// Whether a token may touch a credential of this kind, user and project. One-time passwords log a user in: what is
+/// delegated neither makes nor reads them, for no project. A system-scoped token gives no other scope, and so none of
+/// the credentials with which its user would get one either.
+fn in_bounds(ctx: &Ctx, by: &Delegation, kind: &str, user: &str, project: Option<&str>) -> bool {
+    let logs_in = kind.eq_ignore_ascii_case(TOTP);
+    if ctx.is_system() && user == ctx.user_id && (logs_in || kind.eq_ignore_ascii_case(EC2)) {
+        return false;
+    }
+    !by.any() || (!logs_in && project == Some(ctx.project_id()) && user == ctx.user_id)
 }
 
-fn check_bounds(ctx: &Ctx, by: &Delegation, user: &str, project: Option<&str>) -> Result<()> {
-    match in_bounds(ctx, by, user, project) {
+fn check_bounds(ctx: &Ctx, by: &Delegation, kind: &str, user: &str, project: Option<&str>) -> Result<()> {
+    match in_bounds(ctx, by, kind, user, project) {
         true => Ok(()),
         false => Err(Error::forbidden(
-            "You are not authorized to perform the requested action: Credential project does not match the project scope of the delegated token. It reaches its own user's credentials for its own project.",
+            "You are not authorized to perform the requested action: Credential project does not match the project scope of the token. A token of a trust, an application credential or an OAuth access token reaches its own user's credentials for its own project, and none of type totp; a system-scoped one no credentials of type ec2 or totp of its own user.",
         )),
     }
+}
+
+/// Ends the tokens that were given for signatures with this credential.
+async fn end_tokens(app: &Identity, tx: &mut Tx, c: &Credential) -> Result<()> {
+    if c.kind == EC2 {
+        revoke(tx, "chain", &chain_of(&c.id), app.config.token_seconds).await?;
+        app.invalidate(tx).await?;
+    }
+    Ok(())
 }
 
 /// A token of a restricted application credential makes no credentials: they could outlive it.
@@ -122,7 +138,7 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let mut tx = app.db.read().await?;
     let keep = |c: &Credential| {
         ctx.may("identity:get_credential", &of_user(&c.user_id))
-            && in_bounds(&ctx, &by, &c.user_id, c.project_id.as_deref())
+            && in_bounds(&ctx, &by, &c.kind, &c.user_id, c.project_id.as_deref())
     };
     let rows = listing
         .run::<Credential>(&mut tx, Query::new(), Some(&keep), &|c| {
@@ -132,7 +148,7 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let mut out = Vec::new();
     for mut doc in rows {
         let id = doc.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        for own in ["blob_set_at", "trust_id", "app_cred_id"] {
+        for own in ["blob_set_at", "trust_id", "app_cred_id", "access_token_id"] {
             common::remove(&mut doc, own);
         }
         common::put(&mut doc, "blob", app.unseal(&blob_of(&mut tx, &id).await?)?.into());
@@ -148,7 +164,7 @@ pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
     drop(req);
     let mut tx = app.db.read().await?;
     let found = fetch(&mut tx, &ctx, GetCredential, &id).await?;
-    check_bounds(&ctx, &by, &found.user_id, found.project_id.as_deref())?;
+    check_bounds(&ctx, &by, &found.kind, &found.user_id, found.project_id.as_deref())?;
     let sealed = blob_of(&mut tx, &id).await?;
     Ok(Reply::ok(&json!({"credential": view(&app, &base, &found, &sealed)?})))
 }
@@ -176,7 +192,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     } else {
         id::hex()
     };
-    check_bounds(&ctx, &by, &user_id, project_id.as_deref())?;
+    check_bounds(&ctx, &by, &kind, &user_id, project_id.as_deref())?;
     let credential = Credential {
         id,
         user_id,
@@ -185,6 +201,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         blob_set_at: clock::now(),
         trust_id: by.trust_id.clone(),
         app_cred_id: by.app_cred_id.clone(),
+        access_token_id: by.access_token_id.clone(),
         extra: body.rest(),
     };
     let sealed = app.seal(&blob)?;
@@ -218,12 +235,12 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     common::check_change(&body, &id, "credential")?;
     let blob = body.get("blob").and_then(Value::as_str).map(str::to_owned);
     let sealed = blob.as_deref().map(|b| app.seal(b)).transpose()?;
-    let asker = ctx.clone();
+    let (this, asker) = (app.clone(), ctx.clone());
     let (now, sealed) = app
         .db
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, UpdateCredential, &id).await?;
-            check_bounds(&asker, &by, &found.user_id, found.project_id.as_deref())?;
+            check_bounds(&asker, &by, &found.kind, &found.user_id, found.project_id.as_deref())?;
             let (mut body, mut value) = (body.clone(), found.edit());
             for (name, is) in [
                 ("type", Some(value.kind.as_str())),
@@ -246,6 +263,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             }
             if let Some(sealed) = &sealed {
                 set_blob(tx, &id, sealed).await?;
+                end_tokens(&this, tx, &found).await?;
                 value.blob_set_at = clock::now();
             }
             for own in ["blob", "type", "user_id", "project_id"] {
@@ -263,11 +281,12 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, by) = (req.ctx()?.clone(), app.delegation(&req).await?);
     let id = req.param("credential_id").to_owned();
-    let asker = ctx.clone();
+    let (this, asker) = (app.clone(), ctx.clone());
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, DeleteCredential, &id).await?;
-            check_bounds(&asker, &by, &found.user_id, found.project_id.as_deref())?;
+            check_bounds(&asker, &by, &found.kind, &found.user_id, found.project_id.as_deref())?;
+            end_tokens(&this, tx, &found).await?;
             drop_blob(tx, &id).await?;
             tx.delete(&found).await
         })
@@ -303,7 +322,7 @@ pub(crate) async fn ec2_list(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let query = Query::new().eq("user_id", user.as_str()).eq("kind", EC2);
     let mut out = Vec::new();
     for c in tx.list::<Credential>(&query).await? {
-        if in_bounds(&ctx, &by, &c.user_id, c.project_id.as_deref()) {
+        if in_bounds(&ctx, &by, &c.kind, &c.user_id, c.project_id.as_deref()) {
             let sealed = blob_of(&mut tx, &c.id).await?;
             out.push(ec2_view(&app, &base, &c, &sealed)?);
         }
@@ -326,7 +345,7 @@ pub(crate) async fn ec2_create(app: Arc<Identity>, mut req: Req) -> Result<Reply
             "Invalid input for field 'tenant_id': the body must name the project of the credential, a string.",
         ));
     };
-    check_bounds(&ctx, &by, &user, Some(project))?;
+    check_bounds(&ctx, &by, EC2, &user, Some(project))?;
     let (access, secret) = (id::hex(), id::hex());
     let credential = Credential {
         id: ec2_id(&access),
@@ -336,6 +355,7 @@ pub(crate) async fn ec2_create(app: Arc<Identity>, mut req: Req) -> Result<Reply
         blob_set_at: clock::now(),
         trust_id: by.trust_id.clone(),
         app_cred_id: by.app_cred_id.clone(),
+        access_token_id: by.access_token_id.clone(),
         extra: serde_json::Map::new(),
     };
     let sealed = app.seal(&json!({"access": access, "secret": secret, "trust_id": by.trust_id}).to_string())?;
@@ -369,7 +389,7 @@ async fn ec2_find<A: Action<On = Credential>>(
     match tx.find::<Credential>(&id).await? {
         Some(c) if c.user_id == user && c.kind == EC2 => {
             let found = fetch(tx, ctx, action, &id).await?;
-            check_bounds(ctx, by, &found.user_id, found.project_id.as_deref())?;
+            check_bounds(ctx, by, &found.kind, &found.user_id, found.project_id.as_deref())?;
             Ok(found)
         }
         _ => {
@@ -396,10 +416,11 @@ pub(crate) async fn ec2_show(app: Arc<Identity>, req: Req) -> Result<Reply> {
 pub(crate) async fn ec2_delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, by) = (req.ctx()?.clone(), app.delegation(&req).await?);
     let (user, access) = (req.param("user_id").to_owned(), req.param("credential_id").to_owned());
-    let asker = ctx.clone();
+    let (this, asker) = (app.clone(), ctx.clone());
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = ec2_find(tx, &asker, &by, DeleteEc2, &user, &access).await?;
+            end_tokens(&this, tx, &found).await?;
             drop_blob(tx, &found.id).await?;
             tx.delete(&found).await
         })

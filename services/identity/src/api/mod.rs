@@ -11,11 +11,19 @@ mod consumers;
 mod credentials;
 mod domain_config;
 mod domains;
+mod ec2;
+mod endpoint_policy;
 mod ep_filter;
 mod grants;
 mod groups;
+mod limits;
+mod oauth1;
+mod oauth2;
 mod policies;
 mod projects;
+mod refused;
+mod registered_limits;
+mod revoke;
 mod roles;
 mod tags;
 mod trusts;
@@ -40,6 +48,7 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .public(Method::POST, "/v3/auth/tokens", auth::issue)
         .get("/v3/auth/tokens", auth::validate, "identity:validate_token")
         .delete("/v3/auth/tokens", auth::delete, "identity:revoke_token")
+        .public(Method::GET, "/v3/auth/tokens/OS-PKI/revoked", refused::no_revocation_list)
         .get("/v3/auth/catalog", auth::catalog, "identity:get_auth_catalog")
         .get("/v3/auth/projects", auth::projects, "identity:get_auth_projects")
         .get("/v3/auth/domains", auth::domains, "identity:get_auth_domains")
@@ -119,8 +128,6 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .delete("/v3/credentials/{credential_id}", credentials::delete, "identity:delete_credential")
 
         .get("/v3/OS-TRUST/trusts", trusts::list, "identity:list_trusts")
-        // As Tempest's client asks; Keystone takes a slash off the end of any path.
-        .get("/v3/OS-TRUST/trusts/", trusts::list, "identity:list_trusts")
         .post("/v3/OS-TRUST/trusts", trusts::create, "identity:create_trust")
         .get("/v3/OS-TRUST/trusts/{trust_id}", trusts::show, "identity:get_trust")
         .delete("/v3/OS-TRUST/trusts/{trust_id}", trusts::delete, "identity:delete_trust")
@@ -207,11 +214,57 @@ pub(crate) fn routes(app: &Arc<Identity>) -> Routes<Identity> {
         .get("/v3/policies/{policy_id}", policies::show, "identity:get_policy")
         .patch("/v3/policies/{policy_id}", policies::update, "identity:update_policy")
         .delete("/v3/policies/{policy_id}", policies::delete, "identity:delete_policy")
+        .get("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints", endpoint_policy::endpoints, "identity:list_endpoints_for_policy")
+        .get("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints/{endpoint_id}", endpoint_policy::check, "identity:check_policy_association_for_endpoint")
+        .put("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints/{endpoint_id}", endpoint_policy::create, "identity:create_policy_association_for_endpoint")
+        .delete("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/endpoints/{endpoint_id}", endpoint_policy::delete, "identity:delete_policy_association_for_endpoint")
+        .get("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}", endpoint_policy::check, "identity:check_policy_association_for_service")
+        .put("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}", endpoint_policy::create, "identity:create_policy_association_for_service")
+        .delete("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}", endpoint_policy::delete, "identity:delete_policy_association_for_service")
+        .get("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}/regions/{region_id}", endpoint_policy::check, "identity:check_policy_association_for_region_and_service")
+        .put("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}/regions/{region_id}", endpoint_policy::create, "identity:create_policy_association_for_region_and_service")
+        .delete("/v3/policies/{policy_id}/OS-ENDPOINT-POLICY/services/{service_id}/regions/{region_id}", endpoint_policy::delete, "identity:delete_policy_association_for_region_and_service")
+        .get("/v3/endpoints/{endpoint_id}/OS-ENDPOINT-POLICY/policy", endpoint_policy::policy, "identity:get_policy_for_endpoint")
         .get("/v3/OS-OAUTH1/consumers", consumers::list, "identity:list_consumers")
         .post("/v3/OS-OAUTH1/consumers", consumers::create, "identity:create_consumer")
         .get("/v3/OS-OAUTH1/consumers/{consumer_id}", consumers::show, "identity:get_consumer")
         .patch("/v3/OS-OAUTH1/consumers/{consumer_id}", consumers::update, "identity:update_consumer")
         .delete("/v3/OS-OAUTH1/consumers/{consumer_id}", consumers::delete, "identity:delete_consumer")
+        .public(Method::GET, "/v3/OS-OAUTH1/request_token", refused::post_only)
+        .public(Method::POST, "/v3/OS-OAUTH1/request_token", oauth1::request_token)
+        .public(Method::GET, "/v3/OS-OAUTH1/access_token", refused::post_only)
+        .public(Method::POST, "/v3/OS-OAUTH1/access_token", oauth1::access_token)
+        .put("/v3/OS-OAUTH1/authorize/{request_token_id}", oauth1::authorize, "identity:authorize_request_token")
+        .get("/v3/users/{user_id}/OS-OAUTH1/access_tokens", oauth1::list, "identity:list_access_tokens")
+        .get("/v3/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}", oauth1::show, "identity:get_access_token")
+        .delete("/v3/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}", oauth1::delete, "identity:delete_access_token")
+        .get("/v3/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}/roles", oauth1::roles, "identity:list_access_token_roles")
+        .get("/v3/users/{user_id}/OS-OAUTH1/access_tokens/{access_token_id}/roles/{role_id}", oauth1::role, "identity:get_access_token_role")
+        .public(Method::POST, "/v3/OS-OAUTH2/token", oauth2::token)
+        .public(Method::GET, "/v3/OS-OAUTH2/token", refused::oauth2_post_only)
+        .public(Method::PUT, "/v3/OS-OAUTH2/token", refused::oauth2_post_only)
+        .public(Method::PATCH, "/v3/OS-OAUTH2/token", refused::oauth2_post_only)
+        .public(Method::DELETE, "/v3/OS-OAUTH2/token", refused::oauth2_post_only)
+        .get("/v3/OS-REVOKE/events", revoke::events, "identity:list_revoke_events")
+        .public(Method::GET, "/v3/OS-SIMPLE-CERT/ca", refused::no_pki)
+        .public(Method::GET, "/v3/OS-SIMPLE-CERT/certificates", refused::no_pki)
+
+        .public(Method::GET, "/v3/ec2tokens", refused::post_only)
+        .post("/v3/ec2tokens", ec2::ec2_tokens, "identity:ec2tokens_validate")
+        .public(Method::GET, "/v3/s3tokens", refused::post_only)
+        .post("/v3/s3tokens", ec2::s3_tokens, "identity:s3tokens_validate")
+
+        .get("/v3/registered_limits", registered_limits::list, "identity:list_registered_limits")
+        .post("/v3/registered_limits", registered_limits::create, "identity:create_registered_limits")
+        .get("/v3/registered_limits/{registered_limit_id}", registered_limits::show, "identity:get_registered_limit")
+        .patch("/v3/registered_limits/{registered_limit_id}", registered_limits::update, "identity:update_registered_limit")
+        .delete("/v3/registered_limits/{registered_limit_id}", registered_limits::delete, "identity:delete_registered_limit")
+        .get("/v3/limits", limits::list, "identity:list_limits")
+        .post("/v3/limits", limits::create, "identity:create_limits")
+        .get("/v3/limits/model", limits::model, "identity:get_limit_model")
+        .get("/v3/limits/{limit_id}", limits::show, "identity:get_limit")
+        .patch("/v3/limits/{limit_id}", limits::update, "identity:update_limit")
+        .delete("/v3/limits/{limit_id}", limits::delete, "identity:delete_limit")
 
         .get("/v3/services", catalog::services, "identity:list_services")
         .post("/v3/services", catalog::create_service, "identity:create_service")

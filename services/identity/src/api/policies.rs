@@ -2,6 +2,7 @@
 
 use super::common::{self, Kind, Listing, TEXT, Take};
 use crate::Identity;
+use crate::logic::remove;
 use crate::model::PolicyDoc;
 use crate::policy::{CreatePolicy, DeletePolicy, GetPolicy, UpdatePolicy};
 use haneul_auth::{Target, allow_create, fetch};
@@ -102,6 +103,7 @@ pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = fetch(tx, &asker, DeletePolicy, &id).await?;
+            remove::associations(tx, "policy_id", &id).await?;
             tx.delete(&found).await
         })
         .await?;

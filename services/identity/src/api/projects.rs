@@ -4,6 +4,7 @@
 use super::common::{self, ID, Kind, Listing, NAME64, OPTIONS, TAGS, TEXT, Take};
 use super::domains;
 use crate::Identity;
+use crate::logic::limits::STRICT;
 use crate::logic::remove;
 use crate::model::{Domain, Project, TargetKind, missing};
 use crate::policy::{
@@ -254,6 +255,11 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         options: common::new_options(&mut body),
         extra: body.rest(),
     };
+    // keystone/limit/models/strict_two_level.py: the domain is the first level.
+    let deepest = match app.config.limit_model == STRICT {
+        true => 1,
+        false => MAX_DEPTH,
+    };
     let asker = ctx.clone();
     let made = app
         .db
@@ -261,7 +267,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             let mut project = project.clone();
             place(tx, &mut project, &common::own_domain(&asker)).await?;
             let grant = allow_create(&asker, CreateProject, &project.target())?;
-            check_place(tx, &project).await?;
+            check_place(tx, &project, deepest).await?;
             tx.insert(&grant, &project).await?.ok_or_else(|| clash(&project))
         })
         .await?;
@@ -312,7 +318,7 @@ async fn place(tx: &mut Tx, p: &mut Project, own: &str) -> Result<()> {
 }
 
 /// Keystone's rules for where a project may stand (keystone/resource/core.py).
-async fn check_place(tx: &mut Tx, p: &Project) -> Result<()> {
+async fn check_place(tx: &mut Tx, p: &Project, deepest: usize) -> Result<()> {
     let Some(domain) = tx.find::<Domain>(&p.domain_id).await? else {
         // As Keystone: a parent that is missing is told as the project that it would be.
         let what = if p.parent_id == p.domain_id {
@@ -347,9 +353,9 @@ async fn check_place(tx: &mut Tx, p: &Project) -> Result<()> {
             ));
         }
         let above = parents(tx, &parent).await?;
-        if above.len() + 2 > MAX_DEPTH {
+        if above.len() + 2 > deepest {
             return Err(Error::forbidden(format!(
-                "Max hierarchy depth reached for {} branch: the parent (parent_id) stands on level {}, and {MAX_DEPTH} are allowed.",
+                "Max hierarchy depth reached for {} branch: the parent (parent_id) stands on level {}, and {deepest} are allowed.",
                 p.parent_id,
                 above.len() + 1
             )));

@@ -1,7 +1,7 @@
 //! /v3/OS-TRUST/trusts (API reference: Identity API v3 extensions, "OS-TRUST").
 //!
 //! A trust is always for a project here: one without, which Keystone allows, would lend nothing but a name.
-//! Tokens of application credentials neither see nor make trusts. A token of a trust makes one only where that trust
+//! Tokens of application credentials and OAuth access tokens neither see nor make trusts. A token of a trust makes one only where that trust
 //! allows it, and removes only its own and those that were made from it.
 
 use super::common::{self, Kind, Listing, TEXT, Take};
@@ -74,6 +74,11 @@ fn roles_of(base: &str, t: &Trust, book: &RoleBook) -> Vec<Value> {
 }
 
 fn no_app_cred(by: &Delegation) -> Result<()> {
+    if by.access_token_id.is_some() {
+        return Err(Error::forbidden(
+            "You are not authorized to perform the requested action: Redelegation allowed for delegated by trust only.",
+        ));
+    }
     match by.app_cred_id {
         None => Ok(()),
         Some(_) => Err(Error::forbidden(
@@ -225,6 +230,12 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let target = between(&trustor, &trustee);
     ctx.enforce("identity:create_trust", &target)?;
     no_app_cred(&by)?;
+    // keystone/common/policies/trust.py: made with a token for a project. What else gives one may make one, too.
+    if ctx.is_system() {
+        return Err(Error::forbidden(
+            "You are not authorized to perform the requested action: Using a system-scoped token to lend roles on a project is not allowed.",
+        ));
+    }
     if ctx.user_id != trustor {
         return Err(Error::forbidden(
             "You are not authorized to perform the requested action: The authenticated user should match the trustor.",

@@ -1,18 +1,62 @@
 //! /v3/users (API reference: Identity API v3, "Users").
 
-use super::common::{self, ID, Kind, Listing, NAME, OPTIONS, PASSWORD, TEXT, Take};
+use super::common::{self, ID, Kind, Listing, NAME, PASSWORD, TEXT, Take};
 use crate::Identity;
-use crate::logic::login::still_the_secret;
+use crate::logic::issue::still_the_secret;
 use crate::logic::remove;
 use crate::model::{Domain, Project, User, missing};
 use crate::policy::{CreateUser, DeleteUser, GetUser, UpdateUser};
 use crate::store::{revoke, set_secret, user_by_name};
 use haneul_auth::{Secured, allow_create, fetch};
 use haneul_core::{Error, Result, clock, id};
-use haneul_http::{Body, Reply, Req, f};
+use haneul_http::{Body, FieldKind, Reply, Req, f};
 use haneul_store::{Actor, Query, System, Tx};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// keystone/identity/backends/resource_options.py. Null takes an option away; options that are none are kept.
+const USER_OPTIONS: FieldKind = FieldKind::Check(|v| {
+    let Some(options) = v.as_object() else {
+        return Err("It must be an object.".into());
+    };
+    for (name, value) in options.iter().filter(|(_, v)| !v.is_null()) {
+        match name.as_str() {
+            "ignore_change_password_upon_first_use"
+            | "ignore_password_expiry"
+            | "ignore_lockout_failure_attempts"
+            | "lock_password"
+            | "ignore_user_inactivity"
+            | "multi_factor_auth_enabled"
+                if !value.is_boolean() =>
+            {
+                return Err(format!("The option {name} must be true, false or null."));
+            }
+            "multi_factor_auth_rules" if !is_rules(value) => {
+                return Err(
+                    "The option multi_factor_auth_rules must be a list of lists comprised of strings, none of them empty and none twice."
+                        .into(),
+                );
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+});
+
+fn is_rules(value: &Value) -> bool {
+    fn distinct(list: &[Value]) -> bool {
+        list.iter()
+            .enumerate()
+            .all(|(n, v)| !list.iter().skip(n + 1).any(|o| o == v))
+    }
+    let rule = |v: &Value| {
+        v.as_array()
+            .is_some_and(|r| !r.is_empty() && r.iter().all(Value::is_string) && distinct(r))
+    };
+    value
+        .as_array()
+        .is_some_and(|rules| rules.iter().all(rule) && distinct(rules))
+}
 
 static CREATE: Body = Body {
     open: true,
@@ -23,7 +67,7 @@ static CREATE: Body = Body {
         f("description", TEXT).null(),
         f("enabled", common::STRICT_BOOL),
         f("password", PASSWORD).null(),
-        f("options", OPTIONS),
+        f("options", USER_OPTIONS),
     ],
 };
 static UPDATE: Body = Body {
@@ -35,7 +79,7 @@ static UPDATE: Body = Body {
         f("description", TEXT).null(),
         f("enabled", common::STRICT_BOOL),
         f("password", PASSWORD).null(),
-        f("options", OPTIONS),
+        f("options", USER_OPTIONS),
     ],
 };
 static CHANGE_PASSWORD: Body = Body {

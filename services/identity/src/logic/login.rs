@@ -1,79 +1,42 @@
 //! POST /v3/auth/tokens: who are you, and what do you want to do (API reference: Identity API v3,
 //! "Authentication and token management").
 
-use super::resolve::{enabled_user, resolve};
-use super::trusts;
+use super::issue::{Issued, Proof, no_trust};
+use super::oauth1::Signed;
+use super::resolve::enabled_user;
+use super::{mfa, totp};
 use crate::Identity;
-use crate::model::{AppCred, Domain, Project, TargetKind, Trust};
+use crate::model::{AccessToken, AppCred, Consumer, Credential, Domain, Project, TOTP, TargetKind, Trust, User};
 use crate::store::{
-    Secret, assigned, count_failure, domain_by_name, forget_failures, is_revoked, project_by_name, revocations_seen,
-    secret, user_by_name,
+    Secret, assigned, begin_count, blob_of, count_failure, domain_by_name, forget_failures, project_by_name,
+    revocations_seen, secret, use_once, user_by_name,
 };
-use crate::token::{Cache, Entry, Payload, Scope};
+use crate::token::Scope;
 use haneul_core::clock::SECOND;
 use haneul_core::{Error, Result, clock};
 use haneul_store::{Actor, Query, Tx};
 use serde_json::Value;
-use std::sync::Arc;
 
-/// A new token with its answer.
-pub(crate) struct Issued {
-    pub token: String,
-    pub entry: Arc<Entry>,
+/// Methods that there are.
+pub(crate) const SUPPORTED: [&str; 5] = ["password", "token", "application_credential", "oauth1", "totp"];
+
+/// What comes of a login.
+pub(crate) enum Outcome {
+    Issued(Issued),
+    /// All that was shown is good, and it is not enough: the receipt with its answer.
+    MoreNeeded {
+        receipt: String,
+        answer: Value,
+    },
 }
 
-/// What the methods together say.
+/// What a request carries beside its body.
 #[derive(Default)]
-struct Proof {
-    user_id: Option<String>,
-    methods: Vec<String>,
-    /// The token that was shown.
-    origin: Option<Payload>,
-    /// Owners of the secrets that were shown, with the hashes that these matched.
-    secrets: Vec<(String, String)>,
-    app_cred: Option<AppCred>,
-    from_app_cred_token: bool,
-}
-
-impl Proof {
-    /// All methods must speak of the same user.
-    fn is(&mut self, user: String) -> Result<()> {
-        match &self.user_id {
-            Some(u) if *u != user => Err(Error::unauthorized().with_private("methods of two users")),
-            _ => {
-                self.user_id = Some(user);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether everything that was shown is good in this snapshot, too: the one that the new token is made from, and
-    /// that says which revocations it outlives.
-    async fn still_holds(&self, tx: &mut Tx, user_domain: &str) -> Result<()> {
-        for (owner, hash) in &self.secrets {
-            still_the_secret(tx, owner, hash).await?;
-        }
-        let Some(origin) = &self.origin else { return Ok(()) };
-        let mut marks = vec![("user", origin.user_id.as_str()), ("domain", user_domain)];
-        marks.extend(origin.audit_ids.first().map(|own| ("audit", own.as_str())));
-        match &origin.scope {
-            Scope::Project(id) => marks.push(("project", id)),
-            Scope::Domain(id) => marks.push(("domain", id)),
-            Scope::Unscoped | Scope::System => {}
-        }
-        if is_revoked(tx, origin, &marks).await? {
-            return Err(Error::unauthorized().with_private("the token that was shown was revoked meanwhile"));
-        }
-        Ok(())
-    }
-}
-
-/// Refuses when the secret of `owner` is another one by now than the one that was checked.
-pub(crate) async fn still_the_secret(tx: &mut Tx, owner: &str, hash: &str) -> Result<()> {
-    match secret(tx, owner).await? {
-        Some(now) if now.hash == hash => Ok(()),
-        _ => Err(Error::unauthorized().with_private(format!("the secret of {owner} was changed meanwhile"))),
-    }
+pub(crate) struct Beside {
+    /// The signature of OAuth.
+    pub signed: Option<Signed>,
+    /// The header `Openstack-Auth-Receipt`.
+    pub receipt: Option<String>,
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
@@ -102,7 +65,7 @@ async fn domain_id(tx: &mut Tx, domain: &Value, target: &str) -> Result<Option<S
 /// A user by id, or by name and domain. `None`: there is no such user.
 async fn user_id(tx: &mut Tx, user: &Value) -> Result<Option<String>> {
     if let Some(id) = text(user, "id") {
-        return Ok(tx.find::<crate::User>(id).await?.map(|u| u.value.id));
+        return Ok(tx.find::<User>(id).await?.map(|u| u.value.id));
     }
     let name = text(user, "name").ok_or_else(|| expecting("id or name", "user"))?;
     let domain = user.get("domain").ok_or_else(|| expecting("domain", "user"))?;
@@ -114,7 +77,7 @@ async fn user_id(tx: &mut Tx, user: &Value) -> Result<Option<String>> {
 
 impl Identity {
     /// Checks the methods, finds the scope, and issues. `auth` has passed the field table.
-    pub(crate) async fn login(&self, auth: &Value) -> Result<Issued> {
+    pub(crate) async fn login(&self, auth: &Value, beside: &Beside) -> Result<Outcome> {
         let identity = auth.get("identity").unwrap_or(&Value::Null);
         let methods = identity
             .get("methods")
@@ -123,13 +86,15 @@ impl Identity {
             .unwrap_or_default();
         let mut proof = Proof::default();
         for method in methods.iter().filter_map(Value::as_str) {
-            if !["password", "token", "application_credential"].contains(&method) {
+            if !SUPPORTED.contains(&method) {
                 return Err(Error::unauthorized().with_private(format!("method {method} is not supported")));
             }
             let data = identity.get(method).ok_or_else(|| expecting(method, "identity"))?;
             match method {
                 "password" => self.by_password(data, &mut proof).await?,
                 "token" => self.by_token(data, &mut proof).await?,
+                "oauth1" => self.by_oauth1(beside.signed.as_ref(), &mut proof).await?,
+                "totp" => self.by_totp(data, &mut proof).await?,
                 _ => self.by_app_cred(data, &mut proof).await?,
             }
             if !proof.methods.iter().any(|m| m == method) {
@@ -139,10 +104,20 @@ impl Identity {
         let Some(user) = proof.user_id.clone() else {
             return Err(Error::unauthorized().with_private("no method"));
         };
+        if let Some(receipt) = &beside.receipt {
+            self.by_receipt(receipt, &mut proof).await?;
+        }
         let scope = auth.get("scope").filter(|s| !s.is_null());
         let sequence = self.cache.now();
         let mut tx = self.db.read().await?;
         let seen = revocations_seen(&mut tx).await?;
+        // A token was made when the rules were met, and these are what they were then.
+        if proof.origin.as_ref().is_none_or(|o| o.seen != seen)
+            && let Some(rules) = mfa::unmet(&mut tx, &user, &proof.methods).await?
+        {
+            drop(tx);
+            return self.more_needed(&user, &proof, &rules).await;
+        }
         if let Some(all) = scope.and_then(Value::as_object)
             && all.contains_key("OS-TRUST:trust")
             && all.len() > 1
@@ -157,61 +132,12 @@ impl Identity {
             Some(t) => Scope::Project(t.project_id.clone()),
             None => self.wanted_scope(&mut tx, scope, &user, &proof).await?,
         };
-        let now = clock::now();
-        let longest = now + self.config.token_seconds * SECOND;
-        let mut expires_at = proof.origin.as_ref().map_or(longest, |o| o.expires_at);
-        if let Some(end) = proof.app_cred.as_ref().and_then(|c| c.expires_at) {
-            expires_at = expires_at.min(end);
-        }
-        if let Some(end) = trust.as_ref().and_then(|t| t.expires_at) {
-            expires_at = expires_at.min(end);
-        }
-        let payload = Payload {
-            user_id: user,
-            methods: proof.methods.clone(),
-            scope,
-            expires_at,
-            issued_at: now,
-            audit_ids: std::iter::once(crate::token::payload::audit_id())
-                .chain(proof.origin.as_ref().and_then(|o| o.audit_ids.last().cloned()))
-                .collect(),
-            app_cred_id: proof.app_cred.as_ref().map(|c| c.id.clone()),
-            trust_id: trust.as_ref().map(|t| t.id.clone()),
-            seen,
-        };
-        let resolved = match resolve(&mut tx, &payload).await {
-            // Who the caller is was seen; it is the trust that does not hold.
-            Err(e) if trust.is_some() && e.kind() == haneul_core::Kind::Unauthorized => return Err(no_trust(&e)),
-            other => other?,
-        };
-        let (_, domain) = enabled_user(&mut tx, &payload.user_id).await?;
-        proof.still_holds(&mut tx, &domain.id).await?;
-        drop(tx);
-        if let Some(t) = trust.as_ref().filter(|t| t.remaining_uses.is_some()) {
-            let id = t.id.clone();
-            let taken = self
-                .db
-                .write(&Actor::system("login"), async move |tx| trusts::consume(tx, &id).await)
-                .await;
-            taken.map_err(|e| match e.kind() {
-                haneul_core::Kind::Unauthorized => no_trust(&e),
-                _ => e,
-            })?;
-        }
-        let bytes = payload
-            .encode()
-            .ok_or_else(|| Error::internal("a token's payload does not encode"))?;
-        let token = self.keys.seal(&bytes)?;
-        let entry = self.entry(sequence, resolved)?;
-        self.cache.put(Cache::key(&token), entry.clone(), now);
-        Ok(Issued { token, entry })
+        let issued = self.issue(tx, (sequence, seen), &proof, scope, trust.as_ref()).await?;
+        Ok(Outcome::Issued(issued))
     }
 
-    /// Whether too many wrong secrets came lately.
     fn locked(&self, s: &Secret) -> bool {
-        self.config.lockout_attempts > 0
-            && s.failures >= self.config.lockout_attempts
-            && s.failed_at + self.config.lockout_seconds * SECOND > clock::now()
+        locked(s, self.config.lockout_attempts, self.config.lockout_seconds)
     }
 
     /// Checks the secret of `owner` and keeps count. The same work whether the owner exists or not. Answers the hash
@@ -228,7 +154,8 @@ impl Identity {
         let (Some(owner), Some(stored)) = (owner, stored) else {
             return Err(Error::unauthorized().with_private("no such user, or one without a password"));
         };
-        if self.locked(&stored) {
+        let free = self.locked(&stored) && ignores_locks(&mut self.db.read().await?, owner).await?;
+        if self.locked(&stored) && !free {
             return Err(Error::unauthorized().with_private(format!("{owner} is locked out")));
         }
         let actor = Actor::system("login");
@@ -249,7 +176,7 @@ impl Identity {
             // secret itself may have been changed while the hash was computed.
             let again = secret(&mut self.db.read().await?, owner).await?;
             match again {
-                Some(s) if !self.locked(&s) && s.hash == stored.hash => {
+                Some(s) if (free || !self.locked(&s)) && s.hash == stored.hash => {
                     if s.failures > 0 {
                         self.db
                             .write(&actor, async move |tx| forget_failures(tx, &name).await)
@@ -282,10 +209,12 @@ impl Identity {
         let token = text(data, "id").ok_or_else(|| expecting("id", "token"))?;
         self.validated(token).await?;
         let old = self.open(token)?;
-        if old.trust_id.is_some() {
-            return Err(Error::forbidden(
-                "You are not authorized to perform the requested action: Using trust-scoped token to create another token. Create a new trust-scoped token instead.",
-            ));
+        for (delegated, kind) in [(&old.access_token_id, "OAuth"), (&old.trust_id, "trust")] {
+            if delegated.is_some() {
+                return Err(Error::forbidden(format!(
+                    "You are not authorized to perform the requested action: Using {kind}-scoped token to create another token. Create a new {kind}-scoped token instead."
+                )));
+            }
         }
         proof.is(old.user_id.clone())?;
         for m in &old.methods {
@@ -333,6 +262,111 @@ impl Identity {
         Ok(())
     }
 
+    /// The access token of a signed request (API reference: "OS-OAUTH1", Request an Identity API token).
+    async fn by_oauth1(&self, signed: Option<&Signed>, proof: &mut Proof) -> Result<()> {
+        let signed = signed.ok_or_else(|| {
+            Error::field(
+                "Authorization",
+                "Cannot retrieve Authorization headers: the method oauth1 needs the header Authorization of type OAuth.",
+            )
+        })?;
+        let (key, id) = (signed.need("consumer_key")?, signed.need("token")?);
+        let wrong = |why: &str| Error::unauthorized().with_private(why);
+        let mut tx = self.db.read().await?;
+        let token = tx
+            .find::<AccessToken>(id)
+            .await?
+            .ok_or_else(|| wrong("no such access token"))?;
+        if token.consumer_id != key || tx.find::<Consumer>(key).await?.is_none() {
+            return Err(wrong("the access token is another consumer's"));
+        }
+        let secrets = (blob_of(&mut tx, key).await?, blob_of(&mut tx, id).await?);
+        drop(tx);
+        self.check_signed(signed, &self.unseal(&secrets.0)?, &self.unseal(&secrets.1)?)
+            .await?;
+        if token.expires_at.is_some_and(|t| t <= clock::now()) {
+            return Err(wrong("the access token has expired"));
+        }
+        enabled_user(&mut self.db.read().await?, &token.user_id).await?;
+        proof.is(token.user_id.clone())?;
+        proof.access_token = Some(token.value);
+        Ok(())
+    }
+
+    /// Checks a signature of OAuth, and that nobody sent the same before.
+    pub(crate) async fn check_signed(&self, signed: &Signed, consumer: &str, token: &str) -> Result<()> {
+        signed.check(consumer, token, clock::now())?;
+        let (what, forget_at) = signed.once();
+        let first = self
+            .db
+            .write(&Actor::system("login"), async move |tx| {
+                use_once(tx, &what, forget_at).await
+            })
+            .await?;
+        if first {
+            Ok(())
+        } else {
+            Err(Error::unauthorized().with_private("an OAuth nonce was used before"))
+        }
+    }
+
+    /// A one-time password of one of the user's credentials of type `totp`. Each is good once; wrong ones count as
+    /// wrong passwords do, in a count of their own.
+    async fn by_totp(&self, data: &Value, proof: &mut Proof) -> Result<()> {
+        let user = data.get("user").ok_or_else(|| expecting("user", "totp"))?;
+        let passcode = text(user, "passcode").ok_or_else(|| expecting("passcode", "user"))?;
+        let wrong = |why: String| Error::unauthorized().with_private(why);
+        let mut tx = self.db.read().await?;
+        let Some(id) = user_id(&mut tx, user).await? else {
+            return Err(wrong("no such user".into()));
+        };
+        let owner = format!("totp/{id}");
+        let attempts = match ignores_locks(&mut tx, &id).await? {
+            true => 0,
+            false => self.config.lockout_attempts,
+        };
+        let query = Query::new().eq("user_id", id.as_str()).eq("kind", TOTP);
+        let mut found = None;
+        for credential in tx.list::<Credential>(&query).await? {
+            let blob = self.unseal(&blob_of(&mut tx, &credential.id).await?)?;
+            if let Some(step) = totp::step_of(&blob, passcode, clock::now() / SECOND) {
+                found = Some((format!("totp/{}/{step}", credential.id), totp::end_of(step) * SECOND));
+            }
+        }
+        drop(tx);
+        let actor = Actor::system("login");
+        let seconds = self.config.lockout_seconds;
+        let first = self
+            .db
+            .write(&actor, async move |tx| {
+                // Here, so that many guesses at once get no more tries than one by one.
+                let count = secret(tx, &owner).await?;
+                if count.is_some_and(|s| locked(&s, attempts, seconds)) {
+                    return Ok(false);
+                }
+                match &found {
+                    Some((what, forget_at)) if use_once(tx, what, *forget_at).await? => {
+                        forget_failures(tx, &owner).await?;
+                        return Ok(true);
+                    }
+                    _ if attempts > 0 => {
+                        begin_count(tx, &owner).await?;
+                        count_failure(tx, &owner, attempts, seconds).await?;
+                    }
+                    _ => {}
+                }
+                Ok(false)
+            })
+            .await?;
+        if !first {
+            return Err(wrong(format!(
+                "wrong one-time password for {id}, one that was used, or too many wrong ones"
+            )));
+        }
+        enabled_user(&mut self.db.read().await?, &id).await?;
+        proof.is(id)
+    }
+
     async fn wanted_scope(&self, tx: &mut Tx, scope: Option<&Value>, user: &str, proof: &Proof) -> Result<Scope> {
         if let Some(c) = &proof.app_cred {
             return match scope {
@@ -341,6 +375,23 @@ impl Identity {
                     "You are not authorized to perform the requested action: Using an application credential token to create a scoped token is not allowed.",
                 )),
                 Some(_) => Err(Error::unauthorized().with_private("application credentials cannot request a scope")),
+            };
+        }
+        // Each is for one scope. From a system-scoped token Keystone makes an unscoped one, and from that one for any
+        // project: nothing would be left of what it refuses to make at once.
+        let system = proof.origin.as_ref().filter(|o| o.scope == Scope::System);
+        let bound = match (&proof.access_token, proof.ec2_token().or(system)) {
+            (Some(t), _) => Some(Scope::Project(t.project_id.clone())),
+            (None, Some(origin)) => Some(origin.scope.clone()),
+            (None, None) => None,
+        };
+        if let Some(own) = bound {
+            return match scope {
+                None => Ok(own),
+                Some(s) if own == Scope::System && s.get("system").is_some() => Ok(own),
+                Some(_) => Err(Error::forbidden(
+                    "You are not authorized to perform the requested action: Using an OAuth access token, a token of an EC2 credential or a system-scoped token to create a token of another scope is not allowed.",
+                )),
             };
         }
         let Some(scope) = scope else {
@@ -366,12 +417,6 @@ impl Identity {
             return Err(expecting("project, domain, OS-TRUST:trust or system", "scope"));
         };
         let wanted = scope.get(kind).unwrap_or(&Value::Null);
-        let from_system = proof.origin.as_ref().is_some_and(|o| o.scope == Scope::System);
-        if from_system && ["project", "domain"].contains(kind) {
-            return Err(Error::forbidden(
-                "You are not authorized to perform the requested action: Using a system-scoped token to create a project-scoped or domain-scoped token is not allowed.",
-            ));
-        }
         let nothing = || Error::unauthorized().with_private("no such scope");
         match *kind {
             "unscoped" => Ok(Scope::Unscoped),
@@ -396,21 +441,13 @@ impl Identity {
     }
 }
 
-/// One answer whether a trust is not there, has ended, is another's, or is worth nothing now.
-fn no_trust(why: &Error) -> Error {
-    Error::forbidden(
-        "You are not authorized to perform the requested action: The trust cannot be used: it does not exist, has ended, is not for you, or its trustor has lost what it lends.",
-    )
-    .with_private(why.private())
-}
-
 /// The trust that a scope names. Who came by an application credential or a system scope has no way to it: neither may
 /// ask for a project.
 async fn wanted_trust(tx: &mut Tx, wanted: &Value, user: &str, proof: &Proof) -> Result<Trust> {
     let from_system = proof.origin.as_ref().is_some_and(|o| o.scope == Scope::System);
-    if proof.from_app_cred_token || from_system {
+    if proof.from_app_cred_token || from_system || proof.access_token.is_some() || proof.ec2_token().is_some() {
         return Err(Error::forbidden(
-            "You are not authorized to perform the requested action: Using an application credential or system-scoped token to create a scoped token is not allowed.",
+            "You are not authorized to perform the requested action: Using an application credential, OAuth, EC2 or system-scoped token to create a scoped token is not allowed.",
         ));
     }
     if proof.app_cred.is_some() {
@@ -425,9 +462,20 @@ async fn wanted_trust(tx: &mut Tx, wanted: &Value, user: &str, proof: &Proof) ->
     }
 }
 
+/// Whether too many wrong secrets came lately.
+fn locked(s: &Secret, attempts: i64, seconds: i64) -> bool {
+    attempts > 0 && s.failures >= attempts && s.failed_at + seconds * SECOND > clock::now()
+}
+
+/// Whether wrong secrets never lock this user out (API reference: "Users", options).
+async fn ignores_locks(tx: &mut Tx, user: &str) -> Result<bool> {
+    let user = tx.find::<User>(user).await?;
+    Ok(user.is_some_and(|u| u.options.get("ignore_lockout_failure_attempts") == Some(&Value::Bool(true))))
+}
+
 /// The user's default project where it can be used, else unscoped.
 async fn default_scope(tx: &mut Tx, user: &str) -> Result<Scope> {
-    let Some(user) = tx.find::<crate::User>(user).await? else {
+    let Some(user) = tx.find::<User>(user).await? else {
         return Ok(Scope::Unscoped);
     };
     let Some(id) = user.default_project_id.as_deref() else {

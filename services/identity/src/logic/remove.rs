@@ -2,11 +2,11 @@
 
 use super::trusts::drop_trusts;
 use crate::model::{
-    AccessRule, Account, AccountKind, AppCred, Credential, DomainConfig, EndpointFilter, Group, ImpliedRole, Project,
-    Role, User,
+    AccessRule, AccessToken, Account, AccountKind, AppCred, Credential, DomainConfig, EndpointFilter, Group,
+    ImpliedRole, Limit, PolicyAssociation, Project, RegisteredLimit, RequestToken, Role, User,
 };
 use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret};
-use haneul_core::Result;
+use haneul_core::{Result, clock};
 use haneul_store::{Query, Stored, System, Tx};
 
 async fn app_creds(tx: &mut Tx, query: Query) -> Result<()> {
@@ -33,9 +33,67 @@ pub(crate) async fn filters(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// The associations of policies in which `column` is `id`.
+pub(crate) async fn associations(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
+    for a in tx.list::<PolicyAssociation>(&Query::new().eq(column, id)).await? {
+        tx.delete(&System::of(a)).await?;
+    }
+    Ok(())
+}
+
+async fn limits(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
+    for l in tx.list::<Limit>(&Query::new().eq(column, id)).await? {
+        tx.delete(&System::of(l)).await?;
+    }
+    Ok(())
+}
+
+/// The registered limits in which `column` (`service_id`, `region_id`) is `id`, with the limits that stand on them.
+pub(crate) async fn registered_limits(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
+    for r in tx.list::<RegisteredLimit>(&Query::new().eq(column, id)).await? {
+        limits(tx, "registered_limit_id", &r.id).await?;
+        tx.delete(&System::of(r)).await?;
+    }
+    Ok(())
+}
+
+/// The OAuth tokens in which `column` (`consumer_id`, `project_id`, of access tokens `user_id`) is `id`.
+pub(crate) async fn oauth_tokens(tx: &mut Tx, column: &str, id: &str) -> Result<()> {
+    let query = Query::new().eq(column, id);
+    for t in tx.list::<AccessToken>(&query).await? {
+        drop_blob(tx, &t.id).await?;
+        tx.delete(&System::of(t)).await?;
+    }
+    if column == "user_id" {
+        return Ok(());
+    }
+    for t in tx.list::<RequestToken>(&query).await? {
+        drop_blob(tx, &t.id).await?;
+        tx.delete(&System::of(t)).await?;
+    }
+    Ok(())
+}
+
+/// A consumer's request tokens that nobody made an access token of in time.
+pub(crate) async fn ended_request_tokens(tx: &mut Tx, consumer: &str) -> Result<()> {
+    let now = clock::now();
+    for t in tx
+        .list::<RequestToken>(&Query::new().eq("consumer_id", consumer))
+        .await?
+    {
+        if t.expires_at.is_some_and(|end| end <= now) {
+            drop_blob(tx, &t.id).await?;
+            tx.delete(&System::of(t)).await?;
+        }
+    }
+    Ok(())
+}
+
 /// All that hangs on a user: password, assignments, memberships, credentials.
 pub(crate) async fn user_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_secret(tx, id).await?;
+    drop_secret(tx, &format!("totp/{id}")).await?;
+    oauth_tokens(tx, "user_id", id).await?;
     drop_assignments(tx, "actor_id", id).await?;
     drop_memberships(tx, "user_id", id).await?;
     credentials(tx, "user_id", id).await?;
@@ -59,6 +117,8 @@ pub(crate) async fn project_parts(tx: &mut Tx, id: &str) -> Result<()> {
     credentials(tx, "project_id", id).await?;
     drop_trusts(tx, "project_id", id).await?;
     filters(tx, "project_id", id).await?;
+    oauth_tokens(tx, "project_id", id).await?;
+    limits(tx, "project_id", id).await?;
     app_creds(tx, Query::new().eq("project_id", id)).await?;
     for a in tx.list::<Account>(&Query::new().eq("project_id", id)).await? {
         // An organisation is its domain, which may have other projects.
@@ -115,6 +175,7 @@ pub(crate) async fn domain_contents(tx: &mut Tx, id: &str) -> Result<()> {
     for a in tx.list::<Account>(&inside).await? {
         tx.delete(&System::of(a)).await?;
     }
+    limits(tx, "domain_id", id).await?;
     if let Some(config) = tx.find::<DomainConfig>(id).await? {
         drop_blob(tx, &DomainConfig::blob_key(id)).await?;
         tx.delete(&System::of(config)).await?;

@@ -2,7 +2,7 @@
 //! validation, so that a token never reaches what its user has lost meanwhile.
 
 use super::trusts;
-use crate::model::{AccessRule, AppCred, Domain, Project, Role, TargetKind, User};
+use crate::model::{AccessRule, AccessToken, AppCred, Domain, Project, Role, TargetKind, User};
 use crate::store::{RoleBook, assigned, is_revoked};
 use crate::token::{Delegation, Payload, Scope};
 use haneul_auth::context::CtxInner;
@@ -13,6 +13,7 @@ use haneul_store::{Stored, Tx};
 use serde_json::{Value, json};
 
 /// A token that is good.
+#[derive(Clone)]
 pub(crate) struct Resolved {
     pub ctx: CtxInner,
     pub delegation: Delegation,
@@ -62,6 +63,20 @@ async fn live_app_cred(tx: &mut Tx, p: &Payload, id: &str) -> Result<Stored<AppC
     }
 }
 
+/// The OAuth access token of a token, if it still holds.
+async fn live_access_token(tx: &mut Tx, p: &Payload, id: &str) -> Result<Stored<AccessToken>> {
+    match tx.find::<AccessToken>(id).await? {
+        Some(t)
+            if t.user_id == p.user_id
+                && p.scope == Scope::Project(t.project_id.clone())
+                && t.expires_at.is_none_or(|end| end > clock::now()) =>
+        {
+            Ok(t)
+        }
+        _ => refuse(format!("access token {id} is missing, expired or not of this token")),
+    }
+}
+
 /// The rules with these ids, in their order.
 pub(crate) async fn access_rules(tx: &mut Tx, ids: &[String]) -> Result<Vec<AccessRule>> {
     let mut out = Vec::new();
@@ -90,6 +105,9 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
     if let Some(own) = p.audit_ids.first() {
         marks.push(("audit", own));
     }
+    if let Some(first) = p.audit_ids.last() {
+        marks.push(("chain", first));
+    }
     let trust = match &p.trust_id {
         Some(id) => match trusts::live(tx, id, &user.id).await? {
             Ok(live) if p.scope == Scope::Project(live.trust.project_id.clone()) => Some(live),
@@ -109,6 +127,10 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
     };
     let app_cred = match &p.app_cred_id {
         Some(id) => Some(live_app_cred(tx, p, id).await?),
+        None => None,
+    };
+    let access_token = match &p.access_token_id {
+        Some(id) => Some(live_access_token(tx, p, id).await?),
         None => None,
     };
     let mut token = json!({
@@ -184,9 +206,13 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
             Some(live) => live.roles.clone(),
             None => book.expand(held.iter().map(String::as_str)),
         };
-        if let Some(c) = &app_cred {
-            // Never more than the credential was given, nor than its user still has.
-            let given = book.expand(c.roles.iter().map(String::as_str));
+        // Never more than the credential was given, nor than its user still has.
+        let lent = [
+            app_cred.as_ref().map(|c| &c.roles),
+            access_token.as_ref().map(|t| &t.roles),
+        ];
+        for roles in lent.into_iter().flatten() {
+            let given = book.expand(roles.iter().map(String::as_str));
             ids.retain(|id| given.contains(id));
         }
         roles = book
@@ -219,6 +245,12 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
         }
         put("application_credential", shown);
     }
+    if let Some(t) = &access_token {
+        put(
+            "OS-OAUTH1",
+            json!({"access_token_id": t.id, "consumer_id": t.consumer_id}),
+        );
+    }
     if let Some(live) = &trust {
         put(
             "OS-TRUST:trust",
@@ -237,6 +269,7 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
         delegation: Delegation {
             trust_id: p.trust_id.clone(),
             app_cred_id: p.app_cred_id.clone(),
+            access_token_id: p.access_token_id.clone(),
             restricted: app_cred
                 .as_ref()
                 .is_some_and(|c| !c.unrestricted || c.access_rules.is_some()),

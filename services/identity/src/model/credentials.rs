@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 /// The type whose credentials are looked up by their access key.
 pub(crate) const EC2: &str = "ec2";
 
+/// The type whose credentials give one-time passwords.
+pub(crate) const TOTP: &str = "totp";
+
 /// A credential (API reference: Identity API v3, "Credentials"). What it says (`blob`) is sealed in a table of its
 /// own and never part of the document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,11 +24,13 @@ pub struct Credential {
     pub kind: String,
     /// Microseconds at which the blob was last set; what makes a new blob a change.
     pub blob_set_at: i64,
-    /// The trust or application credential whose token made it. Whatever is done with the credential stays within.
+    /// The trust, application credential or OAuth access token whose token made it. Whatever is done with the credential stays within.
     #[serde(default)]
     pub trust_id: Option<String>,
     #[serde(default)]
     pub app_cred_id: Option<String>,
+    #[serde(default)]
+    pub access_token_id: Option<String>,
     /// Attributes that users added.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

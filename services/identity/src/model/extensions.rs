@@ -118,3 +118,32 @@ resource!(EndpointFilter, "endpoint_filter", "identity_endpoint_filter", |f| Som
     "target_id" => |f| f.target_id.as_str().into(),
 });
 secured!(EndpointFilter, "endpoint filter", |_| Target::default());
+
+/// Which policy holds for an endpoint, or for all of a service, everywhere or in a region (API reference: Identity API v3
+/// extensions, "OS-ENDPOINT-POLICY").
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolicyAssociation {
+    /// What it is for: `endpoint/ID`, `service/ID` or `service/ID/region/ID`. There is one policy for each.
+    pub id: String,
+    pub policy_id: String,
+    #[serde(default)]
+    pub endpoint_id: Option<String>,
+    #[serde(default)]
+    pub service_id: Option<String>,
+    #[serde(default)]
+    pub region_id: Option<String>,
+}
+
+impl PolicyAssociation {
+    fn label(&self) -> &str {
+        ""
+    }
+}
+
+resource!(PolicyAssociation, "policy_association", "identity_policy_association", |_| None, {
+    "policy_id" => |a| a.policy_id.as_str().into(),
+    "endpoint_id" => |a| a.endpoint_id.as_deref().into(),
+    "service_id" => |a| a.service_id.as_deref().into(),
+    "region_id" => |a| a.region_id.as_deref().into(),
+});
+secured!(PolicyAssociation, "policy association", |_| Target::default());

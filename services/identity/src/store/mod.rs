@@ -143,4 +143,39 @@ pub const MIGRATIONS: &[Migration] = &[
             "CREATE INDEX identity_account_by_address ON identity_account(address, created_at)",
         ),
     },
+    Migration {
+        owner: "identity",
+        number: 8,
+        sql: concat!(
+            table!("identity_request_token", ", consumer_id TEXT NOT NULL"),
+            "CREATE INDEX identity_request_token_by_consumer ON identity_request_token(consumer_id);",
+            "CREATE INDEX identity_request_token_by_project ON identity_request_token(project_id);",
+            table!(
+                "identity_access_token",
+                ", consumer_id TEXT NOT NULL, user_id TEXT NOT NULL"
+            ),
+            "CREATE INDEX identity_access_token_by_consumer ON identity_access_token(consumer_id);",
+            "CREATE INDEX identity_access_token_by_user ON identity_access_token(user_id);",
+            "CREATE INDEX identity_access_token_by_project ON identity_access_token(project_id);",
+            // What was used once and must not be again before it is too old anyway: nonces, one-time passwords.
+            "CREATE TABLE identity_used_once(what TEXT PRIMARY KEY, forget_at BIGINT NOT NULL);",
+            "CREATE INDEX identity_used_once_by_end ON identity_used_once(forget_at);",
+            table!(
+                "identity_registered_limit",
+                ", service_id TEXT NOT NULL, region_id TEXT NOT NULL, resource_name TEXT NOT NULL,
+               UNIQUE(service_id, region_id, resource_name)"
+            ),
+            table!(
+                "identity_limit",
+                ", registered_limit_id TEXT NOT NULL, domain_id TEXT, target_id TEXT NOT NULL,
+               UNIQUE(registered_limit_id, target_id)"
+            ),
+            "CREATE INDEX identity_limit_by_target ON identity_limit(target_id);",
+            table!(
+                "identity_policy_association",
+                ", policy_id TEXT NOT NULL, endpoint_id TEXT, service_id TEXT, region_id TEXT"
+            ),
+            "CREATE INDEX identity_policy_association_by_policy ON identity_policy_association(policy_id)",
+        ),
+    },
 ];

@@ -64,6 +64,33 @@ pub(crate) async fn count_failure(tx: &mut Tx, owner: &str, attempts: i64, lock_
     Ok(())
 }
 
+/// Makes a count of failures for who has no secret of this kind.
+pub(crate) async fn begin_count(tx: &mut Tx, owner: &str) -> Result<()> {
+    tx.exec(
+        "INSERT INTO identity_secret(owner, hash, set_at, failures, failed_at) VALUES($1, '', $2, 0, 0)
+         ON CONFLICT(owner) DO NOTHING",
+        &[owner.into(), clock::now().into()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Whether this is its first use. It is remembered until `forget_at`, when it would be refused anyway.
+pub(crate) async fn use_once(tx: &mut Tx, what: &str, forget_at: i64) -> Result<bool> {
+    tx.exec(
+        "DELETE FROM identity_used_once WHERE forget_at < $1",
+        &[clock::now().into()],
+    )
+    .await?;
+    let made = tx
+        .exec(
+            "INSERT INTO identity_used_once(what, forget_at) VALUES($1, $2) ON CONFLICT(what) DO NOTHING",
+            &[what.into(), forget_at.into()],
+        )
+        .await?;
+    Ok(made == 1)
+}
+
 pub(crate) async fn forget_failures(tx: &mut Tx, owner: &str) -> Result<()> {
     tx.exec(
         "UPDATE identity_secret SET failures = 0, failed_at = 0 WHERE owner = $1",
@@ -85,7 +112,8 @@ pub(crate) async fn revocations_seen(tx: &mut Tx) -> Result<i64> {
 }
 
 /// Notes that tokens with this attribute are good no longer that were issued until now, or from a snapshot that
-/// knows nothing of this. `kind` is `audit`, `user`, `project` or `domain`.
+/// knows nothing of this. `kind` is `audit`, `chain` (the audit id that its chain begins with), `user`, `project` or
+/// `domain`.
 pub(crate) async fn revoke(tx: &mut Tx, kind: &str, value: &str, token_seconds: i64) -> Result<()> {
     let now = clock::now();
     tx.exec("DELETE FROM identity_revocation WHERE forget_at < $1", &[now.into()])
@@ -106,21 +134,48 @@ pub(crate) async fn revoke(tx: &mut Tx, kind: &str, value: &str, token_seconds: 
     Ok(())
 }
 
+/// A revocation as it is noted.
+pub(crate) struct Revocation {
+    pub kind: String,
+    pub value: String,
+    pub issued_before: i64,
+}
+
+/// The revocations since a moment that still matter to some token, in their order.
+pub(crate) async fn revocations(tx: &mut Tx, since: i64) -> Result<Vec<Revocation>> {
+    tx.rows(
+        "SELECT kind, value, issued_before FROM identity_revocation
+           WHERE issued_before >= $1 AND forget_at >= $2 ORDER BY sequence",
+        &[since.into(), clock::now().into()],
+    )
+    .await?
+    .iter()
+    .map(|r| {
+        Ok(Revocation {
+            kind: r.str(0)?,
+            value: r.str(1)?,
+            issued_before: r.i64(2)?,
+        })
+    })
+    .collect()
+}
+
 /// Whether this token was revoked, by any of these attributes of it. Its time alone would not do: between the moment
 /// that a revocation notes and its commit tokens are issued that know nothing of it. Nor would the number: a database
 /// that was restored counts again from an older one.
 pub(crate) async fn is_revoked(tx: &mut Tx, p: &Payload, attributes: &[(&str, &str)]) -> Result<bool> {
-    for (kind, value) in attributes {
-        let hit = tx
-            .row(
-                "SELECT 1 FROM identity_revocation WHERE value = $1 AND kind = $2
-                   AND (issued_before >= $3 OR number > $4)",
-                &[(*value).into(), (*kind).into(), p.issued_at.into(), p.seen.into()],
-            )
-            .await?;
-        if hit.is_some() {
-            return Ok(true);
-        }
+    if attributes.is_empty() {
+        return Ok(false);
     }
-    Ok(false)
+    let mut args = vec![p.issued_at.into(), p.seen.into()];
+    let mut any = Vec::new();
+    for (kind, value) in attributes {
+        any.push(format!("(value = ${} AND kind = ${})", args.len() + 1, args.len() + 2));
+        args.extend([(*value).into(), (*kind).into()]);
+    }
+    let sql = format!(
+        "SELECT 1 FROM identity_revocation WHERE ({}) AND (issued_before >= $1 OR number > $2) LIMIT 1",
+        any.join(" OR ")
+    );
+    Ok(tx.row(&sql, &args).await?.is_some())
 }

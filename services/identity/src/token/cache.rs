@@ -24,13 +24,14 @@ const SHARDS: usize = 16;
 pub(crate) struct Delegation {
     pub trust_id: Option<String>,
     pub app_cred_id: Option<String>,
+    pub access_token_id: Option<String>,
     /// It is of an application credential that may not manage credentials.
     pub restricted: bool,
 }
 
 impl Delegation {
     pub(crate) fn any(&self) -> bool {
-        self.trust_id.is_some() || self.app_cred_id.is_some()
+        self.trust_id.is_some() || self.app_cred_id.is_some() || self.access_token_id.is_some()
     }
 }
 

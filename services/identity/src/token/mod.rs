@@ -7,4 +7,4 @@ pub(crate) mod payload;
 
 pub(crate) use cache::{Cache, Delegation, Entry};
 pub(crate) use keys::Keys;
-pub(crate) use payload::{Payload, Scope};
+pub(crate) use payload::{EC2_METHOD, Payload, Scope};

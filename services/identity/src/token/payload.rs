@@ -8,7 +8,7 @@ use rmp::decode::Bytes;
 use rmp::{Marker, decode, encode};
 
 /// What a token is good for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
     Unscoped,
     Project(String),
@@ -31,13 +31,24 @@ pub(crate) struct Payload {
     pub app_cred_id: Option<String>,
     /// The trust that it stands on; `user_id` is its trustee.
     pub trust_id: Option<String>,
+    /// The OAuth access token that it stands on.
+    pub access_token_id: Option<String>,
     /// Up to which revocation was known of all when it was issued (`store::is_revoked`).
     pub seen: i64,
 }
 
 const VERSION: u64 = 1;
+/// The method of tokens that were given for an EC2 signature.
+pub(crate) const EC2_METHOD: &str = "ec2credential";
 /// Bit per method; bits are never given to another one.
-const METHODS: [&str; 3] = ["password", "token", "application_credential"];
+const METHODS: [&str; 6] = [
+    "password",
+    "token",
+    "application_credential",
+    EC2_METHOD,
+    "oauth1",
+    "totp",
+];
 
 /// A new audit id: 16 random bytes, base64 without padding.
 pub(crate) fn audit_id() -> String {
@@ -86,8 +97,13 @@ fn take(input: &mut Bytes<'_>, n: usize) -> Option<Vec<u8>> {
 impl Payload {
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(128);
-        // Those without a trust stay as the release before wrote them, which reads them still.
-        encode::write_array_len(&mut out, if self.trust_id.is_some() { 11 } else { 10 }).ok()?;
+        // What stands on neither stays as the releases before wrote it, which read it still.
+        let fields = match (&self.trust_id, &self.access_token_id) {
+            (_, Some(_)) => 12,
+            (Some(_), None) => 11,
+            (None, None) => 10,
+        };
+        encode::write_array_len(&mut out, fields).ok()?;
         encode::write_uint(&mut out, VERSION).ok()?;
         put_id(&mut out, &self.user_id)?;
         let mut bits = 0u64;
@@ -111,7 +127,10 @@ impl Payload {
         }
         put_id(&mut out, self.app_cred_id.as_deref().unwrap_or_default())?;
         encode::write_sint(&mut out, self.seen).ok()?;
-        if let Some(id) = &self.trust_id {
+        if fields > 10 {
+            put_id(&mut out, self.trust_id.as_deref().unwrap_or_default())?;
+        }
+        if let Some(id) = &self.access_token_id {
             put_id(&mut out, id)?;
         }
         Some(out)
@@ -121,7 +140,7 @@ impl Payload {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Payload> {
         let mut input = Bytes::new(bytes);
         let fields = decode::read_array_len(&mut input).ok()?;
-        if !(9..=11).contains(&fields) {
+        if !(9..=12).contains(&fields) {
             return None;
         }
         if decode::read_int::<u64, _>(&mut input).ok()? != VERSION {
@@ -155,11 +174,15 @@ impl Payload {
             _ => decode::read_int(&mut input).ok()?,
         };
         let trust_id = match fields {
-            11 => Some(get_id(&mut input)?),
+            11.. => Some(get_id(&mut input)?).filter(|s| !s.is_empty()),
+            _ => None,
+        };
+        let access_token_id = match fields {
+            12 => Some(get_id(&mut input)?),
             _ => None,
         };
         // The one that was added last is shown first.
-        let order = [1, 2, 0];
+        let order = [1, 3, 2, 4, 5, 0];
         let methods = order
             .iter()
             .filter(|i| bits & (1 << **i) != 0)
@@ -175,6 +198,7 @@ impl Payload {
             audit_ids,
             app_cred_id,
             trust_id,
+            access_token_id,
             seen,
         })
     }
@@ -204,6 +228,7 @@ mod tests {
                     audit_ids: vec![audit_id(), audit_id()],
                     app_cred_id,
                     trust_id: None,
+                    access_token_id: None,
                     seen: 1_000_000,
                 };
                 let trusted = Payload {
@@ -214,6 +239,16 @@ mod tests {
                 let bytes = trusted.encode().unwrap();
                 assert!(bytes.len() <= 127, "{} bytes", bytes.len());
                 assert_eq!(Payload::decode(&bytes), Some(trusted));
+                let lent = Payload {
+                    app_cred_id: None,
+                    methods: vec!["oauth1".into()],
+                    audit_ids: vec![audit_id()],
+                    access_token_id: Some(id::hex()),
+                    ..p.clone()
+                };
+                let bytes = lent.encode().unwrap();
+                assert!(bytes.len() <= 127, "{} bytes", bytes.len());
+                assert_eq!(Payload::decode(&bytes), Some(lent));
                 let bytes = p.encode().unwrap();
                 assert!(
                     bytes.len() <= 127,

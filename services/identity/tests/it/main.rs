@@ -7,14 +7,23 @@ mod catalog;
 mod clients;
 mod cloud;
 mod credentials;
+mod ec2;
 mod extensions;
+mod factors;
 mod grants;
+mod limits;
+mod oauth1;
+mod policies;
 mod resources;
+mod signing;
 mod sweep;
 mod tokens;
 mod trusts;
+mod walk;
 
 use cloud::Cloud;
+use futures_util::StreamExt as _;
+use futures_util::future::LocalBoxFuture;
 
 macro_rules! scenarios {
     ($($module:ident :: $name:ident),* $(,)?) => {
@@ -33,12 +42,15 @@ macro_rules! scenarios {
                 return;
             }
             let server = haneul_testkit::postgres::Postgres::start().expect("PostgreSQL starts");
-            $({
+            let server = &server;
+            let all: Vec<LocalBoxFuture<'_, ()>> = vec![$(Box::pin(async move {
                 println!("{}", stringify!($name));
                 let url = server.create_database(stringify!($name)).expect("a database");
                 let cloud = Cloud::open(&url, |_| {}).await;
                 $module::$name(&cloud).await;
-            })*
+            })),*];
+            // They wait for the disk most of the time.
+            futures_util::stream::iter(all).buffer_unordered(4).collect::<()>().await;
         }
     };
 }
@@ -68,6 +80,17 @@ scenarios!(
     catalog::own_entries_follow_the_configuration,
     credentials::sealed_and_owned,
     credentials::ec2,
+    ec2::signed_requests,
+    ec2::cve_2026_43001_a_credential_stays_within_what_made_it,
+    ec2::cve_2026_44394_rescoping_never_prolongs,
+    oauth1::dance,
+    oauth1::request_tokens,
+    oauth1::client_credentials,
+    limits::registered_and_own,
+    factors::one_time_passwords,
+    factors::more_than_one_method,
+    policies::of_endpoints,
+    policies::events_and_old_paths,
     trusts::lent_and_taken_back,
     trusts::worth_what_the_trustor_has_now,
     trusts::counted_uses,

@@ -158,5 +158,103 @@ pub fn rows() -> Vec<Row> {
     t.row("app cred without a name", Member, creds, cred(json!({})), 400, "name", CRED);
     t.row("app cred with a broken end", Member, creds, cred(json!({"name": "x", "expires_at": "tomorrow"})), 400, "expires_at", EXCEPTION);
     t.row("app cred with a role he has not", Member, creds, cred(json!({"name": "x", "roles": [{"name": "admin"}]})), 400, "role", "keystone/application_credential/core.py, _require_user_has_role_in_project");
+    extensions(&mut t);
     t.rows
+}
+
+/// Signatures, limits, trusts, policies, more than one method.
+#[rustfmt::skip]
+fn extensions(t: &mut Table) {
+    const EC2: &str = "keystone/api/_shared/EC2_S3_Resource.py";
+    const OAUTH: &str = "keystone/api/os_oauth1.py";
+    const LIMIT: &str = "keystone/limit/schema.py";
+    const TRUST: &str = "keystone/trust/schema.py";
+    const CREDENTIAL: &str = "keystone/credential/schema.py";
+    const OPTION: &str = "keystone/identity/backends/resource_options.py";
+    let limits = |v: Value| json!({"limits": [v]});
+    let registered = |v: Value| json!({"registered_limits": [v]});
+    let trust = |more: Value| {
+        let mut v = json!({"trustor_user_id": "{mia}", "trustee_user_id": "{otto}", "impersonation": false,
+            "project_id": "{mine}", "roles": [{"name": "member"}]});
+        v.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        json!({"trust": v})
+    };
+    let options = |v: Value| json!({"user": {"options": v}});
+
+    t.about(Malformed);
+    t.row("no signature", Admin, "POST /v3/ec2tokens", json!({}), 400, "request body", EC2);
+    t.row("a list of signatures", Admin, "POST /v3/s3tokens", json!([]), 400, "request body", EC2);
+    t.row("an empty list of limits", Admin, "POST /v3/limits", json!({"limits": []}), 400, "limits", LIMIT);
+    t.row("limits without their name", Admin, "POST /v3/registered_limits", json!({}), 400, "registered_limits", LIMIT);
+    t.row("OAuth without a header", Nobody, "POST /v3/OS-OAUTH1/request_token", (), 400, "Authorization", OAUTH);
+    t.row("OAuth of another type", Nobody, "POST /v3/OS-OAUTH1/access_token", (), 400, "Authorization", OAUTH).header("authorization", "Basic eDp5");
+    t.row("OAuth without a consumer", Nobody, "POST /v3/OS-OAUTH1/request_token", (), 400, "oauth_consumer_key", OAUTH).header("authorization", "OAuth oauth_nonce=\"1\"");
+    t.row("OAuth without a project", Nobody, "POST /v3/OS-OAUTH1/request_token", (), 400, "Requested-Project-Id", OAUTH).header("authorization", "OAuth oauth_consumer_key=\"1\"");
+    t.row("OAuth without a verifier", Nobody, "POST /v3/OS-OAUTH1/access_token", (), 400, "oauth_verifier", OAUTH).header("authorization", "OAuth oauth_consumer_key=\"1\", oauth_token=\"1\"");
+    t.row("a login by OAuth without a header", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["oauth1"], "oauth1": {}}}}), 400, "Authorization", AUTH);
+    t.row("no passcode", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["totp"], "totp": {"user": {"id": "{mia}"}}}}}), 400, "passcode", AUTH);
+
+    t.about(WrongType);
+    t.row("a limit as a word", Admin, "POST /v3/registered_limits", registered(json!({"service_id": "x", "resource_name": "x", "default_limit": "10"})), 400, "default_limit", LIMIT);
+    t.row("a limit as a fraction", Admin, "POST /v3/limits", limits(json!({"service_id": "x", "resource_name": "x", "resource_limit": 1.5, "project_id": "{mine}"})), 400, "resource_limit", LIMIT);
+    t.row("a passcode as a number", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["totp"], "totp": {"user": {"id": "{mia}", "passcode": 123_456}}}}}), 400, "passcode", AUTH);
+    t.row("rules as a word", Admin, "PATCH /v3/users/{mia}", options(json!({"multi_factor_auth_rules": "password"})), 400, "multi_factor_auth_rules", OPTION);
+    t.row("an empty rule", Admin, "PATCH /v3/users/{mia}", options(json!({"multi_factor_auth_rules": [[]]})), 400, "multi_factor_auth_rules", OPTION);
+    t.row("an option as a word", Admin, "PATCH /v3/users/{mia}", options(json!({"ignore_password_expiry": "yes"})), 400, "ignore_password_expiry", OPTION);
+    t.row("impersonation as a word", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"impersonation": "no"})), 400, "impersonation", TRUST);
+    t.row("uses as a word", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"remaining_uses": "2"})), 400, "remaining_uses", TRUST);
+
+    t.about(UnknownField);
+    t.row("a limit with a colour", Admin, "POST /v3/limits", limits(json!({"service_id": "x", "resource_name": "x", "resource_limit": 1, "project_id": "{mine}", "colour": "red"})), 400, "colour", LIMIT);
+
+    t.about(TooLong);
+    t.row("a resource's name", Admin, "POST /v3/registered_limits", registered(json!({"service_id": "x", "resource_name": "n".repeat(256), "default_limit": 1})), 400, "255", LIMIT);
+
+    t.about(BadId);
+    t.row("a key that is not there", Admin, "POST /v3/ec2tokens", json!({"credentials": {"access": "{nohex}", "signature": "x"}}), 404, "access key", EC2);
+    t.row("a limit that is not there", Admin, "GET /v3/limits/{nohex}", (), 404, "{nohex}", EXCEPTION);
+    t.row("a registered limit that is not there", Admin, "PATCH /v3/registered_limits/{nohex}", json!({"registered_limit": {"default_limit": 1}}), 404, "{nohex}", EXCEPTION);
+    t.row("a limit of no service", Admin, "POST /v3/registered_limits", registered(json!({"service_id": "{nohex}", "resource_name": "x", "default_limit": 1})), 400, "service_id", "keystone/limit/core.py");
+    t.row("a trust that is not there", Member, "GET /v3/OS-TRUST/trusts/{nohex}", (), 404, "{nohex}", EXCEPTION);
+    t.row("a trust for nobody", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"trustee_user_id": "{nohex}"})), 404, "{nohex}", EXCEPTION);
+    t.row("a request token that is not there", Admin, "PUT /v3/OS-OAUTH1/authorize/{nohex}", json!({"roles": [{"name": "member"}]}), 404, "Request token", OAUTH);
+    t.row("an access token that is not there", Admin, "GET /v3/users/{mia}/OS-OAUTH1/access_tokens/{nohex}", (), 404, "{nohex}", EXCEPTION);
+    t.row("a policy that is not there", Admin, "PUT /v3/policies/{nohex}/OS-ENDPOINT-POLICY/services/{nohex}", (), 404, "{nohex}", EXCEPTION);
+    t.row("an endpoint that is not there", Admin, "GET /v3/endpoints/{nohex}/OS-ENDPOINT-POLICY/policy", (), 404, "{nohex}", EXCEPTION);
+    t.row("a credential that is not there", Admin, "GET /v3/credentials/{nohex}", (), 404, "{nohex}", EXCEPTION);
+
+    t.about(WrongState);
+    t.row("a key without a signature", Admin, "POST /v3/ec2tokens", json!({"credentials": {}}), 401, "requires authentication", EC2);
+    t.row("an unknown consumer", Nobody, "POST /v3/OS-OAUTH1/request_token", (), 401, "requires authentication", OAUTH).header("authorization", "OAuth oauth_consumer_key=\"1\"").header("requested-project-id", "{mine}");
+    t.row("a wrong passcode", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["totp"], "totp": {"user": {"id": "{otto}", "passcode": "000000"}}}}}), 401, "requires authentication", AUTH);
+    t.row("a receipt that is none", Nobody, "POST /v3/auth/tokens", someone("mia", Value::Null), 401, "requires authentication", "keystone/receipt").header("openstack-auth-receipt", "nonsense");
+    t.row("a trust that has ended", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"expires_at": "2020-01-01T00:00:00Z"})), 400, "expires_at", TRUST);
+    t.row("a limit that is not registered", Admin, "POST /v3/limits", limits(json!({"service_id": "{nohex}", "resource_name": "x", "resource_limit": 1, "project_id": "{mine}"})), 400, "service_id", "keystone/limit/core.py");
+
+    t.about(Others);
+    t.row("a signature for a member", Member, "POST /v3/ec2tokens", json!({"credentials": {}}), 403, "identity:ec2tokens_validate", POLICY);
+    t.row("an S3 signature for a member", Member, "POST /v3/s3tokens", json!({"credentials": {}}), 403, "identity:s3tokens_validate", POLICY);
+    t.row("revocations for a member", Member, "GET /v3/OS-REVOKE/events", (), 403, "identity:list_revoke_events", POLICY);
+    t.row("a limit by a member", Member, "POST /v3/limits", limits(json!({})), 403, "identity:create_limits", POLICY);
+    t.row("a registered limit by a member", Member, "POST /v3/registered_limits", registered(json!({})), 403, "identity:create_registered_limits", POLICY);
+    t.row("another's trust", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"trustor_user_id": "{otto}"})), 403, "identity:create_trust", POLICY);
+    t.row("another's credential", Member, "POST /v3/credentials", json!({"credential": {"type": "cert", "user_id": "{otto}", "blob": "x"}}), 403, "identity:create_credential", POLICY);
+    t.row("another's EC2 credentials", Member, "GET /v3/users/{otto}/credentials/OS-EC2", (), 403, "identity:ec2_list_credentials", POLICY);
+    t.row("an EC2 credential by a reader", Reader, "POST /v3/credentials", json!({"credential": {"type": "ec2", "user_id": "{mia}", "project_id": "{mine}", "blob": "{}"}}), 403, "identity:create_credential", POLICY);
+    t.row("authorizes as a member", Member, "PUT /v3/OS-OAUTH1/authorize/{nohex}", json!({"roles": []}), 403, "identity:authorize_request_token", POLICY);
+    t.row("a consumer by a member", Member, "POST /v3/OS-OAUTH1/consumers", json!({"consumer": {}}), 403, "identity:create_consumer", POLICY);
+    t.row("a policy for all by a member", Member, "PUT /v3/policies/{nohex}/OS-ENDPOINT-POLICY/services/{nohex}", (), 403, "identity:create_policy_association_for_service", POLICY);
+
+    t.about(super::Category::Value);
+    t.row("less than no limit", Admin, "POST /v3/registered_limits", registered(json!({"service_id": "x", "resource_name": "x", "default_limit": -2})), 400, "default_limit", LIMIT);
+    t.row("a limit for two", Admin, "POST /v3/limits", limits(json!({"service_id": "x", "resource_name": "x", "resource_limit": 1, "project_id": "{mine}", "domain_id": "default"})), 400, "domain_id", LIMIT);
+    t.row("a limit for nobody", Admin, "POST /v3/limits", limits(json!({"service_id": "x", "resource_name": "x", "resource_limit": 1})), 400, "project_id", LIMIT);
+    t.row("a limit for another project", Admin, "PATCH /v3/limits/{nohex}", json!({"limit": {"project_id": "x"}}), 400, "project_id", LIMIT);
+    t.row("since a word", Admin, "GET /v3/OS-REVOKE/events?since=yesterday", (), 400, "since", "keystone/api/os_revoke.py");
+    t.row("an EC2 key without its project", Member, "POST /v3/credentials", json!({"credential": {"type": "ec2", "user_id": "{mia}", "blob": "{\"access\": \"a\"}"}}), 400, "project_id", CREDENTIAL);
+    t.row("an EC2 key that is no JSON", Member, "POST /v3/credentials", json!({"credential": {"type": "ec2", "user_id": "{mia}", "project_id": "{mine}", "blob": "x"}}), 400, "blob", CREDENTIAL);
+    t.row("a trust without roles", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"roles": []})), 403, "role", "keystone/api/trusts.py");
+    t.row("no uses", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"remaining_uses": 0})), 400, "remaining_uses", TRUST);
+    t.row("GET of what is posted", Nobody, "GET /v3/ec2tokens", (), 405, "GET", EC2);
+    t.row("certificates of PKI", Nobody, "GET /v3/OS-SIMPLE-CERT/ca", (), 410, "PKI", "keystone/api/os_simple_cert.py");
 }
