@@ -79,7 +79,14 @@ pub fn test(options: &Options) -> Result<()> {
         Ok(None)
     });
     if built && !options.no_setup {
-        step("set-up", &mut || setup::setup(&binary).map(|()| None));
+        step("set-up", &mut || {
+            setup::setup(&binary)?;
+            // The real lane builds a whole Debian for one of its tests.
+            if options.full && is_root() {
+                setup::bare()?;
+            }
+            Ok(None)
+        });
     }
     if wanted("tidy") {
         step("tidy", &mut || tidy::tidy().map(|()| None));

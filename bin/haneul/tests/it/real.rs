@@ -229,6 +229,10 @@ impl Real {
     }
 
     fn ssh(&self, address: &str, command: &str) -> Command {
+        self.as_user(&format!("root@{address}"), command)
+    }
+
+    fn as_user(&self, login: &str, command: &str) -> Command {
         let mut c = Command::new("ssh");
         c.args([
             "-o",
@@ -244,7 +248,7 @@ impl Real {
         .arg(format!("UserKnownHostsFile={}", self.cloud.dir.join("known").display()))
         .arg("-i")
         .arg(&self.key)
-        .arg(format!("root@{address}"))
+        .arg(login)
         .arg(command)
         .stdin(Stdio::null());
         c
@@ -602,5 +606,110 @@ async fn real_guests_survive_us_and_the_host_reboot() {
         .await;
     assert_eq!(start.status, 202, "{}", start.text);
     r.wait(&c, &server, "ACTIVE").await;
+    r.cloud.audit().await;
+}
+
+/// A Debian 12 with cloud-init as Debian ships it, built from its packages once.
+fn debian_image() -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let out = dir.join("debian-12-cloud.qcow2");
+    if !out.exists() {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/debian-cloud-image.sh");
+        let built = Command::new(script)
+            .arg(&out)
+            .arg(dir.join("debian"))
+            .output()
+            .expect("the script runs");
+        assert!(
+            built.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&built.stdout),
+            String::from_utf8_lossy(&built.stderr)
+        );
+    }
+    out
+}
+
+/// Real cloud-init takes name, key, user data and metadata, from the metadata service and from a config drive; and its
+/// world goes on after a suspend. Minutes under emulation: `test --full`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots a whole Debian twice, minutes under emulation: cargo xtask test --full"]
+async fn real_debian_with_cloud_init() {
+    needs_a_real_host!();
+    if !Path::new("/usr/sbin/debootstrap").exists() {
+        println!("SKIPPED: debootstrap is not installed");
+        return;
+    }
+    let file = tokio::task::spawn_blocking(debian_image).await.unwrap();
+    let r = Real::new("172.31.212.0/24").await;
+    let body = json!({"name": "debian", "disk_format": "qcow2", "container_format": "bare", "visibility": "public"});
+    let image = id(&r.admin.post("/image/v2/images", &body).await.expect(201), "/id");
+    let octets = [("content-type", "application/octet-stream")];
+    let path = format!("/image/v2/images/{image}/file");
+    let bytes = std::fs::read(file).unwrap();
+    r.admin.send(Method::PUT, &path, &octets, bytes).await.expect(204);
+    let flavor = json!({"flavor": {"name": "debian", "id": "debian", "vcpus": 2, "ram": 768, "disk": 3}});
+    r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
+    let c = r.project("delta").await;
+    let (net, _) = r.network(&c).await;
+    r.group(&c).await;
+    let user_data = "#cloud-config\nruncmd:\n  - [sh, -c, 'echo \"$(hostname) ran it\" > /var/tmp/ran']\n";
+    for (name, drive) in [("by-service", false), ("by-drive", true)] {
+        let body = json!({"server": {
+            "name": name, "imageRef": image, "flavorRef": "debian", "key_name": "key", "config_drive": drive,
+            "networks": [{"uuid": net}], "security_groups": [{"name": "ssh"}], "metadata": {"role": name},
+            "user_data": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, user_data),
+        }});
+        let begun = std::time::Instant::now();
+        let server = id(&c.post("/compute/v2.1/servers", &body).await.expect(202), "/server/id");
+        r.wait(&c, &server, "ACTIVE").await;
+        let (_, address) = r.floating(&c, &server).await;
+        let login = format!("debian@{address}");
+        let run = |command: String| r.as_user(&login, &command).output().expect("ssh runs");
+        let text = |o: &Output| String::from_utf8_lossy(&o.stdout).trim().to_owned();
+        eventually(&format!("login on {name}"), Duration::from_secs(900), || async {
+            run("true".into()).status.success().then_some(())
+        })
+        .await;
+        println!("{name}: login after {:.0} s", begun.elapsed().as_secs_f32());
+        let done = run("cloud-init status --wait".into());
+        println!("{name}: cloud-init done after {:.0} s", begun.elapsed().as_secs_f32());
+        assert_eq!(text(&done).lines().last(), Some("status: done"), "{done:?}");
+        assert_eq!(text(&run("hostname".into())), name);
+        assert_eq!(text(&run("cat /var/tmp/ran".into())), format!("{name} ran it"));
+        let cloud = if drive { "configdrive" } else { "openstack" };
+        assert_eq!(text(&run("cloud-init query cloud_name".into())), cloud);
+        let from = text(&run("cloud-init query subplatform".into()));
+        let want = if drive {
+            "config-disk"
+        } else {
+            "metadata (http://169.254.169.254)"
+        };
+        assert!(from.contains(want), "{from}");
+        assert_eq!(text(&run("sudo cloud-init query ds.meta_data.meta.role".into())), name);
+        // The root file system has grown to the flavor's disk.
+        let size: u64 = text(&run("df -B1M --output=size / | tail -1".into())).parse().unwrap();
+        assert!(size > 2500, "{size} MiB");
+        if !drive {
+            // What runs goes on, with its memory.
+            let boot = text(&run("cat /proc/sys/kernel/random/boot_id".into()));
+            run("mkdir /dev/shm/x && echo kept > /dev/shm/x/y; (sleep 100000 & echo $! > /dev/shm/x/pid)".into());
+            for (action, status) in [("suspend", "SUSPENDED"), ("resume", "ACTIVE")] {
+                let path = format!("/compute/v2.1/servers/{server}/action");
+                c.post(&path, &json!({action: null})).await.expect(202);
+                r.wait(&c, &server, status).await;
+            }
+            eventually("login after the resume", Duration::from_secs(60), || async {
+                run("true".into()).status.success().then_some(())
+            })
+            .await;
+            assert_eq!(text(&run("cat /proc/sys/kernel/random/boot_id".into())), boot);
+            assert_eq!(
+                text(&run("cat /dev/shm/x/y; ps -o comm= -p $(cat /dev/shm/x/pid)".into())),
+                "kept\nsleep"
+            );
+        }
+        c.delete(&format!("/compute/v2.1/servers/{server}")).await;
+    }
     r.cloud.audit().await;
 }
