@@ -45,6 +45,19 @@ pub fn naive_micros(t: Micros) -> String {
     s
 }
 
+/// `Sat, 21 Nov 2026 10:00:00 GMT` (RFC 9110, 5.6.7: `Last-Modified` and the like).
+pub fn http(t: Micros) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (y, mo, d, h, mi, s, _) = parts(t);
+    let name = |list: &[&'static str], i: i64| usize::try_from(i).ok().and_then(|i| list.get(i).copied()).unwrap_or("");
+    let day = name(&DAYS, t.div_euclid(86_400 * SECOND).rem_euclid(7));
+    let month = name(&MONTHS, mo - 1);
+    format!("{day}, {d:02} {month} {y:04} {h:02}:{mi:02}:{s:02} GMT")
+}
+
 /// Reads ISO 8601: date, optional time with optional fraction, and `Z`, `+hh:mm` or nothing (UTC).
 pub fn parse(text: &str) -> Option<Micros> {
     let text = text.trim();
@@ -145,6 +158,10 @@ mod tests {
         assert_eq!(
             parse("2026-11-21T09:54:11+09:00").map(iso).as_deref(),
             Some("2026-11-21T00:54:11Z")
+        );
+        assert_eq!(
+            parse("2026-11-21T09:54:11Z").map(http).as_deref(),
+            Some("Sat, 21 Nov 2026 09:54:11 GMT")
         );
         assert_eq!(parse("2026-11-21").map(iso).as_deref(), Some("2026-11-21T00:00:00Z"));
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Errors in each service's own body shape and status.
 
-use crate::Reply;
+use crate::{Reply, Ver};
 use haneul_core::{Error, Kind};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -55,8 +55,8 @@ impl Service {
         StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The whole answer for an error.
-    pub fn render(self, e: &Error, request_id: &str) -> Reply {
+    /// The whole answer for an error, at the microversion that was agreed on.
+    pub fn render(self, e: &Error, request_id: &str, version: Option<Ver>) -> Reply {
         let status = self.status(e);
         let code = status.as_u16();
         let title = status.canonical_reason().unwrap_or("Error");
@@ -115,7 +115,10 @@ impl Service {
                     } else {
                         e.code()
                     };
-                    map.insert("code".into(), c.into());
+                    // Codes came with 1.23 (Placement's REST API version history).
+                    if version.is_some_and(|v| v >= Ver(1, 23)) {
+                        map.insert("code".into(), c.into());
+                    }
                     match e.details() {
                         // A version that there is not: its details are Placement's own.
                         Some(Value::Object(versions)) if code == 406 => map.extend(versions.clone()),

@@ -106,15 +106,20 @@ impl Req {
         self.must_be_sent_as_json()?;
         let bytes = self.bytes().await?;
         serde_json::from_slice(&bytes).map_err(|e| {
+            let named = if self.service == Service::Placement {
+                "Malformed JSON: the request body is"
+            } else {
+                "Malformed request body:"
+            };
             Error::bad_request(format!(
-                "Malformed request body: not valid JSON at line {}, column {}.",
+                "{named} not valid JSON at line {}, column {}.",
                 e.line(),
                 e.column()
             ))
         })
     }
     /// Refuses a body whose Content-Type says that it is something else, as each service does; Neutron does not look.
-    fn must_be_sent_as_json(&self) -> Result<()> {
+    pub fn must_be_sent_as_json(&self) -> Result<()> {
         const JSON: &str = "application/json";
         let header = self.header("content-type").unwrap_or_default();
         let kind = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -122,6 +127,10 @@ impl Req {
         match (self.service, kind.as_str()) {
             (_, JSON) => Ok(()),
             // placement/util.py, require_content
+            (Service::Placement, "") if self.header("content-length").is_some_and(|l| l != "0") => Err(Error::field(
+                "content-type",
+                "content-type header required when content-length > 0",
+            )),
             (Service::Placement, _) => {
                 let shown = if kind.is_empty() { "None" } else { &kind };
                 unsupported(format!("The media type {shown} is not supported, use {JSON}"))

@@ -196,9 +196,15 @@ impl<S: Send + Sync + 'static> Routes<S> {
                 ));
             }
             let server_ = server.clone();
+            let there = self.entries.iter().filter(|e| e.info.path == path);
+            let allow: Arc<str> = there
+                .map(|e| e.info.method.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+                .into();
             methods = methods.fallback(move |request: Request| {
-                let server = server_.clone();
-                async move { unknown(&server, service, request, Kind::MethodNotAllowed).await }
+                let (server, allow) = (server_.clone(), allow.clone());
+                async move { unknown(&server, service, versions, request, Some(&allow)).await }
             });
             // Keystone takes a slash off the end of any path.
             let slashed = format!("{path}/");
@@ -221,7 +227,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
                     &path,
                     axum::routing::any(move |request: Request| {
                         let server = server.clone();
-                        async move { unknown(&server, service, request, Kind::NotFound).await }
+                        async move { unknown(&server, service, versions, request, None).await }
                     }),
                 );
             }
@@ -336,20 +342,49 @@ async fn authenticate(
     })
 }
 
-/// A path or method that is not in the table.
-async fn unknown(server: &Server, service: Service, request: Request, kind: Kind) -> Response {
+/// A path that is not in the table, or one whose methods `allow` lists.
+async fn unknown(
+    server: &Server,
+    service: Service,
+    versions: Option<Versions>,
+    request: Request,
+    allow: Option<&str>,
+) -> Response {
     let start = Instant::now();
     let request_id: Arc<str> = id::request().into();
     let path = request.uri().path().to_owned();
     let asked = asked(service, request.method(), &path);
+    let mut version = None;
     let error = match authenticate(server, request.headers(), asked, &request_id).await {
         Err(e) => e,
-        Ok(_) if kind == Kind::MethodNotAllowed => {
-            Error::new(kind, format!("{} is not allowed for this resource.", request.method()))
+        Ok(_) => {
+            version = versions.and_then(|v| v.negotiate(request.headers()).ok());
+            match allow {
+                Some(_) => Error::new(
+                    Kind::MethodNotAllowed,
+                    format!("The method {} is not allowed for this resource.", request.method()),
+                ),
+                None => Error::new(Kind::NotFound, "The resource could not be found."),
+            }
         }
-        Ok(_) => Error::new(kind, "The resource could not be found."),
     };
-    finish(server, service, None, None, &request_id, start, Err(error), &path)
+    let kind = error.kind();
+    let mut response = finish(
+        server,
+        service,
+        versions,
+        version,
+        &request_id,
+        start,
+        Err(error),
+        &path,
+    );
+    if kind == Kind::MethodNotAllowed
+        && let Some(Ok(value)) = allow.map(HeaderValue::from_str)
+    {
+        response.headers_mut().insert(http::header::ALLOW, value);
+    }
+    response
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -373,7 +408,7 @@ fn finish(
             } else {
                 tracing::debug!(request_id, path, status, error = %e, "request refused");
             }
-            service.render(&e, request_id).0
+            service.render(&e, request_id, version).0
         }
     };
     let headers = response.headers_mut();
@@ -388,7 +423,7 @@ fn finish(
         if let Ok(text) = HeaderValue::from_str(&format!("{} {v}", versions.name)) {
             headers.insert("openstack-api-version", text);
         }
-        let mut vary = "OpenStack-API-Version".to_owned();
+        let mut vary = versions.vary().to_owned();
         if let Some(h) = versions.legacy_header {
             if let (Ok(name), Ok(text)) = (
                 http::HeaderName::from_bytes(h.as_bytes()),

@@ -15,6 +15,9 @@ impl fmt::Display for Ver {
     }
 }
 
+/// Its texts are of another library (microversion_parse) than Nova's.
+const PLACEMENT: &str = "placement";
+
 /// Which versions a service has, and how clients ask for one.
 #[derive(Clone, Copy, Debug)]
 pub struct Versions {
@@ -27,6 +30,14 @@ pub struct Versions {
 }
 
 impl Versions {
+    /// The negotiating header as `Vary` names it: Placement's library writes it small.
+    pub fn vary(&self) -> &'static str {
+        if self.name == PLACEMENT {
+            "openstack-api-version"
+        } else {
+            "OpenStack-API-Version"
+        }
+    }
     /// The version that the request asks for; the minimum without a header.
     pub fn negotiate(&self, headers: &HeaderMap) -> Result<Ver> {
         let mut asked = None;
@@ -54,22 +65,35 @@ impl Versions {
             .filter(|(a, b)| {
                 !b.is_empty()
                     && (b.len() == 1 || !b.starts_with('0'))
-                    && !a.starts_with(['0', '+'])
+                    && !a.starts_with('+')
+                    && (self.name == PLACEMENT || !a.starts_with('0'))
                     && !b.starts_with('+')
             })
             .and_then(|(a, b)| Some(Ver(a.parse().ok()?, b.parse().ok()?)));
         let Some(v) = parsed else {
+            let said = if self.name == PLACEMENT {
+                format!("invalid version string: {text}")
+            } else {
+                format!("API Version String {text} is of invalid format")
+            };
             return Err(Error::bad_request(format!(
-                "API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum."
+                "{said}. Must be of format MajorNum.MinorNum."
             )));
         };
         if v < self.min || v > self.max {
             return Err(Error::new(
                 Kind::NotAcceptable,
-                format!(
-                    "Version {v} is not supported by the API. Minimum is {} and maximum is {}.",
-                    self.min, self.max
-                ),
+                if self.name == PLACEMENT {
+                    format!(
+                        "Unacceptable version header: {v}. Minimum is {} and maximum is {}.",
+                        self.min, self.max
+                    )
+                } else {
+                    format!(
+                        "Version {v} is not supported by the API. Minimum is {} and maximum is {}.",
+                        self.min, self.max
+                    )
+                },
             )
             .with_details(json!({"min_version": self.min.to_string(), "max_version": self.max.to_string()})));
         }

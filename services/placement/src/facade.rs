@@ -1,9 +1,10 @@
 //! What other services call, inside their transactions.
 
+use crate::logic::forest::{Forest, Stock};
 use crate::{Inventory, ResourceProvider};
 use haneul_core::{Error, Result};
-use haneul_store::{Db, Dir, Query, Row, System, Tx};
-use std::collections::BTreeMap;
+use haneul_store::{Db, Row, System, Tx};
+use std::collections::{BTreeMap, HashMap};
 
 /// See the crate.
 pub struct Placement {
@@ -34,6 +35,12 @@ pub(crate) fn inventory(r: &Row) -> Result<(String, Inventory, i64)> {
         },
         r.i64(7)?,
     ))
+}
+
+/// The only value of a query; empty when there is none.
+async fn one_text(tx: &mut Tx, sql: &str) -> Result<String> {
+    let row = tx.row(sql, &[]).await?;
+    Ok(row.map(|r| r.opt_str(0)).transpose()?.flatten().unwrap_or_default())
 }
 
 impl Placement {
@@ -111,9 +118,7 @@ impl Placement {
 
     /// All providers with their inventories.
     pub async fn snapshot(&self, tx: &mut Tx) -> Result<Vec<ProviderState>> {
-        let providers = tx
-            .list::<ResourceProvider>(&Query::new().order("created_at", Dir::Asc).order("id", Dir::Asc))
-            .await?;
+        let providers = self.snapshot_providers(tx).await?;
         let mut by_id: BTreeMap<String, BTreeMap<String, (Inventory, i64)>> = BTreeMap::new();
         for r in tx
             .rows(
@@ -129,10 +134,49 @@ impl Placement {
             .into_iter()
             .map(|p| ProviderState {
                 inventories: by_id.remove(&p.uuid).unwrap_or_default(),
-                uuid: p.value.uuid,
-                name: p.value.name,
+                uuid: p.uuid,
+                name: p.name,
             })
             .collect())
+    }
+
+    /// All providers as trees, in the order in which they were made. Two rows, each a long text: thousands of rows
+    /// cost more than reading them.
+    pub(crate) async fn forest(&self, tx: &mut Tx) -> Result<Forest> {
+        let providers = self.snapshot_providers(tx).await?;
+        let text = one_text(
+            tx,
+            "SELECT string_agg(provider_id || ' ' || class || ' ' || min_unit || ' ' || max_unit || ' ' || step_size
+               || ' ' || capacity || ' ' || used, ',') FROM placement_inventory",
+        )
+        .await?;
+        let mut by_id: HashMap<&str, BTreeMap<String, Stock>> = HashMap::with_capacity(providers.len());
+        for row in text.split(',').filter(|r| !r.is_empty()) {
+            let mut words = row.split(' ');
+            let (Some(provider), Some(class)) = (words.next(), words.next()) else {
+                return Err(Error::internal(format!("inventory: {row}")));
+            };
+            let numbers: Vec<i64> = words.filter_map(|w| w.parse().ok()).collect();
+            let [min_unit, max_unit, step_size, capacity, used] = numbers[..] else {
+                return Err(Error::internal(format!("inventory: {row}")));
+            };
+            let stock = Stock {
+                min_unit,
+                max_unit,
+                step_size,
+                capacity,
+                used,
+            };
+            by_id.entry(provider).or_default().insert(class.to_owned(), stock);
+        }
+        Ok(Forest::new(providers, by_id))
+    }
+
+    /// All providers, in the order in which they were made.
+    pub(crate) async fn snapshot_providers(&self, tx: &mut Tx) -> Result<Vec<ResourceProvider>> {
+        let sql = "SELECT string_agg(doc, ',' ORDER BY created_at, id) FROM placement_provider";
+        let text = one_text(tx, sql).await?;
+        serde_json::from_str(&format!("[{text}]")).map_err(|e| Error::internal(format!("providers: {e}")))
     }
 
     /// Claims `amounts` of a provider for a consumer, on top of what it holds. False, with nothing claimed,
@@ -144,6 +188,26 @@ impl Placement {
         consumer: &str,
         project: &str,
         user: &str,
+        provider: &str,
+        amounts: &[(&str, i64)],
+    ) -> Result<bool> {
+        if !self.take(tx, consumer, provider, amounts).await? {
+            return Ok(false);
+        }
+        tx.exec(
+            "INSERT INTO placement_consumer(id, project_id, user_id, generation, type) VALUES($1,$2,$3,1,'INSTANCE')
+             ON CONFLICT(id) DO UPDATE SET generation = placement_consumer.generation + 1",
+            &[consumer.into(), project.into(), user.into()],
+        )
+        .await?;
+        Ok(true)
+    }
+
+    /// The claim itself, without the consumer's row.
+    pub(crate) async fn take(
+        &self,
+        tx: &mut Tx,
+        consumer: &str,
         provider: &str,
         amounts: &[(&str, i64)],
     ) -> Result<bool> {
@@ -164,12 +228,6 @@ impl Placement {
             }
             done.push((class, *amount));
         }
-        tx.exec(
-            "INSERT INTO placement_consumer(id, project_id, user_id, generation, type) VALUES($1,$2,$3,1,'INSTANCE')
-             ON CONFLICT(id) DO UPDATE SET generation = placement_consumer.generation + 1",
-            &[consumer.into(), project.into(), user.into()],
-        )
-        .await?;
         for (class, amount) in done {
             tx.exec(
                 "INSERT INTO placement_allocation(consumer_id, provider_id, class, amount) VALUES($1,$2,$3,$4)
@@ -179,6 +237,67 @@ impl Placement {
             .await?;
         }
         Ok(true)
+    }
+
+    /// Gives back all that a consumer holds, and leaves its row: something follows.
+    pub(crate) async fn give_back(&self, tx: &mut Tx, consumer: &str) -> Result<()> {
+        for (from, class, amount) in self.allocations(tx, consumer).await? {
+            self.add_used(tx, &from, &class, -amount).await?;
+        }
+        tx.exec(
+            "DELETE FROM placement_allocation WHERE consumer_id = $1",
+            &[consumer.into()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// A consumer's generation; none when it holds nothing.
+    pub(crate) async fn consumer_generation(&self, tx: &mut Tx, consumer: &str) -> Result<Option<i64>> {
+        let row = tx
+            .row(
+                "SELECT generation FROM placement_consumer WHERE id = $1",
+                &[consumer.into()],
+            )
+            .await?;
+        row.map(|r| r.i64(0)).transpose()
+    }
+
+    /// Writes a consumer's row after its allocations. A type that nobody says stays what it was.
+    pub(crate) async fn consumer_set(
+        &self,
+        tx: &mut Tx,
+        consumer: &str,
+        project: &str,
+        user: &str,
+        kind: Option<&str>,
+        holds_nothing: bool,
+    ) -> Result<()> {
+        if holds_nothing {
+            tx.exec("DELETE FROM placement_consumer WHERE id = $1", &[consumer.into()])
+                .await?;
+            return Ok(());
+        }
+        let keep = if kind.is_some() {
+            "excluded.type"
+        } else {
+            "placement_consumer.type"
+        };
+        tx.exec(
+            &format!(
+                "INSERT INTO placement_consumer(id, project_id, user_id, generation, type) VALUES($1,$2,$3,1,$4)
+                 ON CONFLICT(id) DO UPDATE SET generation = placement_consumer.generation + 1,
+                   project_id = excluded.project_id, user_id = excluded.user_id, type = {keep}"
+            ),
+            &[
+                consumer.into(),
+                project.into(),
+                user.into(),
+                kind.unwrap_or("unknown").into(),
+            ],
+        )
+        .await?;
+        Ok(())
     }
 
     pub(crate) async fn add_used(&self, tx: &mut Tx, provider: &str, class: &str, n: i64) -> Result<()> {

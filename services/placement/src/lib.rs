@@ -4,10 +4,13 @@
 //! claim is a guarded update of that row in the caller's transaction: two claims can never both fit into
 //! what is left for one.
 //!
+//! Candidates are decided on a snapshot of all trees, by pure functions (`logic`).
+//!
 //! Knows nothing of servers: a consumer is an id.
 
 mod api;
 mod facade;
+mod logic;
 mod model;
 mod names;
 mod policy;

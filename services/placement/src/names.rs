@@ -3,6 +3,7 @@
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 /// Standard resource classes (os-resource-classes).
 pub const CLASSES: &[&str] = &[
@@ -29,26 +30,8 @@ pub const CLASSES: &[&str] = &[
     "NET_PACKET_RATE_IGR_KILOPACKET_PER_SEC",
 ];
 
-/// Standard traits that our hosts may have (os-traits); others of its list are not claimed by anybody here.
-pub const TRAITS: &[&str] = &[
-    "COMPUTE_STATUS_DISABLED",
-    "COMPUTE_NODE",
-    "COMPUTE_IMAGE_TYPE_QCOW2",
-    "COMPUTE_IMAGE_TYPE_RAW",
-    "COMPUTE_NET_VIF_MODEL_VIRTIO",
-    "COMPUTE_STORAGE_BUS_VIRTIO",
-    "COMPUTE_ACCELERATORS",
-    "HW_ARCH_X86_64",
-    "HW_CPU_X86_VMX",
-    "HW_CPU_X86_SVM",
-    "HW_CPU_X86_AVX",
-    "HW_CPU_X86_AVX2",
-    "HW_CPU_X86_SSE42",
-    "HW_CPU_HYPERTHREADING",
-    "STORAGE_DISK_SSD",
-    "STORAGE_DISK_HDD",
-    "MISC_SHARES_VIA_AGGREGATE",
-];
+/// Standard traits (os-traits 3.9), in order.
+static TRAITS: LazyLock<Vec<&str>> = LazyLock::new(|| include_str!("traits.txt").lines().collect());
 
 /// A kind of name: the table's `kind` column.
 #[derive(Clone, Copy)]
@@ -67,12 +50,15 @@ impl Names {
     fn standard(self) -> &'static [&'static str] {
         match self {
             Names::Class => CLASSES,
-            Names::Trait => TRAITS,
+            Names::Trait => &TRAITS,
         }
+    }
+    fn is_standard(self, name: &str) -> bool {
+        self.standard().contains(&name)
     }
     /// Whether the name exists.
     pub async fn known(self, tx: &mut Tx, name: &str) -> Result<bool> {
-        if self.standard().contains(&name) {
+        if self.is_standard(name) {
             return Ok(true);
         }
         Ok(tx
@@ -99,23 +85,7 @@ impl Names {
     }
     /// Makes a custom one; false when it is there.
     pub async fn add(self, tx: &mut Tx, name: &str) -> Result<bool> {
-        let valid = name.strip_prefix("CUSTOM_").is_some_and(|rest| {
-            !rest.is_empty()
-                && name.len() <= 255
-                && rest
-                    .bytes()
-                    .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
-        });
-        if !valid {
-            return Err(Error::field(
-                "name",
-                format!(
-                    "'{}' is no custom {}: write CUSTOM_ and then A-Z, 0-9 and _, at most 255 characters.",
-                    name,
-                    self.kind()
-                ),
-            ));
-        }
+        self.must_be_valid(name)?;
         let n = tx
             .exec(
                 "INSERT INTO placement_name(kind, name) VALUES($1, $2) ON CONFLICT DO NOTHING",
@@ -124,12 +94,42 @@ impl Names {
             .await?;
         Ok(n == 1)
     }
+    /// Refuses names that people may not make.
+    pub fn must_be_valid(self, name: &str) -> Result<()> {
+        let allowed = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+        let rest = name.strip_prefix("CUSTOM_").unwrap_or_default();
+        let form = !rest.is_empty() && rest.bytes().all(allowed);
+        if form && name.len() <= 255 {
+            return Ok(());
+        }
+        let shown: String = name.chars().take(300).collect();
+        let why = match self {
+            Names::Class if form => format!(
+                "JSON does not validate: name is too long: {} characters, and at most 255 are allowed. Failed validating 'maxLength'",
+                name.len()
+            ),
+            Names::Class => format!(
+                "JSON does not validate: name '{shown}' does not match '^CUSTOM_[A-Z0-9_]+$'. Failed validating 'pattern'"
+            ),
+            Names::Trait => format!(
+                "The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix \"CUSTOM_\" and use following characters: \"A\"-\"Z\", \"0\"-\"9\" and \"_\". Got: {shown}"
+            ),
+        };
+        Err(Error::field("name", why))
+    }
+    /// As people call it.
+    fn spoken(self) -> &'static str {
+        match self {
+            Names::Class => "resource class",
+            Names::Trait => "trait",
+        }
+    }
     /// Refuses to delete a standard one, used or not.
     pub fn must_be_custom(self, name: &str) -> Result<()> {
-        if self.standard().contains(&name) {
+        if self.is_standard(name) {
             return Err(Error::bad_request(format!(
                 "Cannot delete standard {} {name}.",
-                self.kind()
+                self.spoken()
             )));
         }
         Ok(())
@@ -143,12 +143,19 @@ impl Names {
             )
             .await?;
         if n == 0 {
-            return Err(Error::not_found(format!("No such {}: {name}.", self.kind())));
+            return Err(self.none(name));
         }
         Ok(())
     }
-    /// Refuses unknown names, all of them at once.
-    pub async fn demand(self, tx: &mut Tx, names: &BTreeSet<String>) -> Result<()> {
+    /// That there is none of this name.
+    pub fn none(self, name: &str) -> Error {
+        match self {
+            Names::Class => Error::not_found(format!("No such resource class {name}.")),
+            Names::Trait => Error::not_found(format!("No such trait(s): {name}.")),
+        }
+    }
+    /// Refuses unknown names, all of them at once; `about` says what was asked for.
+    pub async fn demand(self, tx: &mut Tx, about: &str, names: &BTreeSet<String>) -> Result<()> {
         let mut unknown = Vec::new();
         for n in names {
             if !self.known(tx, n).await? {
@@ -158,10 +165,10 @@ impl Names {
         if unknown.is_empty() {
             return Ok(());
         }
-        Err(Error::bad_request(format!(
-            "No such {}(s): {}.",
-            self.kind(),
-            unknown.join(", ")
-        )))
+        let unknown = unknown.join(", ");
+        Err(Error::bad_request(match self {
+            Names::Class => format!("{about}No such resource class {unknown}."),
+            Names::Trait => format!("{about}No such trait(s): {unknown}."),
+        }))
     }
 }

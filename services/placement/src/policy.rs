@@ -2,8 +2,8 @@
 
 use crate::ResourceProvider;
 
-/// Placement is the cloud's own book: administrators and services read and write it.
-const BOOK: &str = "role:admin or role:service";
+/// Placement is the cloud's own book: administrators and services read and write it, within a project.
+const BOOK: &str = "(role:admin or role:service) and not system_scope:all";
 
 haneul_auth::actions! {
     ResourceProvider {
@@ -37,7 +37,8 @@ haneul_auth::actions! {
         AllocationsUpdate = "placement:allocations:update" => BOOK;
         AllocationsDelete = "placement:allocations:delete" => BOOK;
         AllocationsManage = "placement:allocations:manage" => BOOK;
+        Reshape = "placement:reshaper:reshape" => "role:service and not system_scope:all";
         Candidates = "placement:allocation_candidates:list" => BOOK;
-        ProjectUsages = "placement:usages" => "role:admin or role:service or (role:reader and project_id:%(project_id)s)";
+        ProjectUsages = "placement:usages" => "(role:admin or role:service or (role:reader and project_id:%(project_id)s)) and not system_scope:all";
     }
 }

@@ -119,6 +119,8 @@ impl Conn {
 pub struct Api {
     conn: Conn,
     pub token: String,
+    /// Sent as `OpenStack-API-Version`.
+    pub version: &'static str,
 }
 
 impl Api {
@@ -126,12 +128,18 @@ impl Api {
         Ok(Api {
             conn: Conn::open(address).await?,
             token: token.to_owned(),
+            version: "compute 2.1",
         })
     }
 
     pub async fn call(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
         let body = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
-        let bytes = request(method, path, &[("x-auth-token", &self.token)], &body);
+        let bytes = request(
+            method,
+            path,
+            &[("x-auth-token", &self.token), ("openstack-api-version", self.version)],
+            &body,
+        );
         self.conn.send(&bytes).await.with_context(|| format!("{method} {path}"))
     }
 

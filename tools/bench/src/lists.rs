@@ -6,6 +6,7 @@ use crate::http::Api;
 use crate::idle::cpu;
 use crate::ready::Ready;
 use anyhow::{Result, ensure};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 const GROUP: &str = "lists";
@@ -47,6 +48,8 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
         "p50 4.3 s (1,002 ports)",
     );
 
+    candidates(options, table, &ready).await?;
+
     let n = options.n(20_000);
     ready.fill(n - 1000).await?;
     for (what, path) in [
@@ -75,6 +78,44 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
             ("<= 1 s", met),
             "",
         );
+    }
+    Ok(())
+}
+
+/// A scheduler's question to placement, with a thousand hosts beside the one that there is.
+async fn candidates(options: &Options, table: &mut Table, ready: &Ready) -> Result<()> {
+    let mut api = ready.api().await?;
+    api.version = "placement 1.39";
+    for i in 0..1000 {
+        let provider = json!({"name": format!("host-{i}"), "uuid": format!("00000000-0000-4000-8000-{i:012}")});
+        let path = "/placement/resource_providers";
+        api.post(path, &provider).await?.expect(200)?;
+        let path = format!("{path}/{}/inventories", provider["uuid"].as_str().unwrap_or_default());
+        let all = json!({"resource_provider_generation": 0, "inventories": {
+            "VCPU": {"total": 64, "allocation_ratio": 16.0}, "MEMORY_MB": {"total": 262_144}, "DISK_GB": {"total": 2000}}});
+        api.call("PUT", &path, Some(&all)).await?.expect(200)?;
+    }
+    let mut times = Samples::default();
+    let serve: Vec<u32> = ready.cloud.pids().0.into_iter().collect();
+    let before = cpu(&serve);
+    let n = options.n(40).max(5);
+    for _ in 0..n {
+        let start = Instant::now();
+        let path = "/placement/allocation_candidates?resources=VCPU:1,MEMORY_MB:512,DISK_GB:10";
+        api.get(path).await?.expect(200)?;
+        times.add(start.elapsed());
+    }
+    let each = cpu(&serve).saturating_sub(before) / n as u32;
+    table.target(
+        GROUP,
+        "GET /allocation_candidates, 1,000 providers",
+        format!("{}; CPU of serve {}", times.text(), ms(each)),
+        ("p50 <= 20 ms", times.p50() <= Duration::from_millis(20)),
+        "",
+    );
+    for i in 0..1000 {
+        let path = format!("/placement/resource_providers/00000000-0000-4000-8000-{i:012}");
+        api.call("DELETE", &path, None).await?.expect(204)?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 // A tool that tests panics and prints where a product would not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod facts;
+mod proxy;
 mod report;
 mod results;
 mod stestr;
@@ -141,7 +143,7 @@ async fn run(options: &Options) -> Result<()> {
             listed.iter().cloned().collect()
         };
         write_list(&lane, &results, before)?;
-        let facts = format!("{}; {} s in all", facts(), begun.elapsed().as_secs());
+        let facts = format!("{}; {} s in all", facts::facts(), begun.elapsed().as_secs());
         std::fs::write(lane.report, report::markdown(&lane, &results, &facts))?;
         println!("wrote {} and {}", lane.report, lane.passing);
     }
@@ -202,20 +204,4 @@ fn write_list(lane: &Lane, results: &Results, mut names: BTreeSet<String>) -> Re
         text.push('\n');
     }
     std::fs::write(lane.passing, text).context(lane.passing)
-}
-
-/// Date and commit of the run.
-fn facts() -> String {
-    let read = |args: &[&str]| {
-        let out = std::process::Command::new(args[0]).args(&args[1..]).output();
-        out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-            .unwrap_or_default()
-    };
-    let changed = !read(&["git", "status", "--porcelain", "--untracked-files=no"]).is_empty();
-    format!(
-        "{}, commit {}{}",
-        read(&["date", "-u", "+%Y-%m-%d"]),
-        read(&["git", "rev-parse", "--short", "HEAD"]),
-        if changed { " with changes" } else { "" }
-    )
 }

@@ -1,8 +1,8 @@
 //! The cloud that Tempest runs against, and what Tempest must know of it (Tempest's configuration reference).
 
-use crate::Options;
+use crate::{Options, proxy};
 use anyhow::{Context, Result, bail};
-use haneul_testkit::{Client, Cloud};
+use haneul_testkit::{Client, Cloud, record};
 use http::Method;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -11,6 +11,8 @@ use std::path::Path;
 
 pub struct Target {
     pub cloud: Cloud,
+    /// Where Tempest finds it: behind a proxy when exchanges are put on record.
+    address: String,
     images: [String; 2],
     public: String,
     extensions: String,
@@ -25,8 +27,8 @@ impl Target {
     pub async fn start(options: &Options) -> Result<Self> {
         let mut o = haneul_testkit::Options::fake(&options.binary);
         o.real = options.real;
-        let (web, address) = Web::bind()?;
-        let allowed = format!("image.web_download_from=[\"http://{address}\"]");
+        let (web, web_address) = Web::bind()?;
+        let allowed = format!("image.web_download_from=[\"http://{web_address}\"]");
         o.sets = [
             "compute.quota_instances=100",
             "compute.quota_cores=200",
@@ -38,7 +40,17 @@ impl Target {
         ]
         .map(String::from)
         .to_vec();
+        let recorded = std::env::var_os(record::VARIABLE).is_some();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        if recorded {
+            o.sets.push(format!("api.public_url=http://{}", listener.local_addr()?));
+        }
         let cloud = Cloud::start(o).await;
+        let address = if recorded {
+            proxy::start(listener, cloud.address.clone()).await?.to_string()
+        } else {
+            cloud.address.clone()
+        };
         let admin = cloud.admin_client().await;
         web.serve(qcow2(&cloud)?);
         let bytes = if options.real {
@@ -78,9 +90,10 @@ impl Target {
         Ok(Self {
             extensions: extensions.join(","),
             cloud,
+            address,
             images,
             public,
-            web: address,
+            web: web_address,
         })
     }
 
@@ -88,6 +101,7 @@ impl Target {
     pub fn tempest_conf(&self, dir: &Path, real: bool) -> String {
         let Self {
             cloud,
+            address,
             images: [image, image_alt],
             public,
             extensions,
@@ -181,7 +195,6 @@ operator_role = member
 reseller_admin_role = ResellerAdmin
 ",
             password = cloud.password(),
-            address = cloud.address,
         )
     }
 }

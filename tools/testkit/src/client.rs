@@ -1,5 +1,6 @@
 //! A client of one cloud, with a token.
 
+use crate::record::record;
 use bytes::Bytes;
 use haneul_http::client::{Peer, send};
 use http::{HeaderMap, Method};
@@ -95,7 +96,16 @@ impl Client {
         if let Some(version) = &self.version {
             all.push(("openstack-api-version", version));
         }
-        let answer = send(&self.peer, method, path, &all, body).await.ok()?;
+        let asked = body.clone();
+        let answer = send(&self.peer, method.clone(), path, &all, body).await.ok()?;
+        record(
+            &method,
+            path,
+            &asked,
+            answer.status.as_u16(),
+            &answer.headers,
+            &answer.body,
+        );
         Some(Answer {
             status: answer.status.as_u16(),
             body: answer.json(),

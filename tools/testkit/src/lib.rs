@@ -11,6 +11,7 @@ mod client;
 mod cloud;
 mod disk;
 pub mod postgres;
+pub mod record;
 
 pub use client::{Answer, Client};
 pub use cloud::{Cloud, Options};

@@ -56,8 +56,10 @@ enum Command {
     Bench(Pass),
     /// Run OpenStack's Tempest against a fresh cloud; writes docs/conformance.md, with --real docs/conformance-real.md
     Conformance(Pass),
+    /// Run OpenStack's gabbi files for placement, DIR; writes docs/gabbi.md
+    Gabbi(Pass),
     /// Hold our routes against OpenStack's published contract; writes docs/contract.md
-    Contract,
+    Contract(Pass),
     /// Try a fresh cloud with requests made from that contract; writes docs/schemathesis.md
     Schemathesis(Pass),
     /// Build dist/haneul-VERSION-x86_64.tar.gz
@@ -107,21 +109,22 @@ fn run(command: Command) -> Result<()> {
             let bench = shell::as_root(&built.join("bench"));
             bench.arg("--binary").arg(built.join("haneul")).args(&pass.args).exec()
         }
-        Command::Conformance(pass) => conformance(&pass.args),
-        Command::Contract => contract(),
+        Command::Conformance(pass) => conformance("conformance", &pass.args),
+        Command::Gabbi(pass) => conformance("gabbi", &pass.args),
+        Command::Contract(pass) => contract(&pass.args),
         Command::Schemathesis(pass) => schemathesis(&pass.args),
         Command::Dist(options) => dist::dist(&options),
     }
 }
 
-/// Builds what Tempest needs, and runs it.
-fn conformance(args: &[String]) -> Result<()> {
+/// Builds what OpenStack's own tests need, and runs them.
+fn conformance(tool: &str, args: &[String]) -> Result<()> {
     let python = setup::tempest()?;
     Cmd::new("cargo")
         .args(["build", "-p", "haneul", "-p", "haneul-conformance"])
         .run()?;
     let built = shell::target_dir().join("debug");
-    Cmd::new(built.join("conformance"))
+    Cmd::new(built.join(tool))
         .arg("--binary")
         .arg(built.join("haneul"))
         .arg("--python")
@@ -148,12 +151,14 @@ fn openapi() -> Result<PathBuf> {
     Ok(manifest.with_file_name("data"))
 }
 
-fn contract() -> Result<()> {
+/// Our routes, and recorded exchanges, against the contract.
+fn contract(args: &[String]) -> Result<()> {
     let data = openapi()?;
     Cmd::new("cargo").args(["build", "-p", "haneul-conformance"]).run()?;
     Cmd::new(shell::target_dir().join("debug/contract"))
         .arg("--data")
         .arg(data)
+        .args(args)
         .run()
 }
 

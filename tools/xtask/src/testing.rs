@@ -108,9 +108,11 @@ pub fn test(options: &Options) -> Result<()> {
             } else {
                 vec!["--slice".to_owned()]
             };
-            step("tempest", &mut || conformance(&args).map(|()| None));
+            step("tempest", &mut || conformance("conformance", &args).map(|()| None));
             if options.full {
-                step("guests", &mut || conformance(&["--real".to_owned()]).map(|()| None));
+                step("guests", &mut || {
+                    conformance("conformance", &["--real".to_owned()]).map(|()| None)
+                });
             }
         }
     }

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 /// An error as base/http renders it, for handlers that add headers to one.
 pub(super) fn reply(e: &Error, request_id: &str) -> Reply {
-    Service::Image.render(e, request_id)
+    Service::Image.render(e, request_id, None)
 }
 
 /// Wraps the service's router.

@@ -1,11 +1,12 @@
 //! Inventories (Placement API reference, "Resource provider inventories").
 
+use super::allocations::is_name;
 use super::providers::{GENERATION, bump, same_generation};
-use super::{body_for, whole};
-use crate::names::Names;
+use super::{CONCURRENT, body_for, cached, check, json_only, quoted, whole};
+use crate::names::{CLASSES, Names};
 use crate::{Inventory, Placement, policy};
 use haneul_auth::fetch;
-use haneul_core::{Error, Kind, Result};
+use haneul_core::{Error, Kind, Result, clock};
 use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f, fields};
 use haneul_store::Tx;
 use http::StatusCode;
@@ -18,8 +19,10 @@ const UNIT: K = K::Check(whole::<1, MAX>);
 
 fn ratio(v: &Value) -> Result<(), String> {
     match v.as_f64() {
-        Some(r) if r > 0.0 && r <= 3.4e38 => Ok(()),
-        _ => Err("It must be a number above 0.".into()),
+        Some(r) if r <= 0.0 => Err(format!("{r} is less than the minimum of what is above 0.")),
+        Some(r) if r > 3.402_82e38 => Err(format!("{r} is greater than the maximum of 3.40282e+38.")),
+        Some(_) if v.is_number() => Ok(()),
+        _ => Err(format!("{} is not of type 'number'.", quoted(v))),
     }
 }
 
@@ -54,23 +57,49 @@ static ALL: Body = Body {
     ],
 };
 
-fn inventory_of(v: &Value, path: &str) -> Result<Inventory> {
-    let i: Inventory = serde_json::from_value(v.clone())
-        .map_err(|e| Error::field(path, format!("Invalid input for field/attribute {path}. {e}")))?;
-    // Reserving everything is allowed from 1.26 on; before, something must be left.
-    if i.capacity() < 1 {
-        return Err(Error::field(
-            path,
-            format!(
-                "Invalid inventory for {path}: of total {}, reserved {} and allocation_ratio {} a capacity of {} is left, and it must be at least 1.",
-                i.total,
-                i.reserved,
-                i.allocation_ratio,
-                i.capacity()
-            ),
-        ));
+pub(super) fn inventory_of(v: &Value, path: &str) -> Result<Inventory> {
+    serde_json::from_value(v.clone())
+        .map_err(|e| Error::field(path, format!("Invalid input for field/attribute {path}. {e}")))
+}
+
+/// Refuses what leaves nothing to give. Reserving everything is allowed from 1.26 on.
+fn leaves_some(about: &str, uuid: &str, class: &str, i: &Inventory, version: Ver) -> Result<()> {
+    let (least, why) = if version < Ver(1, 26) {
+        (1, "greater than or equal to total")
+    } else {
+        (0, "greater than total")
+    };
+    if i.capacity() >= least {
+        return Ok(());
     }
-    Ok(i)
+    Err(Error::field(
+        class,
+        format!(
+            "{about} {uuid}: Invalid inventory for '{class}' on resource provider '{uuid}'. The reserved value is {why}: of total {}, reserved {} and allocation_ratio {} a capacity of {} is left, and it must be at least {least}.",
+            i.total,
+            i.reserved,
+            i.allocation_ratio,
+            i.capacity()
+        ),
+    ))
+}
+
+/// The records of a body that replaces all inventories of a provider.
+pub(super) fn many(body: &Value, version: Ver, path: &str) -> Result<BTreeMap<String, Value>> {
+    check(&ALL, body, version, path)?;
+    let bad = |why: &str| Error::field("inventories", format!("JSON does not validate: inventories {why}"));
+    let map = body["inventories"]
+        .as_object()
+        .ok_or_else(|| bad("must be an object by resource class, and is not of type 'object'."))?;
+    for (class, v) in map {
+        if !is_name(class) {
+            return Err(bad(&format!(
+                "'{class}' does not match any of the regexes: '^[A-Z0-9_]+$'"
+            )));
+        }
+        check(&RECORD, v, version, &format!("inventories.{class}"))?;
+    }
+    Ok(map.iter().map(|(c, v)| (c.clone(), v.clone())).collect())
 }
 
 fn view(i: &Inventory) -> Value {
@@ -83,53 +112,88 @@ fn all_view(generation: i64, all: &BTreeMap<String, (Inventory, i64)>) -> Value 
     json!({"resource_provider_generation": generation, "inventories": map})
 }
 
-const IN_USE: &str = "placement.inventory.inuse";
-const CONCURRENT: &str = "placement.concurrent_update";
+const CREATE: &str = "Unable to create inventory for resource provider";
+const UPDATE: &str = "Unable to update inventory for resource provider";
+pub(super) const IN_USE: &str = "placement.inventory.inuse";
 
-/// Refuses while somebody holds of it. The code differs from call to call, as it does in Placement.
-async fn in_use(tx: &mut Tx, uuid: &str, class: &str, code: &'static str) -> Result<()> {
+/// Refuses while somebody holds of one of these classes. The code differs from call to call, as it does in Placement.
+async fn in_use(tx: &mut Tx, uuid: &str, classes: &[&str], about: &str, code: &'static str) -> Result<()> {
     let used = tx
-        .row(
-            "SELECT used FROM placement_inventory WHERE provider_id = $1 AND class = $2 AND used > 0",
-            &[uuid.into(), class.into()],
+        .rows(
+            "SELECT class FROM placement_inventory WHERE provider_id = $1 AND used > 0",
+            &[uuid.into()],
         )
         .await?;
-    match used {
-        Some(r) => Err(Error::conflict(format!(
-            "Inventory for '{class}' on resource provider '{uuid}' in use: {} of it are allocated.",
-            r.i64(0)?
-        ))
-        .with_code(code)),
-        None => Ok(()),
+    let mut used: Vec<String> = used.iter().map(|r| r.str(0)).collect::<Result<_>>()?;
+    used.retain(|c| classes.contains(&c.as_str()));
+    used.sort_by_key(|c| CLASSES.iter().position(|s| s == c).unwrap_or(usize::MAX));
+    if used.is_empty() {
+        return Ok(());
     }
+    Err(Error::conflict(format!(
+        "{about}Inventory for '{}' on resource provider '{uuid}' in use.",
+        used.join(", ")
+    ))
+    .with_code(code))
 }
 
-async fn drop_class(tx: &mut Tx, uuid: &str, class: &str, code: &'static str) -> Result<u64> {
-    in_use(tx, uuid, class, code).await?;
-    tx.exec(
-        "DELETE FROM placement_inventory WHERE provider_id = $1 AND class = $2",
-        &[uuid.into(), class.into()],
-    )
-    .await
+/// Takes classes away from a provider. Nobody may hold of them.
+pub(super) async fn drop_classes(
+    tx: &mut Tx,
+    uuid: &str,
+    classes: &[&str],
+    about: &str,
+    code: &'static str,
+) -> Result<u64> {
+    in_use(tx, uuid, classes, about, code).await?;
+    let mut n = 0;
+    for class in classes {
+        n += tx
+            .exec(
+                "DELETE FROM placement_inventory WHERE provider_id = $1 AND class = $2",
+                &[uuid.into(), (*class).into()],
+            )
+            .await?;
+    }
+    Ok(n)
+}
+
+/// Takes all classes away that are not `wanted`.
+pub(super) async fn drop_others(
+    app: &Placement,
+    tx: &mut Tx,
+    uuid: &str,
+    wanted: &BTreeMap<String, Inventory>,
+    about: &str,
+) -> Result<()> {
+    let have = app.inventories(tx, uuid).await?;
+    let gone: Vec<&str> = have
+        .keys()
+        .map(String::as_str)
+        .filter(|c| !wanted.contains_key(*c))
+        .collect();
+    drop_classes(tx, uuid, &gone, about, IN_USE).await.map(|_| ())
 }
 
 pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
+    json_only(&req)?;
     let mut tx = app.db.read().await?;
     let p = fetch(&mut tx, req.ctx()?, policy::InventoriesList, req.param("uuid")).await?;
     let all = app.inventories(&mut tx, &p.uuid).await?;
-    Ok(Reply::ok(&all_view(p.provider_generation, &all)))
+    Ok(cached(
+        &req,
+        Reply::ok(&all_view(p.provider_generation, &all)),
+        p.updated_at,
+    ))
 }
 
 pub async fn replace(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     let body = body_for(&app, &mut req, policy::InventoriesUpdate).await?;
-    fields::check(&ALL, &body, req.version, "body")?;
-    let map = body["inventories"]
-        .as_object()
-        .ok_or_else(|| Error::field("inventories", "inventories must be an object by resource class."))?;
     let mut wanted = BTreeMap::new();
-    for (class, v) in map {
-        fields::check(&RECORD, v, req.version, &format!("inventories.{class}"))?;
-        wanted.insert(class.clone(), inventory_of(v, class)?);
+    for (class, v) in many(&body, req.version, "body")? {
+        let i = inventory_of(&v, &class)?;
+        leaves_some(UPDATE, req.param("uuid"), &class, &i, req.version)?;
+        wanted.insert(class, i);
     }
     let said = fields::int(&body["resource_provider_generation"]).unwrap_or(-1);
     let (ctx, uuid, this) = (req.ctx()?.clone(), req.param("uuid").to_owned(), app.clone());
@@ -138,12 +202,11 @@ pub async fn replace(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
         .write(&ctx.actor(), async move |tx| {
             let p = fetch(tx, &ctx, policy::InventoriesUpdate, &uuid).await?;
             same_generation(&p, said)?;
-            Names::Class.demand(tx, &wanted.keys().cloned().collect()).await?;
-            for class in this.inventories(tx, &uuid).await?.keys() {
-                if !wanted.contains_key(class) {
-                    drop_class(tx, &uuid, class, IN_USE).await?;
-                }
-            }
+            let about = format!("Unknown resource class in inventory for resource provider {uuid}: ");
+            Names::Class
+                .demand(tx, &about, &wanted.keys().cloned().collect())
+                .await?;
+            drop_others(&this, tx, &uuid, &wanted, "update conflict: ").await?;
             for (class, i) in &wanted {
                 this.set_inventory(tx, &uuid, class, i).await?;
             }
@@ -151,21 +214,31 @@ pub async fn replace(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             Ok((generation, this.inventories(tx, &uuid).await?))
         })
         .await?;
-    Ok(Reply::ok(&all_view(generation, &all)))
+    Ok(cached(&req, Reply::ok(&all_view(generation, &all)), clock::now()))
 }
 
 pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     let body = body_for(&app, &mut req, policy::InventoriesCreate).await?;
-    fields::check(&NEW, &body, req.version, "body")?;
+    check(&NEW, &body, req.version, "body")?;
     let class = body["resource_class"].as_str().unwrap_or_default().to_owned();
+    if !is_name(&class) {
+        return Err(Error::field(
+            "resource_class",
+            format!("JSON does not validate: '{class}' does not match '^[A-Z0-9_]+$'. Failed validating 'pattern'"),
+        ));
+    }
     let new = inventory_of(&body, &class)?;
+    leaves_some(CREATE, req.param("uuid"), &class, &new, req.version)?;
     let (ctx, uuid, this) = (req.ctx()?.clone(), req.param("uuid").to_owned(), app.clone());
-    let location = format!("/placement/resource_providers/{uuid}/inventories/{class}");
+    let location = format!("{}/resource_providers/{uuid}/inventories/{class}", req.base);
     let generation = app
         .db
         .write(&ctx.actor(), async move |tx| {
             fetch(tx, &ctx, policy::InventoriesCreate, &uuid).await?;
-            Names::Class.demand(tx, &BTreeSet::from([class.clone()])).await?;
+            let about = format!("{CREATE} {uuid}: ");
+            Names::Class
+                .demand(tx, &about, &BTreeSet::from([class.clone()]))
+                .await?;
             if this.inventories(tx, &uuid).await?.contains_key(&class) {
                 return Err(Error::conflict(format!(
                     "Update conflict: inventory of {class} exists already on {uuid}."
@@ -180,10 +253,12 @@ pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     if let Some(map) = v.as_object_mut() {
         map.insert("resource_provider_generation".into(), generation.into());
     }
-    Ok(Reply::json(StatusCode::CREATED, &v).header("location", location))
+    let reply = Reply::json(StatusCode::CREATED, &v).header("location", location);
+    Ok(cached(&req, reply, clock::now()))
 }
 
 pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
+    json_only(&req)?;
     let mut tx = app.db.read().await?;
     let p = fetch(&mut tx, req.ctx()?, policy::InventoriesShow, req.param("uuid")).await?;
     let class = req.param("class");
@@ -198,15 +273,16 @@ pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
     if let Some(map) = v.as_object_mut() {
         map.insert("resource_provider_generation".into(), p.provider_generation.into());
     }
-    Ok(Reply::ok(&v))
+    Ok(cached(&req, Reply::ok(&v), p.updated_at))
 }
 
 pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     let body = body_for(&app, &mut req, policy::InventoriesUpdate).await?;
-    fields::check(&ONE, &body, req.version, "body")?;
+    check(&ONE, &body, req.version, "body")?;
     let said = fields::int(&body["resource_provider_generation"]).unwrap_or(-1);
     let class = req.param("class").to_owned();
     let new = inventory_of(&body, &class)?;
+    leaves_some(UPDATE, req.param("uuid"), &class, &new, req.version)?;
     let (ctx, uuid, this) = (req.ctx()?.clone(), req.param("uuid").to_owned(), app.clone());
     let generation = app
         .db
@@ -215,7 +291,7 @@ pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             same_generation(&p, said)?;
             if !this.inventories(tx, &uuid).await?.contains_key(&class) {
                 return Err(Error::bad_request(format!(
-                    "No inventory record with resource class {class} on {uuid}: make it by POST."
+                    "{UPDATE} {uuid}: No inventory record with resource class {class} on it; POST makes one."
                 )));
             }
             this.set_inventory(tx, &uuid, &class, &new).await?;
@@ -226,7 +302,7 @@ pub async fn put(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     if let Some(map) = v.as_object_mut() {
         map.insert("resource_provider_generation".into(), generation.into());
     }
-    Ok(Reply::ok(&v))
+    Ok(cached(&req, Reply::ok(&v), clock::now()))
 }
 
 pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
@@ -238,7 +314,8 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
     app.db
         .write(&ctx.actor(), async move |tx| {
             fetch(tx, &ctx, policy::InventoriesDelete, &uuid).await?;
-            if drop_class(tx, &uuid, &class, CONCURRENT).await? == 0 {
+            let about = format!("Unable to delete inventory of class {class}: ");
+            if drop_classes(tx, &uuid, &[&class], &about, CONCURRENT).await? == 0 {
                 return Err(Error::not_found(format!(
                     "No inventory of class {class} found for delete on {uuid}"
                 )));
@@ -260,9 +337,7 @@ pub async fn delete_all(app: Arc<Placement>, req: Req) -> Result<Reply> {
     app.db
         .write(&ctx.actor(), async move |tx| {
             fetch(tx, &ctx, policy::InventoriesDelete, &uuid).await?;
-            for class in this.inventories(tx, &uuid).await?.keys() {
-                drop_class(tx, &uuid, class, IN_USE).await?;
-            }
+            drop_others(&this, tx, &uuid, &BTreeMap::new(), "").await?;
             bump(tx, &uuid).await
         })
         .await?;

@@ -1,13 +1,14 @@
 //! Resource providers, their aggregates and traits.
 
-use super::{allow, body_for, known_query, whole};
+use super::{CONCURRENT, allow, body_for, cached, check, json_only, known_query, quoted, strings_that, whole};
+use crate::logic::query;
 use crate::names::Names;
 use crate::{Placement, ResourceProvider, policy};
 use haneul_auth::{Target, allow_create, fetch};
-use haneul_core::{Error, Result, id};
+use haneul_core::{Error, Kind, Result, clock, id};
 use haneul_http::fields::Field;
 use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f, fields};
-use haneul_store::{Dir, Query, System, Tx};
+use haneul_store::{System, Tx};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -24,33 +25,37 @@ static UPDATE: Body = Body {
     fields: &[NAME, PARENT],
 };
 pub(super) const GENERATION: K = K::Check(whole::<0, { i64::MAX }>);
-const UUIDS: K = K::List {
-    of: &K::Uuid,
-    max: 1000,
-};
 static AGGREGATES: Body = Body {
     open: false,
     fields: &[
-        f("aggregates", UUIDS).req(),
+        f("aggregates", K::Check(uuids)).req(),
         f("resource_provider_generation", GENERATION).req(),
     ],
 };
 static TRAITS: Body = Body {
     open: false,
     fields: &[
-        f(
-            "traits",
-            K::List {
-                of: &K::Str { min: 1, max: 255 },
-                max: 1000,
-            },
-        )
-        .req(),
+        f("traits", K::Check(trait_names)).req(),
         f("resource_provider_generation", GENERATION).req(),
     ],
 };
 
-pub(super) fn strings(v: &Value) -> Vec<String> {
+fn uuids(v: &Value) -> Result<(), String> {
+    strings_that(v, |s| match id::is_uuid(s) {
+        true => Ok(()),
+        false => Err(format!("{} is not a 'uuid'.", quoted(&s.into()))),
+    })
+}
+
+fn trait_names(v: &Value) -> Result<(), String> {
+    strings_that(v, |s| match s.chars().count() {
+        0 => Err("'' is too short, should be non-empty.".into()),
+        256.. => Err("It is too long: at most 255 characters are allowed.".into()),
+        _ => Ok(()),
+    })
+}
+
+fn strings(v: &Value) -> Vec<String> {
     v.as_array()
         .map(|l| l.iter().filter_map(|x| x.as_str().map(str::to_owned)).collect())
         .unwrap_or_default()
@@ -62,10 +67,10 @@ pub(super) fn same_generation(p: &ResourceProvider, said: i64) -> Result<()> {
         return Ok(());
     }
     Err(Error::conflict(format!(
-        "resource provider generation conflict: {} is at generation {}, and the request says {said}. Read it again and repeat.",
+        "resource provider generation conflict: {} is at generation {}, and the request says {said}. Resource provider's generation already changed. Please update the generation and try again.",
         p.uuid, p.provider_generation
     ))
-    .with_code("placement.concurrent_update"))
+    .with_code(CONCURRENT))
 }
 
 fn view(req: &Req, p: &ResourceProvider, root: &str) -> Value {
@@ -92,76 +97,21 @@ fn view(req: &Req, p: &ResourceProvider, root: &str) -> Value {
     v
 }
 
-/// The root of each provider's tree, by id.
-fn root_of<'a>(all: &'a [ResourceProvider], p: &'a ResourceProvider) -> &'a str {
-    let mut here = p;
-    for _ in 0..all.len() {
-        match here.parent.as_ref().and_then(|up| all.iter().find(|x| &x.uuid == up)) {
-            Some(up) => here = up,
-            None => break,
-        }
+/// The root of a provider's tree.
+async fn root_of(tx: &mut Tx, p: &ResourceProvider) -> Result<String> {
+    let mut here = p.clone();
+    while let Some(up) = &here.parent
+        && *up != p.uuid
+        && let Some(next) = tx.find::<ResourceProvider>(up).await?
+    {
+        here = next.value;
     }
-    &here.uuid
-}
-
-/// `VCPU:2,MEMORY_MB:512`
-pub(super) fn resources(text: &str) -> Result<Vec<(String, i64)>> {
-    let bad = || {
-        Error::field(
-            "resources",
-            format!(
-                "Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: {text}."
-            ),
-        )
-    };
-    let mut out: Vec<(String, i64)> = Vec::new();
-    for part in text.split(',') {
-        let (class, amount) = part.split_once(':').ok_or_else(bad)?;
-        let amount: i64 = amount.parse().map_err(|_| bad())?;
-        if class.is_empty() || amount < 1 {
-            return Err(Error::field(
-                "resources",
-                format!("Requested resource {class} expected positive integer amount. Got: {amount}."),
-            ));
-        }
-        if out.iter().any(|(c, _)| c == class) {
-            return Err(bad());
-        }
-        out.push((class.to_owned(), amount));
-    }
-    Ok(out)
-}
-
-/// `HW_A,HW_B`
-pub(super) async fn required(tx: &mut Tx, text: &str) -> Result<Vec<String>> {
-    let names: Vec<String> = text.split(',').map(|s| s.trim().to_owned()).collect();
-    if names.iter().any(String::is_empty) {
-        return Err(Error::field(
-            "required",
-            format!(
-                "Invalid query string parameters: Expected 'required' parameter value of the form: HW_CPU_X86_VMX,CUSTOM_MAGIC. Got: {text}"
-            ),
-        ));
-    }
-    Names::Trait.demand(tx, &names.iter().cloned().collect()).await?;
-    Ok(names)
-}
-
-impl Placement {
-    pub(crate) async fn snapshot_providers(&self, tx: &mut Tx) -> Result<Vec<ResourceProvider>> {
-        let q = Query::new().order("created_at", Dir::Asc).order("id", Dir::Asc);
-        Ok(tx
-            .list::<ResourceProvider>(&q)
-            .await?
-            .into_iter()
-            .map(|s| s.value)
-            .collect())
-    }
+    Ok(here.uuid)
 }
 
 pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
-    req.ctx()?
-        .enforce("placement:resource_providers:list", &Target::default())?;
+    allow(&req, policy::List)?;
+    json_only(&req)?;
     known_query(
         &req,
         &[
@@ -181,59 +131,72 @@ pub async fn list(app: Arc<Placement>, req: Req) -> Result<Reply> {
             ));
         }
     }
+    let member_of = query::member_of(&req, "")?;
+    let traits = query::traits(&req, "")?;
+    let wanted = req
+        .q("resources")
+        .map(query::resources)
+        .transpose()?
+        .unwrap_or_default();
     let mut tx = app.db.read().await?;
-    let all = app.snapshot_providers(&mut tx).await?;
-    let mut shown: Vec<&ResourceProvider> = all.iter().collect();
-    if let Some(n) = req.q("name") {
-        shown.retain(|p| p.name == n);
+    let names: BTreeSet<String> = traits.names().cloned().collect();
+    let about = "Invalid trait(s) in \"required\" parameter: ";
+    Names::Trait.demand(&mut tx, about, &names).await?;
+    let classes: BTreeSet<String> = wanted.iter().map(|(c, _)| c.clone()).collect();
+    let about = "Invalid resource class in resources parameter: ";
+    Names::Class.demand(&mut tx, about, &classes).await?;
+    let forest = app.forest(&mut tx).await?;
+    // Of a tree that is not there nobody is.
+    let tree = req.q("in_tree").map(|u| forest.place(u).map(|p| forest.root(p)));
+    let views: Vec<Value> = forest
+        .nodes
+        .iter()
+        .filter(|n| {
+            req.q("name").is_none_or(|name| n.provider.name == name)
+                && req.q("uuid").is_none_or(|uuid| same_uuid(&n.provider.uuid, uuid))
+                && tree.is_none_or(|t| t == Some(n.root))
+                && n.in_aggregates(&member_of.required)
+                && !n.in_any(&member_of.forbidden)
+                && traits.fit(|t| n.has_trait(t))
+                && wanted.iter().all(|(class, amount)| n.gives(class, *amount))
+        })
+        .map(|n| view(&req, &n.provider, forest.uuid(n.root)))
+        .collect();
+    let reply = Reply::ok(&json!({"resource_providers": views}));
+    Ok(cached(&req, reply, clock::now()))
+}
+
+/// With dashes or without.
+fn same_uuid(ours: &str, asked: &str) -> bool {
+    ours == asked || dashed(asked) == ours
+}
+
+/// A UUID as we store it.
+pub(super) fn dashed(text: &str) -> String {
+    let hex: String = text
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    match (
+        hex.get(..8),
+        hex.get(8..12),
+        hex.get(12..16),
+        hex.get(16..20),
+        hex.get(20..),
+    ) {
+        (Some(a), Some(b), Some(c), Some(d), Some(e)) => format!("{a}-{b}-{c}-{d}-{e}"),
+        _ => text.to_owned(),
     }
-    if let Some(u) = req.q("uuid") {
-        shown.retain(|p| p.uuid == u);
-    }
-    if let Some(m) = req.q("member_of") {
-        let wanted: Vec<&str> = m.strip_prefix("in:").unwrap_or(m).split(',').collect();
-        if let Some(bad) = wanted.iter().find(|w| !id::is_uuid(w)) {
-            return Err(Error::field(
-                "member_of",
-                format!(
-                    "Invalid query string parameters: Expected 'member_of' parameter to contain valid UUID(s). Got: {bad}"
-                ),
-            ));
-        }
-        shown.retain(|p| p.aggregates.iter().any(|a| wanted.contains(&a.as_str())));
-    }
-    if let Some(root) = req.q("in_tree") {
-        let wanted = all.iter().find(|p| p.uuid == root).map(|p| root_of(&all, p).to_owned());
-        shown.retain(|p| wanted.as_deref() == Some(root_of(&all, p)));
-    }
-    if let Some(text) = req.q("required") {
-        let wanted = required(&mut tx, text).await?;
-        shown.retain(|p| wanted.iter().all(|t| p.traits.contains(t)));
-    }
-    if let Some(text) = req.q("resources") {
-        let wanted = resources(text)?;
-        Names::Class
-            .demand(&mut tx, &wanted.iter().map(|(c, _)| c.clone()).collect())
-            .await?;
-        let states = app.snapshot(&mut tx).await?;
-        shown.retain(|p| {
-            states
-                .iter()
-                .find(|s| s.uuid == p.uuid)
-                .is_some_and(|s| s.fits(&wanted))
-        });
-    }
-    let views: Vec<Value> = shown.iter().map(|p| view(&req, p, root_of(&all, p))).collect();
-    Ok(Reply::ok(&json!({"resource_providers": views})))
 }
 
 pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     allow(&req, policy::Create)?;
     let body = req.json().await?;
-    fields::check(&CREATE, &body, req.version, "body")?;
+    check(&CREATE, &body, req.version, "body")?;
     let ctx = req.ctx()?.clone();
     let new = ResourceProvider {
-        uuid: body["uuid"].as_str().map_or_else(id::uuid, str::to_owned),
+        uuid: body["uuid"].as_str().map_or_else(id::uuid, dashed),
         name: body["name"].as_str().unwrap_or_default().to_owned(),
         provider_generation: 0,
         parent: body["parent_provider_uuid"].as_str().map(str::to_owned),
@@ -241,46 +204,62 @@ pub async fn create(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
         aggregates: vec![],
     };
     let stored = new.clone();
-    app.db
+    let root = app
+        .db
         .write(&ctx.actor(), async move |tx| {
             let grant = allow_create(&ctx, policy::Create, &Target::default())?;
-            if let Some(parent) = &stored.parent
-                && (*parent == stored.uuid || tx.find::<ResourceProvider>(parent).await?.is_none())
-            {
-                return Err(Error::field(
-                    "parent_provider_uuid",
-                    format!("parent provider UUID does not exist: {parent}"),
-                ));
+            let about = |why: &str| {
+                let why = format!(
+                    "Unable to create resource provider \"{}\", {}: {why}",
+                    stored.name, stored.uuid
+                );
+                Error::field("parent_provider_uuid", why)
+            };
+            if stored.parent.as_ref() == Some(&stored.uuid) {
+                return Err(about("parent provider UUID cannot be same as UUID."));
+            }
+            let mut root = stored.uuid.clone();
+            if let Some(parent) = &stored.parent {
+                let Some(up) = tx.find::<ResourceProvider>(parent).await? else {
+                    return Err(about(&format!("parent provider UUID does not exist: {parent}.")));
+                };
+                root = root_of(tx, &up).await?;
             }
             if tx.insert(&grant, &stored).await?.is_none() {
-                return Err(Error::conflict(format!(
-                    "Conflicting resource provider name: {} already exists, or its uuid {}.",
-                    stored.name, stored.uuid
-                ))
-                .with_code("placement.duplicate_name"));
+                let same = tx.find::<ResourceProvider>(&stored.uuid).await?.is_some();
+                let what = if same {
+                    format!("uuid: {}", stored.uuid)
+                } else {
+                    format!("name: {}", stored.name)
+                };
+                return Err(
+                    Error::conflict(format!("Conflicting resource provider {what} already exists."))
+                        .with_code("placement.duplicate_name"),
+                );
             }
-            Ok(())
+            Ok(root)
         })
         .await?;
-    let location = format!("/placement/resource_providers/{}", new.uuid);
+    let location = format!("{}/resource_providers/{}", req.base, new.uuid);
     if req.version >= Ver(1, 20) {
-        let root = new.parent.clone().unwrap_or_else(|| new.uuid.clone());
-        return Ok(Reply::ok(&view(&req, &new, &root)).header("location", location));
+        let reply = Reply::ok(&view(&req, &new, &root)).header("location", location);
+        return Ok(cached(&req, reply, clock::now()));
     }
     Ok(Reply::empty(StatusCode::CREATED).header("location", location))
 }
 
 pub async fn show(app: Arc<Placement>, req: Req) -> Result<Reply> {
+    json_only(&req)?;
     let mut tx = app.db.read().await?;
     let p = fetch(&mut tx, req.ctx()?, policy::Show, req.param("uuid")).await?;
-    let all = app.snapshot_providers(&mut tx).await?;
-    Ok(Reply::ok(&view(&req, &p, root_of(&all, &p))))
+    let root = root_of(&mut tx, &p).await?;
+    Ok(cached(&req, Reply::ok(&view(&req, &p, &root)), p.updated_at))
 }
 
 pub async fn update(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     let body = body_for(&app, &mut req, policy::Update).await?;
-    fields::check(&UPDATE, &body, req.version, "body")?;
-    let (ctx, uuid) = (req.ctx()?.clone(), req.param("uuid").to_owned());
+    check(&UPDATE, &body, req.version, "body")?;
+    let (ctx, uuid, version) = (req.ctx()?.clone(), req.param("uuid").to_owned(), req.version);
     let this = app.clone();
     let (p, root) = app
         .db
@@ -289,37 +268,62 @@ pub async fn update(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
             let mut new = p.edit();
             new.name = body["name"].as_str().unwrap_or_default().to_owned();
             if let Some(parent) = body.get("parent_provider_uuid") {
-                let parent = parent.as_str().map(str::to_owned);
-                if p.parent.is_some() && p.parent != parent {
-                    return Err(Error::field(
-                        "parent_provider_uuid",
-                        "re-parenting a provider is not currently allowed.",
-                    ));
-                }
-                if let Some(up) = &parent
-                    && (*up == uuid || tx.find::<ResourceProvider>(up).await?.is_none())
-                {
-                    return Err(Error::field(
-                        "parent_provider_uuid",
-                        format!("parent provider UUID does not exist: {up}"),
-                    ));
-                }
-                new.parent = parent;
+                new.parent = parent.as_str().map(dashed);
+                this.may_move(tx, &p, new.parent.as_deref(), version).await?;
             }
-            let all = this.snapshot_providers(tx).await?;
-            if all.iter().any(|o| o.name == new.name && o.uuid != uuid) {
-                return Err(Error::conflict(format!(
-                    "Conflicting resource provider name: {} already exists.",
-                    new.name
-                ))
-                .with_code("placement.duplicate_name"));
+            if let Some(other) = this.named(tx, &new.name).await?
+                && other != uuid
+            {
+                return Err(
+                    Error::conflict(format!("Conflicting resource provider {} already exists.", new.name))
+                        .with_code("placement.duplicate_name"),
+                );
             }
             let done = tx.update(&p, &new).await?;
-            let root = root_of(&all, &done.value).to_owned();
+            let root = root_of(tx, &done.value).await?;
             Ok((done.value, root))
         })
         .await?;
-    Ok(Reply::ok(&view(&req, &p, &root)))
+    Ok(cached(&req, Reply::ok(&view(&req, &p, &root)), clock::now()))
+}
+
+impl Placement {
+    /// The id of the provider with this name.
+    async fn named(&self, tx: &mut Tx, name: &str) -> Result<Option<String>> {
+        let found = tx
+            .row("SELECT id FROM placement_provider WHERE name = $1", &[name.into()])
+            .await?;
+        found.map(|r| r.str(0)).transpose()
+    }
+
+    /// Whether a provider may get this parent: before 1.37 only one that has none may, and no tree may become a ring.
+    async fn may_move(&self, tx: &mut Tx, p: &ResourceProvider, parent: Option<&str>, version: Ver) -> Result<()> {
+        let refuse = |why: &str| {
+            let why = format!("Unable to save resource provider {}: {why}", p.uuid);
+            Err(Error::field("parent_provider_uuid", why))
+        };
+        let free = version >= Ver(1, 37);
+        let Some(up) = parent else {
+            return match p.parent {
+                Some(_) if !free => refuse("un-parenting a provider is not currently allowed."),
+                _ => Ok(()),
+            };
+        };
+        if up != p.uuid && tx.find::<ResourceProvider>(up).await?.is_none() {
+            return refuse(&format!("parent provider UUID does not exist: {up}."));
+        }
+        if !free && p.parent.as_deref().is_some_and(|old| old != up) {
+            return refuse("re-parenting a provider is not currently allowed.");
+        }
+        let mut here = Some(up.to_owned());
+        while let Some(at) = here {
+            if at == p.uuid {
+                return refuse("creating loop in the provider tree is not allowed.");
+            }
+            here = tx.find::<ResourceProvider>(&at).await?.and_then(|s| s.value.parent);
+        }
+        Ok(())
+    }
 }
 
 pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
@@ -327,7 +331,14 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
     let this = app.clone();
     app.db
         .write(&ctx.actor(), async move |tx| {
-            let p = fetch(tx, &ctx, policy::Delete, &uuid).await?;
+            let p = fetch(tx, &ctx, policy::Delete, &uuid)
+                .await
+                .map_err(|e| match e.kind() {
+                    Kind::NotFound => {
+                        Error::not_found(format!("No resource provider with uuid {uuid} found for delete"))
+                    }
+                    _ => e,
+                })?;
             if tx
                 .row(
                     "SELECT 1 FROM placement_allocation WHERE provider_id = $1 LIMIT 1",
@@ -364,9 +375,10 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
 }
 
 pub async fn aggregates(app: Arc<Placement>, req: Req) -> Result<Reply> {
+    json_only(&req)?;
     let mut tx = app.db.read().await?;
     let p = fetch(&mut tx, req.ctx()?, policy::AggregatesList, req.param("uuid")).await?;
-    Ok(Reply::ok(&aggregates_view(&req, &p)))
+    Ok(cached(&req, Reply::ok(&aggregates_view(&req, &p)), clock::now()))
 }
 
 fn aggregates_view(req: &Req, p: &ResourceProvider) -> Value {
@@ -383,15 +395,15 @@ pub async fn set_aggregates(app: Arc<Placement>, mut req: Req) -> Result<Reply> 
     let body = body_for(&app, &mut req, policy::AggregatesUpdate).await?;
     let guarded = req.version >= Ver(1, 19);
     let wanted = if guarded {
-        fields::check(&AGGREGATES, &body, req.version, "body")?;
+        check(&AGGREGATES, &body, req.version, "body")?;
         strings(&body["aggregates"])
     } else {
         // Before 1.19 the body is the list alone.
-        let list = strings(&body);
-        if !body.is_array() || list.iter().any(|a| !id::is_uuid(a)) {
-            return Err(Error::field("aggregates", "The body must be a list of UUIDs."));
+        if let Err(why) = uuids(&body) {
+            let why = format!("JSON does not validate: {why} The body must be a list of UUIDs.");
+            return Err(Error::field("aggregates", why));
         }
-        list
+        strings(&body)
     };
     let said = fields::int(&body["resource_provider_generation"]).unwrap_or(0);
     let (ctx, uuid) = (req.ctx()?.clone(), req.param("uuid").to_owned());
@@ -403,14 +415,14 @@ pub async fn set_aggregates(app: Arc<Placement>, mut req: Req) -> Result<Reply> 
                 same_generation(&p, said)?;
             }
             let mut new = p.edit();
-            new.aggregates = wanted.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+            new.aggregates.clone_from(&wanted);
             if guarded {
                 new.provider_generation += 1;
             }
             tx.update(&p, &new).await
         })
         .await?;
-    Ok(Reply::ok(&aggregates_view(&req, &p)))
+    Ok(cached(&req, Reply::ok(&aggregates_view(&req, &p)), clock::now()))
 }
 
 fn traits_view(p: &ResourceProvider) -> Value {
@@ -418,15 +430,16 @@ fn traits_view(p: &ResourceProvider) -> Value {
 }
 
 pub async fn traits(app: Arc<Placement>, req: Req) -> Result<Reply> {
+    json_only(&req)?;
     let mut tx = app.db.read().await?;
     let p = fetch(&mut tx, req.ctx()?, policy::ProviderTraitsList, req.param("uuid")).await?;
-    Ok(Reply::ok(&traits_view(&p)))
+    Ok(cached(&req, Reply::ok(&traits_view(&p)), clock::now()))
 }
 
 pub async fn set_traits(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
     allow(&req, policy::ProviderTraitsUpdate)?;
     let body = req.json().await?;
-    fields::check(&TRAITS, &body, req.version, "body")?;
+    check(&TRAITS, &body, req.version, "body")?;
     let wanted: BTreeSet<String> = strings(&body["traits"]).into_iter().collect();
     let said = fields::int(&body["resource_provider_generation"]).unwrap_or(0);
     let (ctx, uuid) = (req.ctx()?.clone(), req.param("uuid").to_owned());
@@ -435,14 +448,16 @@ pub async fn set_traits(app: Arc<Placement>, mut req: Req) -> Result<Reply> {
         .write(&ctx.actor(), async move |tx| {
             let p = fetch(tx, &ctx, policy::ProviderTraitsUpdate, &uuid).await?;
             same_generation(&p, said)?;
-            Names::Trait.demand(tx, &wanted).await?;
+            Names::Trait.demand(tx, "No such trait: ", &wanted).await?;
             let mut new = p.edit();
-            new.traits = wanted.iter().cloned().collect();
+            // Standard ones first.
+            let (custom, standard): (Vec<_>, Vec<_>) = wanted.iter().cloned().partition(|t| t.starts_with("CUSTOM_"));
+            new.traits = [standard, custom].concat();
             new.provider_generation += 1;
             tx.update(&p, &new).await
         })
         .await?;
-    Ok(Reply::ok(&traits_view(&p)))
+    Ok(cached(&req, Reply::ok(&traits_view(&p)), clock::now()))
 }
 
 pub async fn clear_traits(app: Arc<Placement>, req: Req) -> Result<Reply> {

@@ -1,6 +1,9 @@
-//! The guarded claim: who comes too late gets nothing, and nothing of it is kept, on both databases.
+//! The guarded claim (who comes too late gets nothing, and nothing of it is kept) and the API, on both databases.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod api;
+
+use api::Api;
 use haneul_placement::{Inventory, Placement};
 use haneul_store::{Actor, Db, OpenOptions};
 use haneul_testkit::postgres::{self, Postgres};
@@ -65,3 +68,31 @@ async fn late_claims_get_nothing_on_postgres() {
     let pg = Postgres::start().expect("PostgreSQL starts");
     claims(open(pg.create_database("placement").expect("a database")).await).await;
 }
+
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            let dir = std::env::temp_dir().join(format!("haneul-placement-{}", haneul_core::id::hex()));
+            std::fs::create_dir_all(&dir).unwrap();
+            let db = open(format!("sqlite:{}", dir.join("t.db").display())).await;
+            api::$name(&Api::new(db)).await;
+            std::fs::remove_dir_all(&dir).unwrap();
+        })*
+        /// All of them, each in a database of its own on one server.
+        #[tokio::test(flavor = "multi_thread")]
+        async fn the_api_on_postgres() {
+            if !postgres::installed() {
+                println!("skipped: PostgreSQL is not installed (apt-get install postgresql)");
+                return;
+            }
+            let pg = Postgres::start().expect("PostgreSQL starts");
+            $({
+                let db = open(pg.create_database(stringify!($name)).expect("a database")).await;
+                api::$name(&Api::new(db)).await;
+            })*
+        }
+    };
+}
+
+scenarios!(candidates, consumers, reshaper, trees, versions);
