@@ -3,6 +3,10 @@
 
 #![allow(clippy::print_stdout)]
 
+mod exchanges;
+#[path = "../facts.rs"]
+mod facts;
+
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde::Deserialize;
@@ -17,6 +21,12 @@ struct Options {
     /// Where openstack_types keeps its OpenAPI files
     #[arg(long, hide = true)]
     data: PathBuf,
+    /// A directory of recorded exchanges: each is held against the schema of its microversion
+    #[arg(long)]
+    validate: Option<PathBuf>,
+    /// The Python environment with jsonschema
+    #[arg(long, hide = true, default_value = "target/tempest")]
+    python: PathBuf,
 }
 
 /// Service, its directory among the files, and where we mount it. `None`: not served yet.
@@ -83,7 +93,17 @@ fn main() -> Result<()> {
         sum.1,
         100 * sum.1 / sum.0.max(1)
     );
-    std::fs::write(REPORT, text)?;
+    let exchanges = match &options.validate {
+        Some(records) => exchanges::validate(&options.python, &options.data, records, &facts::facts())?,
+        // What an earlier run found stays.
+        None => {
+            let before = std::fs::read_to_string(REPORT).unwrap_or_default();
+            before
+                .find(exchanges::MARK)
+                .map_or_else(String::new, |i| before[i..].to_owned())
+        }
+    };
+    std::fs::write(REPORT, text + &exchanges)?;
     println!("wrote {REPORT}");
     Ok(())
 }
