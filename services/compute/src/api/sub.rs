@@ -326,16 +326,14 @@ pub(crate) async fn volume(app: Arc<Compute>, req: Req) -> Result<Reply> {
 /// `GET /servers/{id}/os-security-groups`
 pub(crate) async fn security_groups(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let s = find(&app, req.ctx()?, acts::SecurityGroups, req.param("id")).await?;
-    let mut names: Vec<String> = Vec::new();
-    for name in ports(&app, &s.id).await?.into_iter().flat_map(|p| p.security_groups) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
+    let mut groups: BTreeMap<String, String> = BTreeMap::new();
+    for port in ports(&app, &s.id).await? {
+        groups.extend(port.security_group_ids.into_iter().zip(port.security_groups));
     }
     // Rules are shown by the network service; the proxy to them is gone since 2.36.
-    let groups: Vec<Value> = names
+    let groups: Vec<Value> = groups
         .iter()
-        .map(|n| json!({"name": n, "description": "", "rules": [], "tenant_id": s.project_id}))
+        .map(|(id, name)| json!({"id": id, "name": name, "description": "", "rules": [], "tenant_id": s.project_id}))
         .collect();
     Ok(Reply::ok(&json!({"security_groups": groups})))
 }

@@ -85,12 +85,12 @@ async fn versions_and_headers() {
         };
         assert_eq!(
             (&v["version"], &v["min_version"], &v["status"]),
-            (&json!("2.96"), &json!("2.1"), &json!("CURRENT"))
+            (&json!("2.100"), &json!("2.1"), &json!("CURRENT"))
         );
     }
     let a = lab.call(DEMO, "latest", Method::GET, "/v2.1/servers", None).await;
-    assert_eq!(a.headers["openstack-api-version"], "compute 2.96");
-    assert_eq!(a.headers["x-openstack-nova-api-version"], "2.96");
+    assert_eq!(a.headers["openstack-api-version"], "compute 2.100");
+    assert_eq!(a.headers["x-openstack-nova-api-version"], "2.100");
     assert!(
         a.headers["x-openstack-request-id"]
             .to_str()
@@ -179,7 +179,7 @@ async fn sweep() {
             continue;
         }
         let concrete = path.replace("{id}", &id).replace(['{', '}'], "x");
-        let version = r.until.map_or("2.96".to_owned(), |u| u.to_string());
+        let version = r.until.map_or("2.100".to_owned(), |u| u.to_string());
         let a = lab
             .call("none", &version, r.method.clone(), &concrete, Some(json!({})))
             .await;
@@ -193,6 +193,7 @@ async fn sweep() {
             let body = match () {
                 () if path.ends_with("remote-consoles") || path.ends_with("/action") => body,
                 () if path.ends_with("/tags") => json!({"tags": []}),
+                () if path.ends_with("/os-interface") => json!({"interfaceAttachment": {}}),
                 () if path.contains("metadata/") => json!({"meta": {"xkeyx": "v"}}),
                 () if path.ends_with("/metadata") => json!({"metadata": {}}),
                 () => json!({"server": {}}),

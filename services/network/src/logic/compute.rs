@@ -40,6 +40,8 @@ pub struct ServerPort {
     pub created_by_compute: bool,
     /// Names.
     pub security_groups: Vec<String>,
+    /// Their ids, in the same order.
+    pub security_group_ids: Vec<String>,
     pub index: u32,
     pub tag: Option<String>,
     pub status: String,
@@ -292,12 +294,18 @@ impl Network {
             }
         }
         for p in ports {
+            let groups = p
+                .security_groups
+                .iter()
+                .filter_map(|g| Some((names.get(g)?.clone(), g.clone())));
+            let (security_groups, security_group_ids) = groups.unzip();
             let net = nets.get(&p.network_id);
             out.entry(p.device_id.clone()).or_default().push(ServerPort {
                 network_name: net.map_or_else(String::new, |n| n.name.clone()),
                 mtu: net.map_or(self.settings.mtu, |n| n.mtu),
                 floating: floating.remove(&p.id).unwrap_or_default(),
-                security_groups: p.security_groups.iter().filter_map(|g| names.get(g).cloned()).collect(),
+                security_groups,
+                security_group_ids,
                 port_id: p.id.clone(),
                 network_id: p.network_id.clone(),
                 mac: p.mac.clone(),
