@@ -405,8 +405,9 @@ async fn killed_at_any_point_the_next_apply_repairs() {
     }
     println!("killed at {} of {} points", reached.len(), all.len());
     let missed: Vec<_> = all.iter().filter(|p| !reached.contains(p)).collect();
-    // Only the move of a spare interface is not on this way.
-    assert_eq!(missed, ["netdev.real.uplink.move"]);
+    // Not on this way: a guest that posts its password (the crash test on real guests has it), and the move of a spare
+    // interface.
+    assert_eq!(missed, ["netdev.real.password-taken", "netdev.real.uplink.move"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
