@@ -226,7 +226,7 @@ fn extensions(t: &mut Table) {
     t.about(WrongState);
     t.row("a key without a signature", Admin, "POST /v3/ec2tokens", json!({"credentials": {}}), 401, "requires authentication", EC2);
     t.row("an unknown consumer", Nobody, "POST /v3/OS-OAUTH1/request_token", (), 401, "requires authentication", OAUTH).header("authorization", "OAuth oauth_consumer_key=\"1\"").header("requested-project-id", "{mine}");
-    t.row("a wrong passcode", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["totp"], "totp": {"user": {"id": "{otto}", "passcode": "000000"}}}}}), 401, "requires authentication", AUTH);
+    t.row("a passcode of nobody", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["totp"], "totp": {"user": {"id": "{nohex}", "passcode": "000000"}}}}}), 401, "requires authentication", AUTH);
     t.row("a receipt that is none", Nobody, "POST /v3/auth/tokens", someone("mia", Value::Null), 401, "requires authentication", "keystone/receipt").header("openstack-auth-receipt", "nonsense");
     t.row("a trust that has ended", Member, "POST /v3/OS-TRUST/trusts", trust(json!({"expires_at": "2020-01-01T00:00:00Z"})), 400, "expires_at", TRUST);
     t.row("a limit that is not registered", Admin, "POST /v3/limits", limits(json!({"service_id": "{nohex}", "resource_name": "x", "resource_limit": 1, "project_id": "{mine}"})), 400, "service_id", "keystone/limit/core.py");
