@@ -61,7 +61,7 @@ def glance():
     alice.images.deactivate(image.id)
     alice.images.reactivate(image.id)
     assert alice.schemas.get("image").name == "image"
-    assert alice.images.get_import_info()["import-methods"]["value"] == []
+    assert "glance-direct" in alice.images.get_import_info()["import-methods"]["value"]
     refuses(exc.HTTPNotFound, "No image found with ID", bob.images.get, image.id)
     refuses(exc.HTTPConflict, "queued", alice.images.upload, image.id, io.BytesIO(b"x"))
     refuses(exc.HTTPForbidden, "publicize_image", alice.images.update, image.id, visibility="public")
