@@ -36,12 +36,16 @@ pub(crate) const EXPIRES: FieldKind = FieldKind::Check(|v| match v.as_str().and_
     None => Err("It must be a time such as 2027-01-31T12:00:00.".into()),
 });
 /// The options of a domain, project or role (keystone/common/resource_options).
-pub(crate) const OPTIONS: FieldKind = FieldKind::Check(|v| match v.as_object().map(|o| o.get("immutable")) {
-    None => Err("It must be an object.".into()),
-    Some(Some(immutable)) if !immutable.is_boolean() && !immutable.is_null() => {
-        Err("The option immutable must be true, false or null.".into())
+pub(crate) const OPTIONS: FieldKind = FieldKind::Check(|v| {
+    let options = v.as_object().ok_or("It must be an object.")?;
+    match options
+        .iter()
+        .find(|(name, v)| *name != "immutable" || !(v.is_boolean() || v.is_null()))
+    {
+        None => Ok(()),
+        Some((name, _)) if name == "immutable" => Err("The option immutable must be true, false or null.".into()),
+        Some((name, _)) => Err(format!("There is no option {name}: there is immutable.")),
     }
-    Some(_) => Ok(()),
 });
 /// A tag of a project (API reference: up to 255 characters, no comma or slash).
 pub(crate) const TAG: FieldKind = FieldKind::Check(|v| match v.as_str() {

@@ -14,29 +14,33 @@ use haneul_store::{Actor, Query, System, Tx};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// keystone/identity/backends/resource_options.py. Null takes an option away; options that are none are kept.
+/// keystone/identity/backends/resource_options.py. Null takes an option away.
 const USER_OPTIONS: FieldKind = FieldKind::Check(|v| {
+    const NAMES: [&str; 7] = [
+        "ignore_change_password_upon_first_use",
+        "ignore_password_expiry",
+        "ignore_lockout_failure_attempts",
+        "lock_password",
+        "ignore_user_inactivity",
+        "multi_factor_auth_enabled",
+        "multi_factor_auth_rules",
+    ];
     let Some(options) = v.as_object() else {
         return Err("It must be an object.".into());
     };
+    if let Some(name) = options.keys().find(|name| !NAMES.contains(&name.as_str())) {
+        return Err(format!("There is no option {name}: there are {}.", NAMES.join(", ")));
+    }
     for (name, value) in options.iter().filter(|(_, v)| !v.is_null()) {
         match name.as_str() {
-            "ignore_change_password_upon_first_use"
-            | "ignore_password_expiry"
-            | "ignore_lockout_failure_attempts"
-            | "lock_password"
-            | "ignore_user_inactivity"
-            | "multi_factor_auth_enabled"
-                if !value.is_boolean() =>
-            {
-                return Err(format!("The option {name} must be true, false or null."));
-            }
             "multi_factor_auth_rules" if !is_rules(value) => {
                 return Err(
                     "The option multi_factor_auth_rules must be a list of lists comprised of strings, none of them empty and none twice."
                         .into(),
                 );
             }
+            "multi_factor_auth_rules" => {}
+            _ if !value.is_boolean() => return Err(format!("The option {name} must be true, false or null.")),
             _ => {}
         }
     }

@@ -110,6 +110,7 @@ pub async fn table(c: &Cloud) {
         case("nothing to change", "PATCH", &format!("/users/{me}"), json!({"user": {}}), 400, "Name at least one", USER),
         case("something beside the project", "POST", "/projects", json!({"project": {"name": "x"}, "more": 1}), 400, "'more' beside 'project'", RESOURCE),
         case("enabled is a number", "POST", "/domains", json!({"domain": {"name": "x", "enabled": 0}}), 400, "domain.enabled", RESOURCE),
+        case("no such option", "POST", "/roles", json!({"role": {"name": "x", "options": {"x": true}}}), 400, "There is no option x", RESOURCE),
         case("immutable is an object", "POST", "/roles", json!({"role": {"name": "x", "options": {"immutable": {}}}}), 400, "immutable", RESOURCE),
         case("ec2 blob that is no JSON", "POST", "/credentials", json!({"credential": {"type": "ec2", "user_id": me, "project_id": project, "blob": "x"}}), 400, "blob", CREDENTIAL),
         case("ec2 blob without access", "POST", "/credentials", json!({"credential": {"type": "ec2", "user_id": me, "project_id": project, "blob": "{}"}}), 400, "access", CREDENTIAL),

@@ -25,8 +25,8 @@ static GROUP: Shape = Shape {
     create: &Body {
         open: false,
         fields: &[
-            f("name", kind::TEXT).null(),
-            f("description", kind::TEXT).null(),
+            f("name", kind::TEXT),
+            f("description", kind::TEXT),
             f("tenant_id", kind::PROJECT),
             f("project_id", kind::PROJECT),
             f("stateful", K::Bool),
@@ -36,8 +36,8 @@ static GROUP: Shape = Shape {
     update: &Body {
         open: false,
         fields: &[
-            f("name", kind::TEXT).null(),
-            f("description", kind::TEXT).null(),
+            f("name", kind::TEXT),
+            f("description", kind::TEXT),
             f("stateful", K::Bool),
         ],
     },

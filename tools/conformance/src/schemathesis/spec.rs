@@ -240,6 +240,16 @@ pub const CORRECTIONS: &[(&str, Correction, &str)] = &[
     ),
     (
         "image",
+        Correction::AnyValue(&["default", "usage"]),
+        "`\"true\"` of a store and an object, which the file calls boolean and array (glance/api/v2/discovery.py)",
+    ),
+    (
+        "identity",
+        Correction::NoBody("put", "/v3/OS-EP-FILTER/projects/{project_id}/endpoints/{endpoint_id}"),
+        "the body is not read (keystone/api/os_ep_filter.py)",
+    ),
+    (
+        "image",
         Correction::NoBody("put", "/v2/images/{image_id}/tags/{tag_value}"),
         "the body is not read (glance/api/v2/image_tags.py)",
     ),
@@ -295,8 +305,20 @@ fn members(map: &mut Map<String, Value>, names: &[&str], change: &dyn Fn(&mut Va
 
 /// Every part of the document that says what answers are.
 fn answers(doc: &mut Value, part: &str, change: &dyn Fn(&mut Map<String, Value>)) {
+    // Some answers' schemas have no name that tells; nothing that is asked for shares them.
+    let mut named_by_answers = BTreeSet::new();
+    for operation in operations(doc) {
+        if let Some(responses) = operation.2.get_mut("responses") {
+            let text = responses.to_string();
+            let refs = text.split("#/components/schemas/").skip(1);
+            named_by_answers.extend(refs.filter_map(|r| r.split('"').next().map(str::to_owned)));
+        }
+    }
     if let Some(schemas) = doc.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
-        let named = |name: &str| name.contains("Response") && name.contains(part);
+        let named = |name: &str| {
+            let answer = name.contains("Response") || (named_by_answers.contains(name) && !name.contains("Request"));
+            answer && name.contains(part)
+        };
         schemas
             .iter_mut()
             .filter(|(n, _)| named(n))
