@@ -1,6 +1,6 @@
 //! Waiting for a card to come or go; see [`crate::logic::interfaces`].
 
-use super::failure;
+use super::{failure, seen_now};
 use crate::Compute;
 use crate::logic::interfaces::{ATTACH, DETACH};
 use crate::model::{Fault, Server};
@@ -52,11 +52,8 @@ impl Saga for InterfaceSaga {
                 return Ok(Next::Done);
             };
             let host = stored.host_id.clone().unwrap_or_default();
-            let seen = self.app.fleet.observed_guest(tx, &host, &job.subject_id).await?;
-            let done = seen.filter(|o| {
-                o.settled && o.epoch >= self.app.fleet.epoch() && o.generation as i64 >= stored.desired_generation
-            });
-            let Some(seen) = done else {
+            let seen = seen_now(&self.app, tx, &host, &stored).await?;
+            let Some(seen) = seen.filter(|o| o.settled) else {
                 if job.progress.is_empty() {
                     job.progress = "waiting for the host".into();
                 }

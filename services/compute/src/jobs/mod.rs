@@ -21,12 +21,12 @@ pub(crate) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
     let mut all = interfaces::InterfaceSaga::all(app);
     all.extend([
         HostSaga::<actions::create::Create>::of(app),
-        HostSaga::<actions::start::Start>::of(app),
-        HostSaga::<actions::stop::Stop>::of(app),
-        HostSaga::<actions::pause::Pause>::of(app),
-        HostSaga::<actions::unpause::Unpause>::of(app),
-        HostSaga::<actions::suspend::Suspend>::of(app),
-        HostSaga::<actions::resume::Resume>::of(app),
+        HostSaga::<actions::power::Start>::of(app),
+        HostSaga::<actions::power::Stop>::of(app),
+        HostSaga::<actions::power::Pause>::of(app),
+        HostSaga::<actions::power::Unpause>::of(app),
+        HostSaga::<actions::power::Suspend>::of(app),
+        HostSaga::<actions::power::Resume>::of(app),
         HostSaga::<actions::reboot::Reboot>::of(app),
         HostSaga::<actions::rebuild::Rebuild>::of(app),
         HostSaga::<actions::resize::Resize>::of(app),
@@ -82,6 +82,12 @@ fn failure(seen: &ObservedGuest) -> Error {
     }
 }
 
+/// What the host sees of a server's guest, once that is of what is wanted now and not of something before.
+async fn seen_now(app: &Compute, tx: &mut Tx, host: &str, s: &Server) -> Result<Option<ObservedGuest>> {
+    let seen = app.fleet.observed_guest(tx, host, &s.id).await?;
+    Ok(seen.filter(|o| o.epoch >= app.fleet.epoch() && o.generation as i64 >= s.desired_generation))
+}
+
 impl<A: HostAction> Saga for HostSaga<A> {
     fn kind(&self) -> &'static str {
         A::KIND
@@ -97,10 +103,7 @@ impl<A: HostAction> Saga for HostSaga<A> {
             let Some(host) = stored.host_id.clone() else {
                 return Ok(Next::Fail(Error::internal("a server without a host waits for one")));
             };
-            let seen = self.app.fleet.observed_guest(tx, &host, &job.subject_id).await?;
-            let Some(seen) =
-                seen.filter(|o| o.epoch >= self.app.fleet.epoch() && o.generation as i64 >= stored.desired_generation)
-            else {
+            let Some(seen) = seen_now(&self.app, tx, &host, &stored).await? else {
                 if job.progress.is_empty() {
                     job.progress = progress(None);
                 }

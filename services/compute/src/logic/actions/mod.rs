@@ -1,21 +1,16 @@
-//! What can be done to a server: one file per action. Each writes the server's task state and the desired
-//! guest and starts a job in one transaction; [`HostAction`] is what follows when the host has done it, and
-//! how it is taken back.
+//! What can be done to a server: one file per action, and one for those that change only the power. Each writes the
+//! server's task state and the desired guest and starts a job in one transaction; [`HostAction`] is what follows when
+//! the host has done it, and how it is taken back.
 
 pub mod confirm_resize;
 pub mod create;
 pub mod lock;
-pub mod pause;
+pub mod power;
 pub mod reboot;
 pub mod rebuild;
 pub mod reset_state;
 pub mod resize;
-pub mod resume;
 pub mod revert_resize;
-pub mod start;
-pub mod stop;
-pub mod suspend;
-pub mod unpause;
 
 use crate::Compute;
 use crate::model::{Fault, Server, Task, VmState};
