@@ -2,7 +2,7 @@
 //! request to the last, and what the change log says of it.
 
 use crate::setup::{Ready, id, options};
-use haneul_testkit::{Answer, Client, Options, eventually};
+use haneul_testkit::{Options, eventually};
 use http::Method;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -26,11 +26,6 @@ fn person(name: &str) -> Value {
 fn organization(name: &str, users: &[&str]) -> Value {
     let users: Vec<Value> = users.iter().map(|u| json!({"name": u, "password": PASSWORD})).collect();
     json!({"account": {"kind": "organization", "name": name, "users": users}})
-}
-
-/// A page as a browser gets it.
-async fn page(client: &Client, path: &str) -> Answer {
-    client.get(path).await
 }
 
 /// Runs the binary beside the cloud; what it prints.
@@ -61,8 +56,8 @@ async fn fake_accounts_sign_up_is_off_until_it_is_switched_on() {
     let refused = stranger.post(ACCOUNTS, &person("alice")).await;
     assert_eq!(refused.status, 403, "{}", refused.text);
     assert!(refused.text.contains("accounts.sign_up"), "{}", refused.text);
-    assert_eq!(page(&stranger, "/sign-up").await.status, 403);
-    assert!(!page(&stranger, "/").await.text.contains("/sign-up"));
+    assert_eq!(stranger.get("/sign-up").await.status, 403);
+    assert!(!stranger.get("/").await.text.contains("/sign-up"));
     r.cloud.audit().await;
 }
 
@@ -72,8 +67,8 @@ async fn fake_accounts_sign_up_is_off_until_it_is_switched_on() {
 async fn fake_accounts_a_person_needs_no_administrator() {
     let r = Ready::new(open()).await;
     let stranger = r.cloud.anonymous();
-    assert!(page(&stranger, "/").await.text.contains("href=\"/sign-up\""));
-    assert!(page(&stranger, "/sign-up").await.text.contains("/identity/v3/accounts"));
+    assert!(stranger.get("/").await.text.contains("href=\"/sign-up\""));
+    assert!(stranger.get("/sign-up").await.text.contains("/identity/v3/accounts"));
     let before = changes(&r, "").await.last().unwrap()["sequence"].as_i64().unwrap();
 
     let made = stranger.post(ACCOUNTS, &person("alice")).await.expect(201);
