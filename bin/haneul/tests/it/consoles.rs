@@ -1,6 +1,6 @@
 //! Consoles: a server's screen through the agent, the control plane and a websocket.
 
-use crate::real::cannot;
+use crate::real_lab::cannot;
 use crate::rfb::{Screen, Socket, token, websocket};
 use crate::setup::{Ready, id, options};
 use haneul_testkit::{Client, Cloud, Options, eventually};

@@ -17,5 +17,6 @@ mod fake_sweep;
 mod power_cut;
 mod real;
 mod real_crash;
+mod real_lab;
 mod rfb;
 mod setup;

@@ -2,8 +2,8 @@
 //! the power goes, and what the cloud had said until then has to be true afterwards: servers, images, tokens and the
 //! password are there, what was deleted stays deleted, and the host runs its guests before control is back.
 
-use crate::real::cannot as cannot_run_guests;
 use crate::real_crash::qemus;
+use crate::real_lab::cannot as cannot_run_guests;
 use crate::setup::{IMAGE, Ready, id, options};
 use haneul_core::id::{below, random_bytes};
 use haneul_store::{Db, OpenOptions};

@@ -1,7 +1,7 @@
 //! kill -9 of the agent at chosen fault points of the real drivers: QEMU, its records, disks and the data plane. A
 //! guest counts as there when it runs; nothing waits for it to boot, and its disk is empty.
 
-use crate::real::cannot;
+use crate::real_lab::cannot;
 use crate::setup::{Ready, options};
 use haneul_testkit::{Cloud, Options, eventually};
 use serde_json::{Value, json};
