@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub struct Target {
     pub cloud: Cloud,
@@ -18,6 +18,8 @@ pub struct Target {
     extensions: String,
     /// Where a qcow2 image can be fetched from.
     web: SocketAddr,
+    /// The list of files for Tempest's tests of formats.
+    formats: PathBuf,
 }
 
 const SHARED: &str = "tempest-shared";
@@ -52,7 +54,8 @@ impl Target {
             cloud.address.clone()
         };
         let admin = cloud.admin_client().await;
-        web.serve(qcow2(&cloud)?);
+        let formats = formats(&cloud)?;
+        web.serve(std::fs::read(cloud.dir.join("image.qcow2"))?);
         let bytes = if options.real {
             let file = cloud.dir.join("guest.qcow2");
             let made = cloud.command().arg("guest-image").arg("--out").arg(&file).output()?;
@@ -94,6 +97,7 @@ impl Target {
             images,
             public,
             web: web_address,
+            formats,
         })
     }
 
@@ -106,8 +110,9 @@ impl Target {
             public,
             extensions,
             web,
+            formats,
         } = self;
-        let dir = dir.display();
+        let (dir, formats) = (dir.display(), formats.display());
         // Emulated guests boot slowly.
         let (timeout, validation) = if real { (600, "true") } else { (60, "false") };
         format!(
@@ -168,6 +173,7 @@ config_drive = true
 build_timeout = {timeout}
 image_caching_enabled = true
 http_qcow2_image = http://{web}/image.qcow2
+images_manifest_file = {formats}
 [image-feature-enabled]
 import_image = true
 os_glance_reserved = true
@@ -225,20 +231,31 @@ impl Web {
     }
 }
 
-/// A qcow2 image, made by the binary under test.
-fn qcow2(cloud: &Cloud) -> Result<Vec<u8>> {
-    let (raw, file) = (cloud.dir.join("web.raw"), cloud.dir.join("web.qcow2"));
+/// A small image in each format, written by the binary under test, and the list of them as the project os-test-images
+/// writes it.
+fn formats(cloud: &Cloud) -> Result<PathBuf> {
+    let raw = cloud.dir.join("image.raw");
     std::fs::write(&raw, vec![0x42; 1 << 20])?;
-    let mut convert = cloud.command();
-    convert
-        .args(["convert", "--from", "raw", "--to", "qcow2"])
-        .arg(&raw)
-        .arg(&file);
-    let made = convert.output()?;
-    if !made.status.success() {
-        bail!("convert: {}", String::from_utf8_lossy(&made.stderr));
+    let mut images = Vec::new();
+    for format in ["raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx"] {
+        let file = raw.with_extension(format);
+        if file != raw {
+            let mut convert = cloud.command();
+            convert
+                .args(["convert", "--from", "raw", "--to", format])
+                .arg(&raw)
+                .arg(&file);
+            let made = convert.output()?;
+            if !made.status.success() {
+                bail!("convert: {}", String::from_utf8_lossy(&made.stderr));
+            }
+        }
+        images.push(json!({"name": format, "format": format, "filename": file, "usable": true}));
     }
-    Ok(std::fs::read(&file)?)
+    let list = cloud.dir.join("images.yaml");
+    // YAML takes JSON.
+    std::fs::write(&list, json!({"images": images}).to_string())?;
+    Ok(list)
 }
 
 async fn image(admin: &Client, name: &str, format: &str, bytes: &[u8]) -> Result<String> {
