@@ -5,6 +5,8 @@
 // A tool that tests panics and prints where a product would not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "../routes.rs"]
+mod routes;
 mod spec;
 
 use anyhow::{Context, Result, bail};
@@ -92,7 +94,7 @@ async fn one(options: &Options, service: &'static str, routes: &str) -> Result<R
     o.sets = vec!["identity.token_seconds=36000".into()];
     let cloud = Cloud::start(o).await;
     let version = newest(&cloud, service).await;
-    let served = spec::served(routes, &format!("/{service}"));
+    let served = routes::served(routes, &format!("/{service}"));
     let (mut doc, operations) = spec::flat(spec::load(&options.data.join(service))?, version, &served);
     spec::correct(&mut doc, service);
     let dir = cloud.dir.join("schemathesis");

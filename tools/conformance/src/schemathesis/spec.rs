@@ -1,6 +1,7 @@
 //! OpenStack's OpenAPI files, which describe all microversions at once, made flat: what one microversion is, and of it
 //! what we serve.
 
+use crate::routes::{Operation, normal};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -96,29 +97,8 @@ fn narrow(doc: &Value, v: &mut Value, at: Version) {
     }
 }
 
-/// The same path however its parameters are called.
-fn normal(path: &str) -> String {
-    let parts = path.trim_end_matches('/').split('/');
-    let parts: Vec<&str> = parts.map(|p| if p.starts_with('{') { "{}" } else { p }).collect();
-    parts.join("/")
-}
-
-/// Method and path of what we serve below `prefix`, from docs/routes.txt.
-pub fn served(routes: &str, prefix: &str) -> BTreeSet<(String, String)> {
-    let mut out = BTreeSet::new();
-    for line in routes.lines().filter(|l| !l.starts_with('#')) {
-        let mut words = line.split(' ');
-        if let (Some(path), Some(method)) = (words.next(), words.next())
-            && let Some(path) = path.strip_prefix(prefix)
-        {
-            out.insert((method.to_lowercase(), normal(path)));
-        }
-    }
-    out
-}
-
 /// The document at one microversion, with the operations that are served; how many they are.
-pub fn flat(mut doc: Value, at: Version, served: &BTreeSet<(String, String)>) -> (Value, usize) {
+pub fn flat(mut doc: Value, at: Version, served: &BTreeSet<Operation>) -> (Value, usize) {
     let whole = doc.clone();
     let mut count = 0;
     if let Some(paths) = doc.get_mut("paths").and_then(Value::as_object_mut) {
@@ -127,7 +107,7 @@ pub fn flat(mut doc: Value, at: Version, served: &BTreeSet<(String, String)>) ->
             let key = normal(path);
             item.retain(|method, operation| {
                 !METHODS.contains(&method.as_str())
-                    || (served.contains(&(method.clone(), key.clone())) && holds(operation, at))
+                    || (served.contains(&(method.to_uppercase(), key.clone())) && holds(operation, at))
             });
             for (_, operation) in item.iter_mut().filter(|(m, _)| METHODS.contains(&m.as_str())) {
                 count += 1;
@@ -420,7 +400,7 @@ mod tests {
                 "C": {"x-openstack": {"min-ver": "2.9"}},
             },
         });
-        let served = served("/p/things/{thing} GET h r -\n/p/gone GET h r -\n", "/p");
+        let served = crate::routes::served("/p/things/{thing} GET h r -\n/p/gone GET h r -\n", "/p");
         let (flat, count) = flat(doc, Version(2, 7), &served);
         assert_eq!(count, 1);
         assert_eq!(
