@@ -47,9 +47,11 @@ static REGION: Body = Body {
         f("parent_region_id", REGION_ID).null(),
     ],
 };
+/// A service or an endpoint gets an id of its own, whichever the body names.
 static SERVICE_CREATE: Body = Body {
     open: true,
     fields: &[
+        f("id", TEXT),
         f("type", NAME).req(),
         f("name", NAME),
         f("description", TEXT).null(),
@@ -68,6 +70,7 @@ static SERVICE_UPDATE: Body = Body {
 static ENDPOINT_CREATE: Body = Body {
     open: true,
     fields: &[
+        f("id", TEXT),
         f("interface", INTERFACE).req(),
         f("service_id", TEXT).req(),
         f("url", URL).req(),
