@@ -443,7 +443,7 @@ async fn real_debian_with_cloud_init() {
         if !drive {
             // What runs goes on, with its memory.
             let boot = text(&run("cat /proc/sys/kernel/random/boot_id".into()));
-            run("mkdir /dev/shm/x && echo kept > /dev/shm/x/y; (sleep 100000 & echo $! > /dev/shm/x/pid)".into());
+            run("mkdir /dev/shm/x && echo kept > /dev/shm/x/y; (sleep 100000 > /dev/null 2>&1 & echo $! > /dev/shm/x/pid)".into());
             for (action, status) in [("suspend", "SUSPENDED"), ("resume", "ACTIVE")] {
                 let path = format!("/compute/v2.1/servers/{server}/action");
                 c.post(&path, &json!({action: null})).await.expect(202);
