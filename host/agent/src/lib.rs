@@ -42,6 +42,10 @@ pub(crate) struct Shared {
     pub link: link::Handle,
 }
 
+/// The answer to a guest that posts its password waits so long for control, so that whoever has seen the answer finds
+/// the password there. It is durable here already: while control is away, the answer does not fail for it.
+const PASSWORD_TOLD: std::time::Duration = std::time::Duration::from_secs(3);
+
 struct Documents(Arc<Shared>);
 
 impl MetadataSource for Documents {
@@ -55,7 +59,9 @@ impl MetadataSource for Documents {
 
     fn set_password(&self, guest: Uuid, password: &str) -> std::result::Result<(), PasswordRefused> {
         if let Some(posted) = self.0.store.set_password(guest, password)? {
+            let clears = posted.clears;
             self.0.reports.password(posted);
+            self.0.reports.wait_for_password(guest, clears, PASSWORD_TOLD);
         }
         Ok(())
     }

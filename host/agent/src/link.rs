@@ -211,6 +211,7 @@ async fn reports(shared: &Arc<Shared>, mut sender: Sender) -> Result<()> {
             shared.reports.put_back(report);
             return Err(e);
         }
+        shared.reports.arrived(&report);
     }
 }
 

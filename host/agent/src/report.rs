@@ -2,8 +2,9 @@
 //! away.
 
 use haneul_agent_api::{Kind, ObservedGuest, ObservedNet, PostedPassword, Report, Tombstone};
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -19,6 +20,10 @@ struct Pending {
 pub(crate) struct Reports {
     pending: Mutex<Pending>,
     wake: Notify,
+    /// Guests and counts of clears of passwords that control has not acknowledged.
+    untold: Mutex<BTreeSet<(Uuid, u64)>>,
+    /// Rung when one is acknowledged.
+    told: Condvar,
 }
 
 impl Reports {
@@ -32,8 +37,31 @@ impl Reports {
     }
 
     pub fn password(&self, posted: PostedPassword) {
+        self.lock_untold().insert((posted.guest, posted.clears));
         self.lock().passwords.insert(posted.guest, posted);
         self.wake.notify_one();
+    }
+
+    /// Blocks until control knows the password, or so long.
+    pub fn wait_for_password(&self, guest: Uuid, clears: u64, most: Duration) {
+        let _ = self
+            .told
+            .wait_timeout_while(self.lock_untold(), most, |all| all.contains(&(guest, clears)));
+    }
+
+    /// Control has taken the report.
+    pub fn arrived(&self, r: &Report) {
+        let mut untold = self.lock_untold();
+        for posted in &r.passwords {
+            untold.remove(&(posted.guest, posted.clears));
+        }
+        untold.retain(|(guest, _)| !r.gone.iter().any(|t| t.id == *guest));
+        drop(untold);
+        self.told.notify_all();
+    }
+
+    fn lock_untold(&self) -> MutexGuard<'_, BTreeSet<(Uuid, u64)>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn net(&self, kind: Kind, seen: ObservedNet) {

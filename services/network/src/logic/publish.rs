@@ -118,18 +118,19 @@ impl Network {
             }
         }
         let mut ports: Vec<Stored<Port>> = Vec::new();
+        let mut looked_at = BTreeSet::new();
         for id in &touched.ports {
             let Some(port) = tx.find::<Port>(id).await? else {
                 continue;
             };
             if port.is_carried() {
                 let key = (port.host_id.clone(), port.network_id.clone());
-                if !networks.contains(&key) && !has_neighbour(tx, &port).await? {
+                if looked_at.insert(key.clone()) && !has_neighbour(tx, &key, &touched.ports).await? {
                     networks.insert(key);
                 }
                 for g in &port.security_groups {
                     let key = (port.host_id.clone(), g.clone());
-                    if !groups.contains(&key) && !group_has_neighbour(tx, &port, g).await? {
+                    if looked_at.insert(key.clone()) && !group_has_neighbour(tx, &key, &touched.ports).await? {
                         groups.insert(key);
                         for remote in remotes(tx, g).await? {
                             groups.insert((port.host_id.clone(), remote));
@@ -355,26 +356,28 @@ pub(crate) async fn named_remotely(tx: &mut Tx, id: &str) -> Result<bool> {
         .is_some())
 }
 
-/// Whether the host carries another port of this network, and so has the network already.
-async fn has_neighbour(tx: &mut Tx, port: &Port) -> Result<bool> {
-    Ok(tx
-        .row(
-            "SELECT 1 FROM port WHERE network_id = $1 AND host_id = $2 AND id <> $3 LIMIT 1",
-            &[(&port.network_id).into(), (&port.host_id).into(), (&port.id).into()],
-        )
-        .await?
-        .is_some())
+/// Whether the host carries a port of this network that is none of these new ones, and so has the network already.
+async fn has_neighbour(tx: &mut Tx, (host, network): &(String, String), new: &BTreeSet<String>) -> Result<bool> {
+    let sql = "SELECT id FROM port WHERE network_id = $1 AND host_id = $2 LIMIT $3";
+    any_but(tx, sql, (network, host), new).await
 }
 
-async fn group_has_neighbour(tx: &mut Tx, port: &Port, group: &str) -> Result<bool> {
-    Ok(tx
-        .row(
-            "SELECT 1 FROM port_security_group m JOIN port p ON p.id = m.port_id
-             WHERE m.security_group_id = $1 AND p.host_id = $2 AND p.id <> $3 LIMIT 1",
-            &[group.into(), (&port.host_id).into(), (&port.id).into()],
-        )
-        .await?
-        .is_some())
+/// The same of a security group.
+async fn group_has_neighbour(tx: &mut Tx, (host, group): &(String, String), new: &BTreeSet<String>) -> Result<bool> {
+    let sql = "SELECT p.id FROM port_security_group m JOIN port p ON p.id = m.port_id
+               WHERE m.security_group_id = $1 AND p.host_id = $2 LIMIT $3";
+    any_but(tx, sql, (group, host), new).await
+}
+
+/// Whether a query for ids finds another one than these. It need not find more than one more than they are.
+async fn any_but(tx: &mut Tx, sql: &str, (of, host): (&str, &str), new: &BTreeSet<String>) -> Result<bool> {
+    let most = i64::try_from(new.len() + 1).unwrap_or(i64::MAX);
+    for row in tx.rows(sql, &[of.into(), host.into(), most.into()]).await? {
+        if !new.contains(&row.str(0)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The DHCP port of a network.

@@ -6,27 +6,31 @@ use haneul_core::id;
 use haneul_network::NicRequest;
 use serde_json::{Value, json};
 
+/// A server with a port on this network.
 async fn boot(c: &Cloud, network: &str) -> (String, String) {
-    let (app, ctx, server, host, network) = (
-        c.app.clone(),
-        c.ctx(ALICE),
-        id::uuid(),
-        c.host.to_string(),
-        network.to_owned(),
-    );
+    let (server, mut ports) = boot_on(c, &[network]).await;
+    (server, ports.remove(0))
+}
+
+/// A server with a port on each of these networks.
+async fn boot_on(c: &Cloud, networks: &[&str]) -> (String, Vec<String>) {
+    let (app, ctx, server, host) = (c.app.clone(), c.ctx(ALICE), id::uuid(), c.host.to_string());
+    let nics: Vec<NicRequest> = networks
+        .iter()
+        .map(|n| NicRequest {
+            network_id: Some((*n).to_owned()),
+            ..NicRequest::default()
+        })
+        .collect();
     let s = server.clone();
     let ports =
         c.db.write(&ctx.actor(), async move |tx| {
-            let nics = [NicRequest {
-                network_id: Some(network.clone()),
-                ..NicRequest::default()
-            }];
             app.create_server_ports(tx, &ctx, &s, "g", "red", &host, "nova", &nics, &[])
                 .await
         })
         .await
         .unwrap();
-    (server, ports[0].port_id.clone())
+    (server, ports.into_iter().map(|p| p.port_id).collect())
 }
 
 async fn gone(c: &Cloud, server: &str) {
@@ -83,6 +87,20 @@ pub async fn desired_state(c: &Cloud) {
     assert_eq!(
         (service.ip.to_string(), net.mtu, net.external),
         ("10.20.0.2".to_owned(), 1500, false)
+    );
+    // The first two ports of a network on a host come at once: neither takes it for the other's.
+    let twice = c.network(ALICE, "twice").await;
+    c.subnet(ALICE, &twice, "10.21.0.0/24").await;
+    let (twin, ports) = boot_on(c, &[&twice, &n, &twice]).await;
+    assert_eq!(ports.len(), 3);
+    assert!(
+        c.desired(Kind::Network, &twice).await.is_some(),
+        "the host knows the network"
+    );
+    gone(c, &twin).await;
+    assert!(
+        c.desired(Kind::Network, &twice).await.is_none(),
+        "nothing on the host needs it"
     );
     // A second server changes neither the network nor the group's rules.
     let (second, _) = boot(c, &n).await;
