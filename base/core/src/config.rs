@@ -18,6 +18,7 @@ pub struct Config {
     pub api: Api,
     pub database: Database,
     pub identity: Identity,
+    pub security_compliance: SecurityCompliance,
     pub accounts: Accounts,
     pub image: Image,
     pub network: Network,
@@ -111,15 +112,38 @@ section!(
         bcrypt_rounds: u32 = 12,
         /// Life of a token, seconds.
         token_seconds: i64 = 3600,
-        /// Wrong passwords in a row before a user is locked; 0 never.
-        lockout_attempts: i64 = 5,
-        /// How long it stays locked, seconds.
-        lockout_seconds: i64 = 300,
         /// Days between rotations of the Fernet keys.
         fernet_rotation_days: i64 = 30,
         /// How unified limits are looked at: `flat`, or `strict_two_level`, in which a project stands right below its
         /// domain and has no more than that.
         limit_model: String = "flat".into(),
+    }
+);
+section!(
+    /// What passwords must be, and when users are locked (Keystone's section of this name). The defaults ask for nothing
+    /// but a pause after guesses. Options of a user (`ignore_password_expiry` and the like) exempt it.
+    SecurityCompliance {
+        /// Wrong passwords in a row before a user is locked; 0: never.
+        lockout_failure_attempts: i64 = 5,
+        /// How long it stays locked, seconds.
+        lockout_duration: i64 = 300,
+        /// Days without a login after which a user is disabled; 0: never. They are counted from the first start with
+        /// this setting on.
+        disable_user_account_days_inactive: i64 = 0,
+        /// Days for which a new password is good; 0: for ever.
+        password_expires_days: i64 = 0,
+        /// How many passwords of a user, the present one included, may not be chosen again; 0: none, 24 at the most.
+        /// A change of a password costs one bcrypt for each of them but the present one.
+        unique_last_password_count: i64 = 0,
+        /// Days that a password which its user chose must be used before the user may change it.
+        minimum_password_age: i64 = 0,
+        /// What new passwords must match, from their beginning; with the look-ahead of Python's expressions.
+        password_regex: Option<String> = None,
+        /// The same for people: what a user is told whose password does not match.
+        password_regex_description: Option<String> = None,
+        /// Whether a password that somebody else set is good for one thing only: to choose another. The first
+        /// administrator's, which the cloud makes, is good for all.
+        change_password_upon_first_use: bool = false,
     }
 );
 section!(
@@ -234,6 +258,41 @@ section!(
     }
 );
 
+impl SecurityCompliance {
+    fn check(&self) -> Result<()> {
+        // A hundred years: no sum of times overflows.
+        const DAYS: i64 = 36_500;
+        for (name, value, most) in [
+            ("lockout_failure_attempts", self.lockout_failure_attempts, i64::MAX),
+            ("lockout_duration", self.lockout_duration, DAYS * 86_400),
+            (
+                "disable_user_account_days_inactive",
+                self.disable_user_account_days_inactive,
+                DAYS,
+            ),
+            ("password_expires_days", self.password_expires_days, DAYS),
+            ("unique_last_password_count", self.unique_last_password_count, 24),
+            ("minimum_password_age", self.minimum_password_age, DAYS),
+        ] {
+            if !(0..=most).contains(&value) {
+                let name = format!("security_compliance.{name}");
+                let why = format!("{name} = {value}: write a number from 0 to {most}");
+                return Err(Error::field(name, why));
+            }
+        }
+        if self.password_expires_days > 0 && self.minimum_password_age >= self.password_expires_days {
+            return Err(Error::field(
+                "security_compliance.minimum_password_age",
+                format!(
+                    "security_compliance.minimum_password_age = {}: a password expires after {} days (password_expires_days), and could not be changed before; write fewer days",
+                    self.minimum_password_age, self.password_expires_days
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Config {
     /// Reads the file (missing is fine when `required` is false), then the environment, then `sets`.
     pub fn load(file: &Path, required: bool, env: &[(String, String)], sets: &[String]) -> Result<Config> {
@@ -295,6 +354,7 @@ impl Config {
                 ),
             ));
         }
+        self.security_compliance.check()?;
         if !["flat", "strict_two_level"].contains(&self.identity.limit_model.as_str()) {
             return Err(Error::field(
                 "identity.limit_model",
@@ -379,6 +439,8 @@ fn full_default() -> Config {
     c.api.public_url = Some(String::new());
     c.api.policy_file = Some(PathBuf::new());
     c.database.url = Some(String::new());
+    c.security_compliance.password_regex = Some(String::new());
+    c.security_compliance.password_regex_description = Some(String::new());
     c.network.external_cidr = Some(String::new());
     c.image.convert_to = Some(String::new());
     c
@@ -453,6 +515,7 @@ pub fn distance(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -500,6 +563,11 @@ mod tests {
             ("[agent]\nhypervisor = \"fake\"\n", "lab = true"),
             ("[identity]\nbcrypt_rounds = 3\n", "4 to 31"),
             ("[network]\nuplink = \"x\"\n", "isolated"),
+            ("[security_compliance]\nunique_last_password_count = 25\n", "0 to 24"),
+            (
+                "[security_compliance]\npassword_expires_days = 7\nminimum_password_age = 7\n",
+                "write fewer days",
+            ),
         ] {
             let e = load(text, &[], &[]).unwrap_err();
             assert!(e.public().contains(word), "{e}");

@@ -166,7 +166,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         axum::serve(metrics_listener, front::metrics(app.clone())).with_graceful_shutdown(until(stopped.clone()));
     let metrics = tokio::spawn(async move { metrics.await });
     let running = tokio::spawn(async move { jobs.run().await });
-    let keys = tokio::spawn(rotate_keys(identity));
+    let keys = tokio::spawn(look_after_identity(identity));
     tracing::info!(api = %config.api.listen, release = RELEASE, "the control plane answers");
     use axum::serve::ListenerExt;
     let listener = listener.tap_io(|io| {
@@ -206,8 +206,8 @@ async fn first_password(identity: &Identity, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Rotates the Fernet keys when they are due.
-async fn rotate_keys(identity: Arc<Identity>) {
+/// Rotates the Fernet keys when they are due, and disables users who have not logged in for too long.
+async fn look_after_identity(identity: Arc<Identity>) {
     let mut hourly = tokio::time::interval(std::time::Duration::from_secs(3600));
     loop {
         hourly.tick().await;
@@ -215,6 +215,11 @@ async fn rotate_keys(identity: Arc<Identity>) {
             Ok(true) => tracing::info!("the token keys were rotated"),
             Ok(false) => {}
             Err(e) => tracing::error!(error = %e, "the token keys could not be rotated"),
+        }
+        match identity.disable_inactive().await {
+            Ok(0) => {}
+            Ok(n) => tracing::info!(users = n, "users were disabled that were inactive"),
+            Err(e) => tracing::error!(error = %e, "inactive users could not be disabled"),
         }
     }
 }

@@ -11,7 +11,8 @@
 //! - A token of a trust, an application credential or an OAuth access token is worth no more than that and than what
 //!   its giver still has, and whatever is made with it notes it and stays within.
 //! - Hashes live in one table that is no resource: they are in no document, change row, log or error.
-//! - Who is refused at the door learns nothing: one text, the same work, whatever was wrong.
+//! - Who is refused at the door learns nothing: one text, the same work, whatever was wrong. Only who has shown the right
+//!   password is told that it has expired.
 
 mod api;
 mod logic;
@@ -45,6 +46,7 @@ use token::{Cache, Entry, Keys, Payload};
 pub struct Identity {
     pub(crate) db: Db,
     pub(crate) config: haneul_core::config::Identity,
+    pub(crate) compliance: Arc<logic::compliance::Compliance>,
     pub(crate) accounts: haneul_core::config::Accounts,
     pub(crate) attempts: logic::accounts::Attempts,
     pub(crate) region: String,
@@ -68,6 +70,7 @@ impl Identity {
         Ok(Self {
             db,
             config: config.identity.clone(),
+            compliance: Arc::new(logic::compliance::Compliance::new(config.security_compliance.clone())?),
             accounts: config.accounts.clone(),
             attempts: logic::accounts::Attempts::default(),
             region: config.api.region.clone(),

@@ -338,6 +338,7 @@ const MORE: &[RuleDefault] = &[
     rule("identity:get_policy_for_endpoint", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_endpoints_for_policy", ADMIN_OR_SYSTEM_READER),
     rule("identity:get_domain_config_default", ADMIN_OR_SYSTEM_READER),
+    rule("identity:get_security_compliance_domain_config", ANY),
     rule("identity:list_endpoint_groups", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_endpoint_groups_for_project", ADMIN_OR_SYSTEM_READER),
     rule("identity:list_endpoints_for_project", ADMIN_OR_SYSTEM_READER),

@@ -38,6 +38,8 @@ impl Target {
             "image.stores=[{id = \"second\", description = \"Another directory\"}]",
             "image.import_stores=[\"file\", \"second\"]",
             "image.cache_bytes=1073741824",
+            "security_compliance.lockout_duration=5",
+            "security_compliance.unique_last_password_count=2",
             &allowed,
         ]
         .map(String::from)
@@ -133,12 +135,15 @@ auth_version = v3
 uri_v3 = http://{address}/identity/v3
 region = RegionOne
 admin_domain_scope = false
+user_lockout_failure_attempts = 5
+user_lockout_duration = 5
+user_unique_last_password_count = 2
 [identity-feature-enabled]
 application_credentials = true
 access_rules = true
 project_tags = true
 immutable_user_source = false
-security_compliance = false
+security_compliance = true
 [service_available]
 cinder = false
 horizon = false

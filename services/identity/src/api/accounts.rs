@@ -127,6 +127,9 @@ pub(crate) async fn sign_up(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         )
     })?;
     let new = NewAccount::of(&account)?;
+    for user in &new.users {
+        app.compliance.check(&user.password)?;
+    }
     let users: Vec<Value> = new.users.iter().map(|u| json!({"id": u.id, "name": u.name})).collect();
     let made = app.open_account(new, Some(from), req.request_id.to_string()).await?;
     Ok(Reply::created(&json!({"account": view(&made, users)})))

@@ -2,6 +2,7 @@
 //! views.
 
 use haneul_auth::{Ctx, ScopeKind, Target};
+use haneul_core::clock::{self, Micros};
 use haneul_core::{Error, Result};
 use haneul_http::request::percent_encode;
 use haneul_http::{Body, FieldKind, Page, Reply, Req, Ver, fields};
@@ -189,6 +190,7 @@ impl Take for Map<String, Value> {
             "original_password",
             "password_expires_at",
             "password_set_at",
+            "password_self_service",
             "federated",
             "type",
             "url",
@@ -333,6 +335,8 @@ pub(crate) enum Kind {
     Flag,
     /// A member of the view only.
     Member,
+    /// A time in the view. The value may say how it is compared: `lt:2026-11-21T10:00:00Z`.
+    Time,
 }
 
 enum Op {
@@ -340,6 +344,39 @@ enum Op {
     Contains,
     StartsWith,
     EndsWith,
+    Time(fn(&Micros, &Micros) -> bool, Micros),
+}
+
+/// How a time is compared, and with what (keystone/identity/core.py, `_translate_expired_password_hints`).
+fn time(name: &str, value: &str) -> Result<Op> {
+    // The operators have two or three letters; a time has its first colon behind those.
+    let (how, text) = match value.split_once(':') {
+        Some((how, text)) if (2..=3).contains(&how.len()) => (how, text),
+        _ => ("eq", value),
+    };
+    let compare: fn(&Micros, &Micros) -> bool = match how {
+        "eq" => Micros::eq,
+        "neq" => Micros::ne,
+        "lt" => Micros::lt,
+        "lte" => Micros::le,
+        "gt" => Micros::gt,
+        "gte" => Micros::ge,
+        _ => {
+            return Err(Error::field(
+                name,
+                format!(
+                    "The given operator {how} is not valid. It must be one of the following: 'eq', 'neq', 'lt', 'lte', 'gt', or 'gte'."
+                ),
+            ));
+        }
+    };
+    let time = clock::parse(text).ok_or_else(|| {
+        Error::field(
+            name,
+            format!("Timestamp not in expected format: write {name}=lt:2026-11-21T10:00:00Z, and not '{text}'."),
+        )
+    })?;
+    Ok(Op::Time(compare, time))
 }
 
 struct Filter {
@@ -352,7 +389,7 @@ struct Filter {
 
 impl Filter {
     fn in_sql(&self) -> bool {
-        matches!(self.op, Op::Equals) && !self.ignore_case && self.kind != Kind::Member
+        matches!(self.op, Op::Equals) && !self.ignore_case && [Kind::Column, Kind::Flag].contains(&self.kind)
     }
     fn matches(&self, view: &Value) -> bool {
         let Some(text) = view.get(self.name).and_then(Value::as_str) else {
@@ -368,6 +405,7 @@ impl Filter {
             Op::Contains => text.contains(&wanted),
             Op::StartsWith => text.starts_with(&wanted),
             Op::EndsWith => text.ends_with(&wanted),
+            Op::Time(compare, time) => clock::parse(&text).is_some_and(|t| compare(&t, &time)),
         }
     }
 }
@@ -406,6 +444,7 @@ impl Listing {
                 None => (false, how),
             };
             let op = match how {
+                _ if *kind == Kind::Time => time(name, value)?,
                 "equals" | "exact" => Op::Equals,
                 "contains" => Op::Contains,
                 "startswith" => Op::StartsWith,

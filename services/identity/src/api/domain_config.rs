@@ -2,11 +2,11 @@
 //! effect, as in a Keystone without `domain_specific_drivers_enabled`: all domains' users are in this cloud's database.
 //! What is sensitive is sealed and never shown.
 
-use crate::Identity;
 use crate::model::{Domain, DomainConfig, missing};
 use crate::policy::{CreateDomainConfig, DeleteDomainConfig, GetDomainConfig, UpdateDomainConfig};
 use crate::store::{blob_of, drop_blob, set_blob};
-use haneul_auth::{Target, allow_create, fetch};
+use crate::{DEFAULT_DOMAIN, Identity};
+use haneul_auth::{Ctx, Target, allow_create, fetch};
 use haneul_core::{Error, Result, clock};
 use haneul_http::{Reply, Req};
 use haneul_store::Tx;
@@ -66,6 +66,8 @@ const LDAP: &[(&str, &str)] = &[
     ("auth_pool_size", "100"),
     ("auth_pool_connection_lifetime", "60"),
 ];
+/// The group that is read from the cloud's own settings.
+const COMPLIANCE: &str = "security_compliance";
 const SENSITIVE: (&str, &str) = ("ldap", "password");
 
 fn invalid(why: impl std::fmt::Display) -> Error {
@@ -184,6 +186,9 @@ fn part(config: &Map<String, Value>, group: Option<&str>, option: Option<&str>, 
 /// GET /v3/domains/{domain_id}/config, .../{group}, .../{group}/{option}
 pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, domain) = (req.ctx()?.clone(), req.param("domain_id").to_owned());
+    if req.param("group") == COMPLIANCE {
+        return compliance(&app, &ctx, &domain, req.param("option"));
+    }
     ctx.enforce("identity:get_domain_config", &Target::default())?;
     let (group, option) = named(&req)?;
     drop(req);
@@ -194,6 +199,31 @@ pub(crate) async fn show(app: Arc<Identity>, req: Req) -> Result<Reply> {
     }
     let found = fetch(&mut tx, &ctx, GetDomainConfig, &domain).await?;
     let config = part(&found.config, group.as_deref(), option.as_deref(), &domain)?;
+    Ok(Reply::ok(&json!({ "config": config })))
+}
+
+/// What a password must be, for everybody who is to choose one. It is the cloud's, and not kept with the domain.
+fn compliance(app: &Identity, ctx: &Ctx, domain: &str, option: &str) -> Result<Reply> {
+    ctx.enforce("identity:get_security_compliance_domain_config", &Target::default())?;
+    if domain != DEFAULT_DOMAIN {
+        return Err(invalid(
+            "Reading security compliance information for any domain other than the default domain is not allowed or supported",
+        ));
+    }
+    let config = &app.compliance.config;
+    let all = json!({
+        "password_regex": config.password_regex,
+        "password_regex_description": config.password_regex_description,
+    });
+    let config = match (option, all.get(option)) {
+        ("", _) => json!({ COMPLIANCE: all }),
+        (_, Some(value)) => json!({ option: value }),
+        _ => {
+            return Err(invalid(
+                "Reading security compliance values other than password_regex and password_regex_description is not allowed",
+            ));
+        }
+    };
     Ok(Reply::ok(&json!({ "config": config })))
 }
 

@@ -174,6 +174,7 @@ pub(crate) async fn users(app: Arc<Identity>, req: Req) -> Result<Reply> {
             ("name", Kind::Column),
             ("domain_id", Kind::Column),
             ("enabled", Kind::Flag),
+            ("password_expires_at", Kind::Time),
         ],
     )?;
     drop(req);

@@ -2,13 +2,16 @@
 
 use super::common::{self, ID, Kind, Listing, NAME, PASSWORD, TEXT, Take};
 use crate::Identity;
+use crate::logic::compliance::By;
 use crate::logic::issue::still_the_secret;
 use crate::logic::remove;
+use crate::logic::resolve::enabled_user;
 use crate::model::{Domain, Project, User, missing};
 use crate::policy::{CreateUser, DeleteUser, GetUser, UpdateUser};
-use crate::store::{revoke, set_secret, user_by_name};
+use crate::store::{forget_failures, forget_last_login, revoke, user_by_name};
 use haneul_auth::{Secured, allow_create, fetch};
-use haneul_core::{Error, Result, clock, id};
+use haneul_core::clock::naive_micros;
+use haneul_core::{Error, Result, id};
 use haneul_http::{Body, FieldKind, Reply, Req, f};
 use haneul_store::{Actor, Query, System, Tx};
 use serde_json::{Value, json};
@@ -47,6 +50,21 @@ const USER_OPTIONS: FieldKind = FieldKind::Check(|v| {
     Ok(())
 });
 
+/// Users of identity providers (keystone/identity/schema.py, `federated`). There are no providers here, and so none that
+/// a user could be of.
+const FEDERATED: FieldKind = FieldKind::Check(|v| {
+    let Some(list) = v.as_array() else {
+        return Err("It must be a list.".into());
+    };
+    match list.first().map(|one| one.get("idp_id").and_then(Value::as_str)) {
+        None => Ok(()),
+        Some(None) => Err("Each of them must be an object with a string idp_id and a list of protocols.".into()),
+        Some(Some(id)) => Err(format!(
+            "Could not find Identity Provider: {id}. This cloud has none: leave the list empty."
+        )),
+    }
+});
+
 fn is_rules(value: &Value) -> bool {
     fn distinct(list: &[Value]) -> bool {
         list.iter()
@@ -72,6 +90,7 @@ static CREATE: Body = Body {
         f("enabled", common::STRICT_BOOL),
         f("password", PASSWORD).null(),
         f("options", USER_OPTIONS),
+        f("federated", FEDERATED),
     ],
 };
 static UPDATE: Body = Body {
@@ -84,6 +103,7 @@ static UPDATE: Body = Body {
         f("enabled", common::STRICT_BOOL),
         f("password", PASSWORD).null(),
         f("options", USER_OPTIONS),
+        f("federated", FEDERATED),
     ],
 };
 static CHANGE_PASSWORD: Body = Body {
@@ -94,6 +114,7 @@ static CHANGE_PASSWORD: Body = Body {
 pub(crate) fn show_view(base: &str, u: &User) -> Value {
     let mut doc = common::view(base, "users", u);
     common::remove(&mut doc, "password_set_at");
+    common::remove(&mut doc, "password_self_service");
     // Keystone leaves out what was never set.
     if u.default_project_id.is_none() {
         common::remove(&mut doc, "default_project_id");
@@ -101,7 +122,11 @@ pub(crate) fn show_view(base: &str, u: &User) -> Value {
     if u.description.is_none() {
         common::remove(&mut doc, "description");
     }
-    common::put(&mut doc, "password_expires_at", Value::Null);
+    common::put(
+        &mut doc,
+        "password_expires_at",
+        u.password_expires_at.map(naive_micros).into(),
+    );
     doc
 }
 
@@ -117,6 +142,7 @@ pub(crate) async fn list(app: Arc<Identity>, req: Req) -> Result<Reply> {
             ("enabled", Kind::Flag),
             ("email", Kind::Member),
             ("description", Kind::Member),
+            ("password_expires_at", Kind::Time),
         ],
     )?;
     let mut query = Query::new();
@@ -163,7 +189,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let mut body = common::body(&mut req, "user", &CREATE).await?;
     let base = req.base.clone();
     let password = body.text("password");
-    let user = User {
+    let mut user = User {
         id: id::hex(),
         name: body.text("name").unwrap_or_default().trim().to_owned(),
         domain_id: body.text("domain_id").unwrap_or_else(|| common::own_domain(&ctx)),
@@ -171,16 +197,22 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
         default_project_id: body.text("default_project_id"),
         description: body.text("description"),
         options: common::new_options(&mut body),
-        password_set_at: password.is_some().then(clock::now),
+        password_set_at: None,
+        password_expires_at: None,
+        password_self_service: false,
         extra: body.rest(),
     };
     // Who may not create does not make us hash.
     allow_create(&ctx, CreateUser, &user.target())?;
     let hash = match password {
-        Some(p) => Some(app.hasher.hash(&p).await?),
+        Some(p) => {
+            app.compliance.check(&p)?;
+            app.compliance.note(&mut user, By::Other);
+            Some(app.hasher.hash(&p).await?)
+        }
         None => None,
     };
-    let asker = ctx.clone();
+    let (compliance, asker) = (app.compliance.clone(), ctx.clone());
     let made = app
         .db
         .write(&ctx.actor(), async move |tx| {
@@ -191,7 +223,7 @@ pub(crate) async fn create(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             check_default(tx, user.default_project_id.as_deref()).await?;
             let made = tx.insert(&grant, &user).await?.ok_or_else(|| clash(&user.name))?;
             if let Some(hash) = &hash {
-                set_secret(tx, &user.id, hash).await?;
+                compliance.set(tx, &user.id, Some(hash)).await?;
             }
             Ok(made)
         })
@@ -210,6 +242,7 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     let hash = match &password {
         Some(Some(p)) => {
             fetch(&mut app.db.read().await?, &ctx, UpdateUser, &id).await?;
+            app.compliance.check(p)?;
             Some(app.hasher.hash(p).await?)
         }
         _ => None,
@@ -241,17 +274,24 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
             }
             if let Some(e) = body.flag("enabled") {
                 value.enabled = e;
+                if e {
+                    // It begins anew, whatever locked it.
+                    forget_failures(tx, &id).await?;
+                    forget_failures(tx, &format!("totp/{id}")).await?;
+                    forget_last_login(tx, &id).await?;
+                }
             }
             if let Some(o) = body.object("options") {
                 common::merge_options(&mut value.options, o);
             }
             value.extra.extend(body.rest());
-            if let Some(hash) = &hash {
-                set_secret(tx, &id, hash).await?;
-                value.password_set_at = Some(clock::now());
+            if hash.is_some() {
+                this.compliance.note(&mut value, By::Other);
             } else if cleared {
-                crate::store::drop_secret(tx, &id).await?;
-                value.password_set_at = None;
+                (value.password_set_at, value.password_expires_at) = (None, None);
+            }
+            if hash.is_some() || cleared {
+                this.compliance.set(tx, &id, hash.as_deref()).await?;
             }
             if hash.is_some() || cleared || (found.enabled && !value.enabled) {
                 revoke(tx, "user", &id, this.config.token_seconds).await?;
@@ -288,7 +328,10 @@ pub(crate) async fn change_password(app: Arc<Identity>, mut req: Req) -> Result<
     let new = body.text("password").unwrap_or_default();
     let known = app.db.read().await?.find::<User>(&id).await?.map(|u| u.value.id);
     let checked = app.check_secret(known.as_deref(), &old).await?;
-    crate::logic::resolve::enabled_user(&mut app.db.read().await?, &id).await?;
+    let (user, _) = enabled_user(&mut app.db.read().await?, &id).await?;
+    app.compliance.check(&new)?;
+    app.compliance.may_change(&user)?;
+    app.is_new(&id, &old, &new).await?;
     let hash = app.hasher.hash(&new).await?;
     let this = app.clone();
     let actor = Actor {
@@ -301,9 +344,10 @@ pub(crate) async fn change_password(app: Arc<Identity>, mut req: Req) -> Result<
             let found = tx.find::<User>(&id).await?.ok_or_else(Error::unauthorized)?;
             // The new hash took its time: whoever knows the old password must not undo a change of it.
             still_the_secret(tx, &id, &checked).await?;
+            this.compliance.may_change(&found)?;
             let mut value = found.value.clone();
-            value.password_set_at = Some(clock::now());
-            set_secret(tx, &id, &hash).await?;
+            this.compliance.note(&mut value, By::User);
+            this.compliance.set(tx, &id, Some(&hash)).await?;
             revoke(tx, "user", &id, this.config.token_seconds).await?;
             this.invalidate(tx).await?;
             // The old password was the permission.

@@ -1,11 +1,12 @@
 //! Accounts made in one go: a person's or an organisation's, by the operator or by whoever signs up.
 
+use super::compliance::{By, Compliance};
 use crate::Identity;
 use crate::api::{NewAccount, NewUser};
 use crate::model::{
     Account, AccountKind, ActorKind, Assignment, DEFAULT_DOMAIN, Domain, Origin, Project, TargetKind, User,
 };
-use crate::store::{role_by_name, set_secret};
+use crate::store::role_by_name;
 use haneul_core::clock::SECOND;
 use haneul_core::config::Accounts;
 use haneul_core::{Error, Kind, Result, clock, id};
@@ -70,12 +71,19 @@ fn too_many(what: &str, limit: impl std::fmt::Display) -> Error {
 }
 
 /// A user's part that is the same for all: its row and its password.
-async fn user(tx: &mut Tx, new: &NewUser, hash: &str, domain: &str, project: &str) -> Result<User> {
+async fn user(
+    tx: &mut Tx,
+    (compliance, by): (&Compliance, By),
+    new: &NewUser,
+    hash: &str,
+    domain: &str,
+    project: &str,
+) -> Result<User> {
     let mut extra = Map::new();
     if let Some(email) = &new.email {
         extra.insert("email".into(), email.as_str().into());
     }
-    let user = User {
+    let mut user = User {
         id: new.id.clone(),
         name: new.name.clone(),
         domain_id: domain.to_owned(),
@@ -83,12 +91,15 @@ async fn user(tx: &mut Tx, new: &NewUser, hash: &str, domain: &str, project: &st
         default_project_id: Some(project.to_owned()),
         description: None,
         options: Map::new(),
-        password_set_at: Some(clock::now()),
+        password_set_at: None,
+        password_expires_at: None,
+        password_self_service: false,
         extra,
     };
+    compliance.note(&mut user, by);
     let made = tx.insert(&System::create(), &user).await?;
     made.ok_or_else(|| taken("user", &user.name))?;
-    set_secret(tx, &user.id, hash).await?;
+    compliance.set(tx, &user.id, Some(hash)).await?;
     Ok(user)
 }
 
@@ -102,7 +113,18 @@ async fn assign(tx: &mut Tx, user: &str, target: (TargetKind, &str), role: &str,
 }
 
 /// Domain, project, users and assignments of a new account, and its row.
-async fn make(tx: &mut Tx, new: &NewAccount, hashes: &[String], origin: Origin, from: Option<&str>) -> Result<Account> {
+async fn make(
+    tx: &mut Tx,
+    compliance: &Compliance,
+    new: &NewAccount,
+    hashes: &[String],
+    origin: Origin,
+    from: Option<&str>,
+) -> Result<Account> {
+    let by = match origin {
+        Origin::SignUp => By::User,
+        Origin::Operator => By::Other,
+    };
     let domain_id = match new.kind {
         AccountKind::Person => DEFAULT_DOMAIN.to_owned(),
         AccountKind::Organization => {
@@ -135,7 +157,7 @@ async fn make(tx: &mut Tx, new: &NewAccount, hashes: &[String], origin: Origin, 
     made.ok_or_else(|| taken("project", &new.name))?;
     let mut owner_id = None;
     for (new_user, hash) in new.users.iter().zip(hashes) {
-        let user = user(tx, new_user, hash, &domain_id, &project.id).await?;
+        let user = user(tx, (compliance, by), new_user, hash, &domain_id, &project.id).await?;
         let here = (TargetKind::Project, project.id.as_str());
         let domain = (TargetKind::Domain, domain_id.as_str());
         if owner_id.is_none() && new.kind == AccountKind::Organization {
@@ -239,13 +261,13 @@ impl Identity {
             project: String::new(),
             request_id,
         };
-        let limits = self.accounts.clone();
+        let (limits, compliance) = (self.accounts.clone(), self.compliance.clone());
         self.db
             .write(&actor, async move |tx| {
                 if let Some(from) = &from {
                     hold(tx, &limits, from).await?;
                 }
-                make(tx, &new, &hashes, origin, from.as_deref()).await
+                make(tx, &compliance, &new, &hashes, origin, from.as_deref()).await
             })
             .await
     }
@@ -257,6 +279,9 @@ impl Identity {
         let mut told = Vec::new();
         if let Some(users) = body.pointer_mut("/account/users").and_then(Value::as_array_mut) {
             for user in users.iter_mut().filter_map(Value::as_object_mut) {
+                if let Some(password) = user.get("password").and_then(Value::as_str) {
+                    self.compliance.check(password)?;
+                }
                 if !user.contains_key("password") {
                     let password = id::secret(16);
                     told.push(json!({"name": user.get("name"), "password": password}));

@@ -2,13 +2,14 @@
 //! only make the catalog follow the configuration, where no administrator decided otherwise: what was removed does
 //! not come back.
 
+use super::compliance::{By, Compliance};
 use crate::Identity;
 use crate::model::{
     ActorKind, Assignment, CatalogService, DEFAULT_DOMAIN, Domain, Endpoint, ImpliedRole, Project, Region, Role,
     TargetKind, User,
 };
-use crate::store::{REVOCATIONS, set_secret, user_by_name};
-use haneul_core::{Error, Result, clock, id};
+use crate::store::{REVOCATIONS, forget_last_login, user_by_name};
+use haneul_core::{Error, Result, id};
 use haneul_store::{Actor, Query, Resource, System, Tx};
 use serde_json::Map;
 
@@ -51,7 +52,7 @@ impl Identity {
             None
         };
         let (region, url) = (self.region.clone(), self.public_url.clone());
-        let sequence = self.cache.sequence.clone();
+        let (sequence, compliance) = (self.cache.sequence.clone(), self.compliance.clone());
         let made = self
             .db
             .write(&Actor::system("bootstrap"), async move |tx| {
@@ -59,7 +60,7 @@ impl Identity {
                 if let Some(hash) = &hash
                     && tx.find::<Domain>(DEFAULT_DOMAIN).await?.is_none()
                 {
-                    cloud(tx, hash).await?;
+                    cloud(tx, &compliance, hash).await?;
                     made = true;
                 }
                 if follow(tx, &region, &url).await? || made {
@@ -75,11 +76,11 @@ impl Identity {
         Ok(made.then_some(password))
     }
 
-    /// Sets a new random password for user `admin` of the default domain, for operators who lost theirs.
+    /// Sets a new random password for user `admin` of the default domain, for operators who lost theirs, and enables it.
     pub async fn reset_admin_password(&self) -> Result<String> {
         let password = id::secret(24);
         let hash = self.hasher.hash(&password).await?;
-        let sequence = self.cache.sequence.clone();
+        let (sequence, compliance) = (self.cache.sequence.clone(), self.compliance.clone());
         let seconds = self.config.token_seconds;
         self.db
             .write(&Actor::system("reset-admin-password"), async move |tx| {
@@ -87,8 +88,10 @@ impl Identity {
                     .await?
                     .ok_or_else(|| Error::not_found("There is no user admin in the domain default."))?;
                 let mut value = user.value.clone();
-                value.password_set_at = Some(clock::now());
-                set_secret(tx, &value.id, &hash).await?;
+                value.enabled = true;
+                forget_last_login(tx, &value.id).await?;
+                compliance.note(&mut value, By::Cloud);
+                compliance.set(tx, &value.id, Some(&hash)).await?;
                 crate::store::revoke(tx, "user", &value.id, seconds).await?;
                 tx.update(&System::of(user), &value).await?;
                 tx.next_number(REVOCATIONS).await?;
@@ -104,7 +107,7 @@ impl Identity {
 }
 
 /// What only the first start makes.
-async fn cloud(tx: &mut Tx, hash: &str) -> Result<()> {
+async fn cloud(tx: &mut Tx, compliance: &Compliance, hash: &str) -> Result<()> {
     make(
         tx,
         Domain {
@@ -152,7 +155,7 @@ async fn cloud(tx: &mut Tx, hash: &str) -> Result<()> {
         };
         projects.push(make(tx, project).await?.id);
     }
-    let admin = User {
+    let mut admin = User {
         id: id::hex(),
         name: "admin".into(),
         domain_id: DEFAULT_DOMAIN.into(),
@@ -160,11 +163,14 @@ async fn cloud(tx: &mut Tx, hash: &str) -> Result<()> {
         default_project_id: None,
         description: None,
         options: Map::new(),
-        password_set_at: Some(clock::now()),
+        password_set_at: None,
+        password_expires_at: None,
+        password_self_service: false,
         extra: Map::new(),
     };
+    compliance.note(&mut admin, By::Cloud);
     let admin = make(tx, admin).await?;
-    set_secret(tx, &admin.id, hash).await?;
+    compliance.set(tx, &admin.id, Some(hash)).await?;
     let (Some(role), Some(project)) = (ids.first(), projects.first()) else {
         return Err(Error::internal("bootstrap made no role or project"));
     };

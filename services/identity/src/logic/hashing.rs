@@ -136,12 +136,20 @@ mod tests {
         assert!(!verify("passwort", passlib));
     }
 
-    #[test]
-    fn nobody_parses() {
-        let h = Hasher::new(4);
-        assert!(
-            bcrypt::verify("x", &h.nobody).is_ok(),
-            "a malformed dummy would cost no time"
-        );
+    /// The time does not tell who there is not.
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods)]
+    async fn nobody_costs_what_somebody_does() {
+        let h = Hasher::new(10);
+        let hash = h.hash("x").await.unwrap();
+        let mut best = [std::time::Duration::MAX; 2];
+        for _ in 0..5 {
+            for (best, hash) in best.iter_mut().zip([Some(hash.as_str()), None]) {
+                let start = std::time::Instant::now();
+                assert!(!h.verify("y", hash).await.unwrap());
+                *best = start.elapsed().min(*best);
+            }
+        }
+        assert!(best[1] * 2 > best[0] && best[0] * 2 > best[1], "{best:?}");
     }
 }

@@ -145,6 +145,10 @@ impl Identity {
         };
         proof.still_holds(&mut tx, seen).await?;
         drop(tx);
+        // A token goes on from a login.
+        if proof.origin.is_none() {
+            self.note_login(&payload.user_id).await?;
+        }
         if let Some(t) = trust.filter(|t| t.remaining_uses.is_some()) {
             let id = t.id.clone();
             let taken = self

@@ -1,6 +1,7 @@
 //! POST /v3/auth/tokens: who are you, and what do you want to do (API reference: Identity API v3,
 //! "Authentication and token management").
 
+use super::compliance::not_expired;
 use super::issue::{Issued, Proof, no_trust};
 use super::oauth1::Signed;
 use super::resolve::enabled_user;
@@ -137,7 +138,8 @@ impl Identity {
     }
 
     fn locked(&self, s: &Secret) -> bool {
-        locked(s, self.config.lockout_attempts, self.config.lockout_seconds)
+        let rules = &self.compliance.config;
+        locked(s, rules.lockout_failure_attempts, rules.lockout_duration)
     }
 
     /// Checks the secret of `owner` and keeps count. The same work whether the owner exists or not. Answers the hash
@@ -160,8 +162,9 @@ impl Identity {
         }
         let actor = Actor::system("login");
         let name = owner.to_owned();
+        let rules = &self.compliance.config;
+        let (attempts, seconds) = (rules.lockout_failure_attempts, rules.lockout_duration);
         if !good {
-            let (attempts, seconds) = (self.config.lockout_attempts, self.config.lockout_seconds);
             if attempts > 0 {
                 self.db
                     .write(&actor, async move |tx| {
@@ -171,7 +174,7 @@ impl Identity {
             }
             return Err(Error::unauthorized().with_private(format!("wrong secret for {owner}")));
         }
-        if self.config.lockout_attempts > 0 {
+        if attempts > 0 {
             // Guesses that ran beside this one count: many at once get no more tries than one by one. The
             // secret itself may have been changed while the hash was computed.
             let again = secret(&mut self.db.read().await?, owner).await?;
@@ -201,7 +204,8 @@ impl Identity {
         let id = id.ok_or_else(Error::unauthorized)?;
         proof.secrets.push((id.clone(), hash));
         // Only now: a disabled user's answer takes as long as a wrong password's.
-        enabled_user(&mut self.db.read().await?, &id).await?;
+        let (user, _) = enabled_user(&mut self.db.read().await?, &id).await?;
+        not_expired(&user)?;
         proof.is(id)
     }
 
@@ -323,7 +327,7 @@ impl Identity {
         let owner = format!("totp/{id}");
         let attempts = match ignores_locks(&mut tx, &id).await? {
             true => 0,
-            false => self.config.lockout_attempts,
+            false => self.compliance.config.lockout_failure_attempts,
         };
         let query = Query::new().eq("user_id", id.as_str()).eq("kind", TOTP);
         let mut found = None;
@@ -335,7 +339,7 @@ impl Identity {
         }
         drop(tx);
         let actor = Actor::system("login");
-        let seconds = self.config.lockout_seconds;
+        let seconds = self.compliance.config.lockout_duration;
         let first = self
             .db
             .write(&actor, async move |tx| {
@@ -470,7 +474,7 @@ fn locked(s: &Secret, attempts: i64, seconds: i64) -> bool {
 /// Whether wrong secrets never lock this user out (API reference: "Users", options).
 async fn ignores_locks(tx: &mut Tx, user: &str) -> Result<bool> {
     let user = tx.find::<User>(user).await?;
-    Ok(user.is_some_and(|u| u.options.get("ignore_lockout_failure_attempts") == Some(&Value::Bool(true))))
+    Ok(user.is_some_and(|u| u.option("ignore_lockout_failure_attempts")))
 }
 
 /// The user's default project where it can be used, else unscoped.

@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod bootstrap;
 pub(crate) mod catalog;
+pub(crate) mod compliance;
 pub(crate) mod ec2;
 pub(crate) mod hashing;
 pub(crate) mod issue;

@@ -5,7 +5,7 @@ use crate::model::{
     AccessRule, AccessToken, Account, AccountKind, AppCred, Credential, DomainConfig, EndpointFilter, Group,
     ImpliedRole, Limit, PolicyAssociation, Project, RegisteredLimit, RequestToken, Role, User,
 };
-use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret};
+use crate::store::{drop_assignments, drop_blob, drop_memberships, drop_secret, forget_last_login, retire_password};
 use haneul_core::{Result, clock};
 use haneul_store::{Query, Stored, System, Tx};
 
@@ -92,6 +92,8 @@ pub(crate) async fn ended_request_tokens(tx: &mut Tx, consumer: &str) -> Result<
 /// All that hangs on a user: password, assignments, memberships, credentials.
 pub(crate) async fn user_parts(tx: &mut Tx, id: &str) -> Result<()> {
     drop_secret(tx, id).await?;
+    retire_password(tx, id, 0).await?;
+    forget_last_login(tx, id).await?;
     drop_secret(tx, &format!("totp/{id}")).await?;
     oauth_tokens(tx, "user_id", id).await?;
     drop_assignments(tx, "actor_id", id).await?;

@@ -7,7 +7,7 @@ use crate::store::{RoleBook, assigned, is_revoked};
 use crate::token::{Delegation, Payload, Scope};
 use haneul_auth::context::CtxInner;
 use haneul_auth::{RoleRef, ScopeKind};
-use haneul_core::clock::iso_micros;
+use haneul_core::clock::{iso_micros, naive_micros};
 use haneul_core::{Error, Result, clock};
 use haneul_store::{Stored, Tx};
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
             "id": acting.id,
             "name": acting.name,
             "domain": {"id": acting_domain.id, "name": acting_domain.name},
-            "password_expires_at": null,
+            "password_expires_at": acting.password_expires_at.map(naive_micros),
         },
         "audit_ids": p.audit_ids,
         "expires_at": iso_micros(p.expires_at),
@@ -287,7 +287,7 @@ pub(crate) async fn resolve(tx: &mut Tx, p: &Payload) -> Result<Resolved> {
             audit_ids: p.audit_ids.clone(),
             methods: p.methods.clone(),
             application_credential_id: p.app_cred_id.clone(),
-            password_expires_at: None,
+            password_expires_at: acting.password_expires_at,
         },
         token,
     })

@@ -22,6 +22,12 @@ pub struct User {
     /// Microseconds at which the password was last set; what makes a password change a change.
     #[serde(default)]
     pub password_set_at: Option<i64>,
+    /// When the password expires.
+    #[serde(default)]
+    pub password_expires_at: Option<i64>,
+    /// Whether the user has chosen the password itself.
+    #[serde(default)]
+    pub password_self_service: bool,
     /// Attributes that users added (`email` is the usual one).
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -30,6 +36,10 @@ pub struct User {
 impl User {
     fn label(&self) -> &str {
         &self.name
+    }
+    /// Whether this option is set.
+    pub(crate) fn option(&self, name: &str) -> bool {
+        self.options.get(name) == Some(&Value::Bool(true))
     }
 }
 

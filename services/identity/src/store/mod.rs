@@ -178,4 +178,13 @@ pub const MIGRATIONS: &[Migration] = &[
             "CREATE INDEX identity_policy_association_by_policy ON identity_policy_association(policy_id)",
         ),
     },
+    Migration {
+        owner: "identity",
+        number: 9,
+        // Passwords that may not be chosen again, and the day of a user's last login while it is counted: beside
+        // the resources, as the hashes in identity_secret.
+        sql: "CREATE TABLE identity_old_password(sequence {{serial}}, user_id TEXT NOT NULL, hash TEXT NOT NULL);
+              CREATE INDEX identity_old_password_by_user ON identity_old_password(user_id);
+              CREATE TABLE identity_last_login(user_id TEXT PRIMARY KEY, day BIGINT NOT NULL)",
+    },
 ];

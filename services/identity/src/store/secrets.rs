@@ -47,6 +47,36 @@ pub(crate) async fn drop_secret(tx: &mut Tx, owner: &str) -> Result<()> {
     Ok(())
 }
 
+/// Puts a user's password, which is about to be replaced, among its old ones, of which the last `keep` stay.
+pub(crate) async fn retire_password(tx: &mut Tx, user: &str, keep: i64) -> Result<()> {
+    tx.exec(
+        "INSERT INTO identity_old_password(user_id, hash) SELECT owner, hash FROM identity_secret WHERE owner = $1",
+        &[user.into()],
+    )
+    .await?;
+    tx.exec(
+        "DELETE FROM identity_old_password WHERE user_id = $1 AND sequence NOT IN
+           (SELECT sequence FROM identity_old_password WHERE user_id = $2 ORDER BY sequence DESC LIMIT $3)",
+        &[user.into(), user.into(), keep.into()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The hashes of a user's last passwords before the present one.
+pub(crate) async fn old_passwords(tx: &mut Tx, user: &str, most: i64) -> Result<Vec<String>> {
+    let sql = "SELECT hash FROM identity_old_password WHERE user_id = $1 ORDER BY sequence DESC LIMIT $2";
+    let rows = tx.rows(sql, &[user.into(), most.into()]).await?;
+    rows.iter().map(|r| r.str(0)).collect()
+}
+
+/// Counts the days without a login of a user anew.
+pub(crate) async fn forget_last_login(tx: &mut Tx, user: &str) -> Result<()> {
+    tx.exec("DELETE FROM identity_last_login WHERE user_id = $1", &[user.into()])
+        .await?;
+    Ok(())
+}
+
 /// One more wrong secret. After a lock has passed the count begins anew.
 pub(crate) async fn count_failure(tx: &mut Tx, owner: &str, attempts: i64, lock_seconds: i64) -> Result<()> {
     let now = clock::now();

@@ -43,7 +43,7 @@ pub async fn one_time_passwords(c: &Cloud) {
 /// Wrong ones lock, and a lock is a lock for the right one too.
 #[tokio::test]
 async fn guessed_passcodes_lock() {
-    let c = Cloud::with(|config| config.identity.lockout_attempts = 3).await;
+    let c = Cloud::with(|config| config.security_compliance.lockout_failure_attempts = 3).await;
     let (user, _, _) = with_totp(&c, "uli").await;
     let right = passcode(SECRET, clock::now());
     for _ in 0..3 {

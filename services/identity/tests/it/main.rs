@@ -6,6 +6,7 @@ mod bad_input;
 mod catalog;
 mod clients;
 mod cloud;
+mod compliance;
 mod credentials;
 mod ec2;
 mod extensions;
@@ -25,12 +26,22 @@ use cloud::Cloud;
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 
+/// The configuration of a scenario: what it names in `compliance`, or the defaults.
+macro_rules! change {
+    () => {
+        |_| {}
+    };
+    ($change:ident) => {
+        crate::compliance::$change
+    };
+}
+
 macro_rules! scenarios {
-    ($($module:ident :: $name:ident),* $(,)?) => {
+    ($($module:ident :: $name:ident $(with $change:ident)?),* $(,)?) => {
         mod on_sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let cloud = super::Cloud::sqlite().await;
+                let cloud = super::Cloud::with(change!($($change)?)).await;
                 super::$module::$name(&cloud).await;
             })*
         }
@@ -46,7 +57,7 @@ macro_rules! scenarios {
             let all: Vec<LocalBoxFuture<'_, ()>> = vec![$(Box::pin(async move {
                 println!("{}", stringify!($name));
                 let url = server.create_database(stringify!($name)).expect("a database");
-                let cloud = Cloud::open(&url, |_| {}).await;
+                let cloud = Cloud::open(&url, change!($($change)?)).await;
                 $module::$name(&cloud).await;
             })),*];
             // They wait for the disk most of the time.
@@ -106,4 +117,9 @@ scenarios!(
     sweep::a_reader_elsewhere_changes_nothing,
     sweep::no_secret_is_kept_or_told,
     bad_input::table,
+    compliance::what_a_password_must_be with strict,
+    compliance::old_passwords_and_young_ones with strict,
+    compliance::passwords_expire with strict,
+    compliance::what_somebody_else_set_is_changed_first with first_use,
+    compliance::who_does_not_log_in_is_disabled with inactive,
 );

@@ -43,6 +43,16 @@ pub async fn dance(c: &Cloud) {
         ..signer.clone()
     };
     assert_eq!(other.login(c).await.status, 201);
+    // A slash at the end changes nothing, signed or not.
+    for (signed, sent) in [("", "/"), ("/", "/"), ("/", "")] {
+        let header = signer.header(&format!("/auth/tokens{signed}"));
+        let body = json!({"auth": {"identity": {"methods": ["oauth1"], "oauth1": {}}}});
+        let headers = [("authorization", header.as_str())];
+        let a = c
+            .raw("POST", &format!("/auth/tokens{sent}"), &headers, body.to_string())
+            .await;
+        assert_eq!(a.status, 201, "signed {signed:?}, sent {sent:?}: {}", a.json());
+    }
     // Neither a repetition, nor another time, nor another secret.
     let once = Signer {
         nonce: Some("once".into()),

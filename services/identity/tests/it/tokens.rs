@@ -575,8 +575,8 @@ pub async fn passwords(c: &Cloud) {
 async fn expired_tokens_and_locks_end() {
     let c = Cloud::with(|config| {
         config.identity.token_seconds = 2;
-        config.identity.lockout_attempts = 1;
-        config.identity.lockout_seconds = 1;
+        config.security_compliance.lockout_failure_attempts = 1;
+        config.security_compliance.lockout_duration = 1;
     })
     .await;
     // Its token was issued at the start and will be needed again: each call below logs in anew.
@@ -599,7 +599,7 @@ async fn expired_tokens_and_locks_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_guesses_at_once_get_no_more_tries() {
-    let c = std::sync::Arc::new(Cloud::with(|config| config.identity.lockout_attempts = 3).await);
+    let c = std::sync::Arc::new(Cloud::with(|config| config.security_compliance.lockout_failure_attempts = 3).await);
     let guesses: Vec<_> = (0..20)
         .map(|i| {
             let c = c.clone();

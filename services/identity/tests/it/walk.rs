@@ -153,7 +153,7 @@ const NAMES: [&str; 3] = ["walker", "friend", "third"];
 
 impl World {
     async fn new() -> World {
-        let c = Cloud::with(|config| config.identity.lockout_attempts = 0).await;
+        let c = Cloud::with(|config| config.security_compliance.lockout_failure_attempts = 0).await;
         // By default only administrators authorize, and they may do everything.
         let open = [("identity:authorize_request_token".to_owned(), String::new())];
         c.identity
@@ -555,6 +555,11 @@ async fn walk_from(root: &'static str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_a_project() {
     walk_from("a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_a_domain() {
+    walk_from("domain").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
