@@ -196,12 +196,16 @@ pub fn ec2_tree(guest_id: Uuid, m: &Metadata, local_ipv4: Option<IpAddr>, public
     let address = |ip: Option<IpAddr>| ip.map_or_else(String::new, |ip| ip.to_string());
     let mut reservation = guest_id.simple().to_string();
     reservation.truncate(8);
+    let mut devices = json!({"ami": "vda", "root": "/dev/vda"});
+    if let Some(map) = devices.as_object_mut() {
+        map.extend(m.block_devices.iter().map(|(k, v)| (k.clone(), v.clone().into())));
+    }
     let mut tree = json!({
         // Images have no EC2 number here; the id only has to look like one.
         "ami-id": "ami-00000001",
         "ami-launch-index": m.launch_index.to_string(),
         "ami-manifest-path": "FIXME",
-        "block-device-mapping": {"ami": "vda", "root": "/dev/vda"},
+        "block-device-mapping": devices,
         "hostname": m.hostname,
         "instance-action": "none",
         "instance-id": ec2_instance_id(m),

@@ -31,6 +31,9 @@ pub struct Guest {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub root: RootDisk,
+    /// Empty disks of its own beside the root disk, in the order in which the guest sees them.
+    #[serde(default)]
+    pub local_disks: Vec<LocalDisk>,
     #[serde(default)]
     pub nics: Vec<Nic>,
     pub power: Power,
@@ -73,6 +76,24 @@ pub struct RootDisk {
     pub image: ImageRef,
     /// GiB; 0 means the image's own virtual size. The disk only grows, never shrinks.
     pub size_gib: u64,
+}
+
+/// An empty disk that a guest has beside its root disk; what is on it is gone with a rebuild.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDisk {
+    pub kind: LocalKind,
+    /// MiB. An ephemeral disk only grows; a swap disk of another size is another disk.
+    pub mib: u64,
+}
+
+/// What is on a local disk when the guest gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalKind {
+    /// An empty ext4 file system with the label `ephemeral0`.
+    Ephemeral,
+    /// A swap area.
+    Swap,
 }
 
 /// An image as the agent needs it: pulled by stream from control, checked by hash, cached by id.
@@ -122,6 +143,9 @@ pub struct Metadata {
     pub user_data: Option<String>,
     #[serde(default)]
     pub launch_index: u64,
+    /// Local disks by the names that EC2's `block-device-mapping` has for them, e.g. `ephemeral0` and `/dev/vdb`.
+    #[serde(default)]
+    pub block_devices: std::collections::BTreeMap<String, String>,
     /// Names of the security groups (EC2 `security-groups`).
     #[serde(default)]
     pub security_groups: Vec<String>,

@@ -195,6 +195,10 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
     }
     pull(shared, epoch, generation, guest).await?;
     let disk = drivers.block.root(guest.id, guest.rebuilds, &guest.root).await?;
+    let local = drivers
+        .block
+        .local(guest.id, guest.rebuilds, &guest.local_disks)
+        .await?;
     fault_point!("agent.guest.disk-made");
     let starts = drivers.hypervisor.needs_start(guest).await;
     if starts || drivers.hypervisor.needs_taps(guest).await {
@@ -213,6 +217,7 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
         root: disk.path,
         root_format: disk.format,
         backing: disk.backing,
+        local,
         config_drive: guest.config_drive.then(|| config_drive_path(shared, guest.id)),
         taps: Arc::new(move |port| net.open_tap(port)),
         uid,

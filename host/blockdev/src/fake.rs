@@ -2,7 +2,7 @@
 //! disk, same answers, so that audits and kill points are the same.
 
 use crate::{BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, io_failure, wanted_size};
-use haneul_agent_api::{Failure, ImageRef, RootDisk};
+use haneul_agent_api::{Failure, ImageRef, LocalDisk, RootDisk};
 use haneul_core::fault_point;
 use std::collections::BTreeMap;
 use std::fs;
@@ -109,6 +109,11 @@ impl BlockDriver for Fake {
             .make(guest, rebuilds, root)
             .map_err(|e| io_failure("make the root disk", 0, 0, &e));
         Box::pin(async move { made })
+    }
+
+    /// A guest of the fake hypervisor looks at no disk, and nothing lists these.
+    fn local<'a>(&'a self, _: Uuid, _: u64, _: &'a [LocalDisk]) -> BoxFuture<'a, Result<Vec<PathBuf>, Failure>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>> {

@@ -2,14 +2,15 @@
 //!
 //! `images/ID` is a cached image, `images/.ID.part` a pull and `images/.ID.raw.part` a conversion that is under way
 //! or was cut off (removed at start). `disks/GUEST/root-N.qcow2` is the root disk for rebuild counter N, `root-N.json` our note on
-//! the image below it. The note is written first, so that an image with a disk always has a note.
+//! the image below it. The note is written first, so that an image with a disk always has a note. Local disks lie beside
+//! it ([`crate::local`]).
 
 use crate::pull::{self, State, free_space, sync_dir};
 use crate::{
     BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, cached_format, failure, io_failure,
-    is_converted, qcow2, wanted_size,
+    is_converted, local, qcow2, wanted_size,
 };
-use haneul_agent_api::{Failure, FailureCode, ImageRef, RootDisk};
+use haneul_agent_api::{Failure, FailureCode, ImageRef, LocalDisk, RootDisk};
 use haneul_core::fault_point;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -169,7 +170,7 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Failure> + Se
 }
 
 /// Writes `bytes` under `name` so that it is there whole or not at all.
-fn put(dir: &Path, name: &str, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn put(dir: &Path, name: &str, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
     let tmp = dir.join(format!("{name}.tmp"));
     let mut file = OpenOptions::new()
         .write(true)
@@ -237,9 +238,12 @@ fn make_root(images: &Path, disks: &Path, guest: Uuid, rebuilds: u64, root: &Roo
     })
 }
 
-/// `root-N.qcow2` or `root-N.json` gives N.
+/// `root-N.qcow2`, `root-N.json` and the name of a local disk give N.
 fn rebuilds_of(name: &str) -> Option<u64> {
-    let (n, extension) = name.strip_prefix("root-")?.split_once('.')?;
+    let Some(rest) = name.strip_prefix("root-") else {
+        return local::rebuilds_of(name);
+    };
+    let (n, extension) = rest.split_once('.')?;
     matches!(extension, "qcow2" | "json").then(|| n.parse().ok())?
 }
 
@@ -278,19 +282,25 @@ fn list(disks: &Path) -> io::Result<Vec<DiskInfo>> {
         let Ok(guest) = Uuid::try_parse(&entry.file_name().to_string_lossy()) else {
             continue;
         };
+        let (mut roots, mut allocated) = (Vec::new(), HashMap::new());
         for file in fs::read_dir(entry.path())? {
             let file = file?;
             let name = file.file_name().to_string_lossy().into_owned();
-            let (Some(rebuilds), true) = (rebuilds_of(&name), name.ends_with(".qcow2")) else {
-                continue;
-            };
+            if let Some(rebuilds) = rebuilds_of(&name) {
+                *allocated.entry(rebuilds).or_default() += file.metadata()?.blocks() * 512;
+                if name.ends_with(".qcow2") {
+                    roots.push(rebuilds);
+                }
+            }
+        }
+        for rebuilds in roots {
             let note = fs::read(entry.path().join(format!("root-{rebuilds}.json")))?;
             let note: Note = serde_json::from_slice(&note)?;
             found.push(DiskInfo {
                 guest,
                 rebuilds,
                 image: note.image,
-                allocated: file.metadata()?.blocks() * 512,
+                allocated: allocated.remove(&rebuilds).unwrap_or_default(),
             });
         }
     }
@@ -356,6 +366,16 @@ impl BlockDriver for File {
     fn root<'a>(&'a self, guest: Uuid, rebuilds: u64, root: &'a RootDisk) -> BoxFuture<'a, Result<Disk, Failure>> {
         let (images, disks, root) = (self.images.clone(), self.disks.clone(), root.clone());
         self.in_turn(guest, move || make_root(&images, &disks, guest, rebuilds, &root))
+    }
+
+    fn local<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        wanted: &'a [LocalDisk],
+    ) -> BoxFuture<'a, Result<Vec<PathBuf>, Failure>> {
+        let (disks, wanted) = (self.disks.clone(), wanted.to_vec());
+        self.in_turn(guest, move || local::make(&disks, guest, rebuilds, &wanted))
     }
 
     fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>> {

@@ -12,7 +12,7 @@
 //! image behind a layer is known from our own note beside it, never from the layer's header); what
 //! exists under its final name is complete and on the platter.
 
-use haneul_agent_api::{Failure, FailureCode, ImageRef, RootDisk};
+use haneul_agent_api::{Failure, FailureCode, ImageRef, LocalDisk, RootDisk};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 pub mod fake;
 pub mod file;
+mod local;
 mod pull;
 pub mod qcow2;
 
@@ -55,7 +56,7 @@ pub struct DiskInfo {
     pub rebuilds: u64,
     /// The image below.
     pub image: Uuid,
-    /// Bytes that it takes on the host now.
+    /// Bytes that it and the local disks beside it take on the host now.
     pub allocated: u64,
 }
 
@@ -64,7 +65,7 @@ pub struct DiskInfo {
 pub struct Usage {
     pub total: u64,
     pub free: u64,
-    /// Allocated by root disks.
+    /// Allocated by guests' disks.
     pub disks: u64,
     /// Allocated by cached images.
     pub images: u64,
@@ -89,6 +90,15 @@ pub trait BlockDriver: Send + Sync {
     /// the cached image, of `max(size_gib, virtual size)`. One that exists is returned as it is; the
     /// hypervisor driver grows it (it alone knows whether a process has it open).
     fn root<'a>(&'a self, guest: Uuid, rebuilds: u64, root: &'a RootDisk) -> BoxFuture<'a, Result<Disk, Failure>>;
+
+    /// The local disks of `guest` for this value of its rebuild counter, raw files in the order of `wanted`, made when
+    /// missing; an ephemeral disk is grown. Swap disks of other sizes go.
+    fn local<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        wanted: &'a [LocalDisk],
+    ) -> BoxFuture<'a, Result<Vec<PathBuf>, Failure>>;
 
     /// Removes root disks of rebuild counters other than `rebuilds`, once nothing has them open.
     fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>>;

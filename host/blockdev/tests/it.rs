@@ -1,10 +1,11 @@
 //! The file driver: images are checked and shared, root disks are layers that QEMU's tools accept.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-use haneul_agent_api::{Failure, FailureCode, ImageRef, RootDisk};
+use haneul_agent_api::{Failure, FailureCode, ImageRef, LocalDisk, LocalKind, RootDisk};
 use haneul_blockdev::file::File;
 use haneul_blockdev::{BlockDriver, ImageStream, OpenImage};
 use sha2::{Digest, Sha512};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -257,6 +258,59 @@ async fn root_disks() {
 }
 
 /// What a killed agent leaves is taken away at the next start.
+/// Ephemeral disks are a file system and only grow, swap disks a swap area; a rebuild has new ones.
+#[tokio::test]
+async fn local_disks() {
+    let dir = Dir::new();
+    let d = File::open(&dir.0).unwrap();
+    let (guest, i) = (Uuid::new_v4(), image(&[7; 4096], "raw", 4096));
+    ensure(&d, &i, &[7; 4096]).await.unwrap();
+    let root = RootDisk { image: i, size_gib: 0 };
+    d.root(guest, 0, &root).await.unwrap();
+    let ephemeral = |mib| LocalDisk {
+        kind: LocalKind::Ephemeral,
+        mib,
+    };
+    let swap = |mib| LocalDisk {
+        kind: LocalKind::Swap,
+        mib,
+    };
+    let kind_of = |path: &Path| {
+        let out = Command::new("/usr/sbin/blkid")
+            .args(["-o", "value", "-s", "TYPE"])
+            .arg(path)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    };
+    let made = d.local(guest, 0, &[ephemeral(8), swap(4)]).await.unwrap();
+    assert_eq!((kind_of(&made[0]), kind_of(&made[1])), ("ext4".into(), "swap".into()));
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len() >> 20;
+    assert_eq!((size(&made[0]), size(&made[1])), (8, 4));
+    assert_eq!(d.local(guest, 0, &[ephemeral(8), swap(4)]).await.unwrap(), made);
+    // What the guest has written stays when the disk grows; swap of another size is another disk.
+    let label = |path: &Path| std::fs::read(path).unwrap()[0x478..0x482].to_vec();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&made[0])
+        .unwrap()
+        .write_all_at(b"my-own-one", 0x478)
+        .unwrap();
+    let grown = d.local(guest, 0, &[ephemeral(16), swap(2)]).await.unwrap();
+    assert_eq!((size(&grown[0]), size(&grown[1])), (16, 2));
+    assert_eq!(label(&grown[0]), b"my-own-one");
+    assert!(!made[1].exists(), "the old swap disk is gone");
+    d.local(guest, 0, &[ephemeral(8)]).await.unwrap();
+    assert_eq!(size(&grown[0]), 16, "a disk never shrinks");
+    assert!(!grown[1].exists());
+    let fresh = d.local(guest, 1, &[ephemeral(8)]).await.unwrap();
+    assert_eq!(label(&fresh[0]), b"ephemeral0");
+    d.prune(guest, 1).await.unwrap();
+    assert!(!grown[0].exists() && fresh[0].exists());
+    d.delete(guest).await.unwrap();
+    assert!(!fresh[0].exists());
+}
+
 #[test]
 fn leftovers() {
     let dir = Dir::new();

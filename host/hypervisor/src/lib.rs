@@ -35,6 +35,8 @@ pub struct Resources {
     /// File and format of the read-only image below a layer, as blockdev noted it: the layer's own header
     /// is what a guest may have written, and is never believed.
     pub backing: Option<(PathBuf, String)>,
+    /// Raw files of its local disks, in their order.
+    pub local: Vec<PathBuf>,
     /// ISO image with the config drive, when the guest wants one.
     pub config_drive: Option<PathBuf>,
     /// Gives the open tap of a port, when the driver starts a process or plugs a card; called only then.

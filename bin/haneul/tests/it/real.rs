@@ -324,7 +324,7 @@ async fn real_guests_survive_us_and_the_host_reboot() {
 }
 
 /// A guest boots from each format that other hypervisors write, and finds on its disk what the image had. The files are
-/// qemu-img's, so no code of ours has made what ours reads.
+/// qemu-img's, so no code of ours has made what ours reads. One of them has ephemeral and swap disks beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_guests_boot_from_every_image_format() {
     needs_a_real_host!();
@@ -333,6 +333,10 @@ async fn real_guests_boot_from_every_image_format() {
     let (net, _) = r.network(&c).await;
     r.group(&c).await;
     let origin = guest_image();
+    let flavor = json!({"flavor": {
+        "name": "local", "id": "local", "vcpus": 1, "ram": 128, "disk": 1, "OS-FLV-EXT-DATA:ephemeral": 1, "swap": 64
+    }});
+    r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
     let mut servers = Vec::new();
     for (n, (format, theirs)) in [
         ("raw", &["raw"][..]),
@@ -350,15 +354,25 @@ async fn real_guests_boot_from_every_image_format() {
         assert!(made.status().unwrap().success(), "{format}");
         let image = upload(&r.admin, format, format, std::fs::read(&file).unwrap()).await;
         std::fs::remove_file(&file).unwrap();
-        let server = r
-            .server_of(&c, &image, format, &net, &format!("10.9.0.{}", 20 + n))
-            .await;
+        let from = (image.as_str(), if format == "raw" { "local" } else { "nano" });
+        let address = format!("10.9.0.{}", 20 + n);
+        let server = r.server_of(&c, from, format, &net, &address).await;
         servers.push((format, server));
     }
     for (format, server) in servers {
         r.wait(&c, &server, "ACTIVE").await;
         let (_, address) = r.floating(&c, &server).await;
         assert_eq!(r.login(&address, "hostname").await, format);
+        if format == "raw" {
+            // The flavor's own disks, as large as it says, and with what belongs on them.
+            let told = "http://169.254.169.254/latest/meta-data/block-device-mapping";
+            let look = format!(
+                "cat /sys/block/vdb/size /sys/block/vdc/size; mount /dev/vdb /mnt && df /mnt | tail -1 | cut -d' ' -f1;
+                 swapon /dev/vdc && tail -1 /proc/swaps | cut -d' ' -f1; wget -qO- {told}/ephemeral0 {told}/swap"
+            );
+            let seen = r.login(&address, &look).await;
+            assert_eq!(seen, "2097152\n131072\n/dev/vdb\n/dev/vdc\n/dev/vdb/dev/vdc");
+        }
         c.delete(&format!("/compute/v2.1/servers/{server}")).await;
     }
     r.cloud.audit().await;

@@ -182,13 +182,21 @@ impl Real {
 
     /// A server with a fixed address, not waited for.
     pub async fn server(&self, c: &Client, name: &str, network: &str, address: &str) -> String {
-        self.server_of(c, &self.image, name, network, address).await
+        let from = (self.image.as_str(), "nano");
+        self.server_of(c, from, name, network, address).await
     }
 
-    /// The same from another image.
-    pub async fn server_of(&self, c: &Client, image: &str, name: &str, network: &str, address: &str) -> String {
+    /// The same from another image and flavor.
+    pub async fn server_of(
+        &self,
+        c: &Client,
+        (image, flavor): (&str, &str),
+        name: &str,
+        network: &str,
+        address: &str,
+    ) -> String {
         let body = json!({"server": {
-            "name": name, "imageRef": image, "flavorRef": "nano", "key_name": "key",
+            "name": name, "imageRef": image, "flavorRef": flavor, "key_name": "key",
             "networks": [{"uuid": network, "fixed_ip": address}], "security_groups": [{"name": "ssh"}]
         }});
         id(&c.post("/compute/v2.1/servers", &body).await.expect(202), "/server/id")

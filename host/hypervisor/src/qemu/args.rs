@@ -27,6 +27,9 @@ pub(crate) const SLOT_NIC: u8 = 7;
 // PCI has 32 slots.
 const _: () = assert!(MAX_NICS == 32 - SLOT_NIC as usize);
 
+/// What the record calls a local disk.
+pub(crate) const LOCAL: &str = "local-disk";
+
 /// An open disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DiskFd<'a> {
@@ -69,6 +72,8 @@ pub(crate) struct Spec<'a> {
     pub serial: RawFd,
     pub console_log: RawFd,
     pub root: DiskFd<'a>,
+    /// Local disks, with whether they were opened with O_DIRECT.
+    pub local: &'a [(RawFd, bool)],
     pub config_drive: Option<RawFd>,
     pub nics: &'a [NicFd],
 }
@@ -219,12 +224,34 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
     });
     opt(&mut a, "-blockdev", file.to_string());
     opt(&mut a, "-blockdev", top.to_string());
+    // Local disks are further functions of the root disk's slot: behind it and before all others in the guest's eyes.
+    let more = if s.local.is_empty() { "" } else { ",multifunction=on" };
     opt(
         &mut a,
         "-device",
-        format!("virtio-blk-pci,drive=root,id=disk0,bootindex=1,addr={SLOT_ROOT:#x}"),
+        format!("virtio-blk-pci,drive=root,id=disk0,bootindex=1,addr={SLOT_ROOT:#x}{more}"),
     );
     devices.push(device("disk0", "disk", SLOT_ROOT));
+    for (n, (fd, direct)) in (1..).zip(s.local) {
+        let path = set(&mut a, *fd);
+        let cache = json!({"direct": direct, "no-flush": false});
+        let file = json!({
+            "driver": "file", "node-name": format!("local{n}-file"), "filename": path,
+            "aio": aio, "discard": "unmap", "cache": cache,
+        });
+        let node = json!({
+            "driver": "raw", "node-name": format!("local{n}"), "file": format!("local{n}-file"),
+            "discard": "unmap", "cache": cache,
+        });
+        opt(&mut a, "-blockdev", file.to_string());
+        opt(&mut a, "-blockdev", node.to_string());
+        opt(
+            &mut a,
+            "-device",
+            format!("virtio-blk-pci,drive=local{n},id=disk{n},addr={SLOT_ROOT:#x}.{n:#x}"),
+        );
+        devices.push(device(&format!("disk{n}"), LOCAL, SLOT_ROOT));
+    }
 
     if let Some(fd) = s.config_drive {
         let path = set(&mut a, fd);
@@ -321,6 +348,7 @@ mod tests {
                 format: "qcow2",
                 backing: Some((14, "raw")),
             },
+            local: &[(21, true), (22, true)],
             config_drive: Some(15),
             nics: &nics,
         };
@@ -334,8 +362,10 @@ mod tests {
             args.iter()
                 .any(|a| a.contains(r#""mac":"fa:16:3e:00:00:01,romfile=/etc/shadow""#))
         );
-        let slots: std::collections::BTreeSet<u8> = devices.iter().map(|d| d.slot).collect();
-        assert_eq!(slots.len(), devices.len());
+        // Local disks share the root disk's slot.
+        let alone: Vec<u8> = devices.iter().filter(|d| d.kind != LOCAL).map(|d| d.slot).collect();
+        let slots: std::collections::BTreeSet<u8> = alone.iter().copied().collect();
+        assert_eq!((slots.len(), devices.len()), (alone.len(), alone.len() + 2));
         assert_eq!(devices.last().unwrap().port, Some(Uuid::from_u128(2)));
         let (again, _) = build(&spec);
         assert_eq!(args, again);

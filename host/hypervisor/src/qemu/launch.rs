@@ -196,6 +196,11 @@ impl Inner {
             }
             None => None,
         };
+        let local = resources
+            .local
+            .iter()
+            .map(|path| open_disk(path).map_err(|e| disk_error("open a local disk", &e)))
+            .collect::<Result<Vec<_>, Failure>>()?;
         let config = match &resources.config_drive {
             Some(path) => Some(OwnedFd::from(
                 open_read(path).map_err(|e| disk_error("open the config drive", &e))?,
@@ -220,6 +225,10 @@ impl Inner {
                 slot,
             });
             taps.push(tap);
+        }
+        let mut local_fds: Vec<_> = local.iter().map(|(file, direct)| (file.as_raw_fd(), *direct)).collect();
+        if record.saved.is_some() {
+            local_fds.truncate(had.iter().filter(|d| d.kind == args::LOCAL).count());
         }
         let (args, devices) = args::build(&Spec {
             id: desired.id,
@@ -247,6 +256,7 @@ impl Inner {
                 format: &resources.root_format,
                 backing: backing.as_ref().map(|(fd, format)| (fd.as_raw_fd(), *format)),
             },
+            local: &local_fds,
             config_drive: config.as_ref().map(AsRawFd::as_raw_fd),
             nics: &nics,
         });
@@ -272,6 +282,7 @@ impl Inner {
         );
         let mut keep = vec![qmp, serial, console, root.into()];
         keep.extend(backing.map(|(fd, _)| fd));
+        keep.extend(local.into_iter().map(|(file, _)| OwnedFd::from(file)));
         keep.extend(config);
         keep.extend(kvm);
         keep.extend(taps);

@@ -92,6 +92,7 @@ impl Host {
                 },
                 size_gib: 0,
             },
+            local_disks: Vec::new(),
             nics: vec![Nic {
                 port_id: Uuid::new_v4(),
                 mac: "fa:16:3e:00:00:01".into(),
@@ -171,6 +172,7 @@ pub fn resources(dir: &std::path::Path) -> Resources {
         root: dir.join("root.qcow2"),
         root_format: "qcow2".into(),
         backing: Some((dir.join("image.raw"), "raw".into())),
+        local: Vec::new(),
         config_drive: Some(dir.join("config.iso")),
         taps: Arc::new(|_| Ok(tap())),
         uid: UID,

@@ -3,7 +3,7 @@
 use crate::Compute;
 use crate::logic::deps::ServerPort;
 use crate::model::Server;
-use haneul_agent_api::{Guest, Kind, Metadata, Nic, Object, RootDisk};
+use haneul_agent_api::{Guest, Kind, LocalDisk, LocalKind, Metadata, Nic, Object, RootDisk};
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
 use uuid::Uuid;
@@ -40,6 +40,7 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
             image: s.image.reference()?,
             size_gib: s.flavor.disk as u64,
         },
+        local_disks: local_disks(s),
         nics,
         power: s.wanted,
         stop_timeout_s: 60,
@@ -54,8 +55,28 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
     })
 }
 
+/// What the flavor gives beside the root disk, in Nova's order.
+fn local_disks(s: &Server) -> Vec<LocalDisk> {
+    let ephemeral = (LocalKind::Ephemeral, s.flavor.ephemeral * 1024);
+    [ephemeral, (LocalKind::Swap, s.flavor.swap)]
+        .into_iter()
+        .filter_map(|(kind, mib)| {
+            u64::try_from(mib)
+                .ok()
+                .filter(|m| *m > 0)
+                .map(|mib| LocalDisk { kind, mib })
+        })
+        .collect()
+}
+
 fn metadata(s: &Server) -> Metadata {
+    let names = local_disks(s).into_iter().zip(["/dev/vdb", "/dev/vdc"]);
+    let name = |kind| match kind {
+        LocalKind::Ephemeral => "ephemeral0".to_owned(),
+        LocalKind::Swap => "swap".to_owned(),
+    };
     Metadata {
+        block_devices: names.map(|(d, at)| (name(d.kind), at.to_owned())).collect(),
         hostname: s.hostname.clone(),
         instance_type: s.flavor.name.clone(),
         ec2_number: s.ec2_number as u64,

@@ -58,6 +58,15 @@ impl Compute {
                         ),
                     ));
                 }
+                if to.ephemeral < old.flavor.ephemeral {
+                    return Err(Error::field(
+                        "flavorRef",
+                        format!(
+                            "Server disk was unable to be resized because: its ephemeral disk has {} GiB and the flavor {} gives {}; a disk only grows.",
+                            old.flavor.ephemeral, to.name, to.ephemeral
+                        ),
+                    ));
+                }
                 let mut s = old.edit();
                 let before = memory(&s);
                 s.old_flavor = Some(std::mem::replace(&mut s.flavor, to));
