@@ -136,6 +136,11 @@ impl Error {
         )
         .with_private(private)
     }
+    /// The same refusal where another service speaks, which calls it by another status.
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
     pub fn with_private(mut self, private: impl fmt::Display) -> Self {
         self.0.private = private.to_string();
         self

@@ -167,6 +167,25 @@ pub fn check(body: &Body, value: &Value, v: Ver, path: &str) -> Result<()> {
     Ok(())
 }
 
+/// Takes away what the table does not know at a microversion, however deep, as Nova's /v2 does.
+pub(crate) fn drop_unknown(body: &Body, value: &mut Value, v: Ver) {
+    fn below(kind: &Kind, value: &mut Value, v: Ver) {
+        match (kind, value) {
+            (Kind::Obj(body), value) => drop_unknown(body, value, v),
+            (Kind::List { of, .. }, Value::Array(items)) => items.iter_mut().for_each(|i| below(of, i, v)),
+            _ => {}
+        }
+    }
+    let Some(object) = value.as_object_mut() else { return };
+    let known = |name: &str| body.fields.iter().find(|f| f.name == name && f.at(v));
+    object.retain(|name, _| body.open || known(name).is_some());
+    for (name, inner) in object {
+        if let Some(field) = known(name) {
+            below(&field.kind, inner, v);
+        }
+    }
+}
+
 fn check_kind(kind: &Kind, value: &Value, v: Ver, path: &str) -> Result<()> {
     let bad = |why: &str| Err(wrong(path, value, why));
     match kind {

@@ -23,6 +23,8 @@ pub struct Req {
     pub headers: HeaderMap,
     /// The microversion, or 0.0 for a service without.
     pub version: Ver,
+    /// On a path of before microversions: unknown fields of the body are dropped.
+    pub(crate) legacy: bool,
     /// In a lock only so that a borrowed request may cross an await.
     pub(crate) body: Mutex<Body>,
     pub(crate) max_body: usize,
@@ -154,7 +156,7 @@ impl Req {
     /// object inside.
     pub async fn fields(&mut self, wrapper: &str, table: &FieldTable) -> Result<Value> {
         let mut value = self.json().await?;
-        let Some(inner) = value.get_mut(wrapper).map(Value::take) else {
+        let Some(mut inner) = value.get_mut(wrapper).map(Value::take) else {
             return Err(Error::field(
                 wrapper,
                 format!(
@@ -165,12 +167,15 @@ impl Req {
         if let Some(extra) = value
             .as_object()
             .and_then(|o| o.keys().find(|k| *k != wrapper))
-            .filter(|_| !table.open)
+            .filter(|_| !table.open && !self.legacy)
         {
             return Err(Error::field(
                 extra.clone(),
                 format!("Additional properties are not allowed ('{extra}' was unexpected)"),
             ));
+        }
+        if self.legacy {
+            fields::drop_unknown(table, &mut inner, self.version);
         }
         fields::check(table, &inner, self.version, wrapper)?;
         Ok(inner)

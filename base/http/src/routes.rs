@@ -39,9 +39,12 @@ pub struct RouteInfo {
     pub line: u32,
 }
 
+#[derive(Clone)]
 struct Entry {
     info: RouteInfo,
     public: bool,
+    /// See [`Routes::legacy`].
+    legacy: bool,
     handler: Handler,
 }
 
@@ -140,14 +143,34 @@ impl<S: Send + Sync + 'static> Routes<S> {
                 line: at.line(),
             },
             public,
+            legacy: false,
             handler: Arc::new(move |req| Box::pin(handler(state.clone(), req))),
         });
         self
     }
 
-    /// The table, for documents and tests.
+    /// What the table has below `from` is served below `to` as well, as it was before there were microversions: in the
+    /// oldest, whatever a header asks for, and unknown fields of a body are dropped instead of refused (Nova's /v2).
+    pub fn legacy(mut self, from: &str, to: &str) -> Self {
+        let prefix = self.service.prefix();
+        let (from, to) = (format!("{prefix}{from}/"), format!("{prefix}{to}/"));
+        let mut again: Vec<Entry> = self.entries.iter().filter(|e| !e.public).cloned().collect();
+        again.retain_mut(|e| {
+            let Some(rest) = e.info.path.strip_prefix(&from) else {
+                return false;
+            };
+            e.info.path = format!("{to}{rest}");
+            e.legacy = true;
+            true
+        });
+        self.entries.extend(again);
+        self
+    }
+
+    /// The table, for documents and tests, without what [`Routes::legacy`] repeats.
     pub fn infos(&self) -> Vec<RouteInfo> {
-        self.entries.iter().map(|e| e.info.clone()).collect()
+        let own = self.entries.iter().filter(|e| !e.legacy);
+        own.map(|e| e.info.clone()).collect()
     }
 
     /// The router. Anything below the service's prefix that is not in the table is answered in the
@@ -171,7 +194,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
                     continue;
                 };
                 let (server, base) = (server.clone(), base.clone());
-                let (handler, public) = (e.handler.clone(), e.public);
+                let (handler, public, legacy) = (e.handler.clone(), e.public, e.legacy);
                 let window = (e.info.since, e.info.until);
                 methods = methods.merge(on(
                     filter,
@@ -184,6 +207,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
                                 service,
                                 versions,
                                 public,
+                                legacy,
                                 window,
                             };
                             // Decoded already; a part that is no UTF-8 names nothing that we have.
@@ -242,6 +266,7 @@ struct Call {
     service: Service,
     versions: Option<Versions>,
     public: bool,
+    legacy: bool,
     window: (Option<Ver>, Option<Ver>),
 }
 
@@ -255,7 +280,7 @@ impl Call {
         finish(
             &self.server,
             self.service,
-            self.versions,
+            self.versions.filter(|_| !self.legacy),
             version,
             &request_id,
             start,
@@ -284,7 +309,10 @@ impl Call {
             Some(authenticate(&self.server, &parts.headers, asked, request_id).await?)
         };
         if let Some(v) = &self.versions {
-            *version = Some(v.negotiate(&parts.headers)?);
+            *version = Some(match self.legacy {
+                true => v.min,
+                false => v.negotiate(&parts.headers)?,
+            });
         }
         let ver = version.unwrap_or(Ver(0, 0));
         if self.versions.is_some() && (self.window.0.is_some_and(|s| ver < s) || self.window.1.is_some_and(|u| ver > u))
@@ -305,6 +333,7 @@ impl Call {
             query: split_query(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,
             version: ver,
+            legacy: self.legacy,
             body: Mutex::new(body),
             max_body: self.server.max_body,
             max_limit: self.server.max_limit,

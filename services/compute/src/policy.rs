@@ -157,6 +157,13 @@ rules! {
     ACTION_EVENT_DETAILS = "os_compute_api:os-instance-actions:events:details" => ADMIN;
     LIMITS = "os_compute_api:limits" => ANY;
     LIMITS_OTHER = "os_compute_api:limits:other_project" => ADMIN;
+    SECURITY_GROUPS = "os_compute_api:os-security-groups:get" => PROJECT_READER_OR_ADMIN;
+    SECURITY_GROUP_SHOW = "os_compute_api:os-security-groups:show" => PROJECT_READER_OR_ADMIN;
+    SECURITY_GROUP_CREATE = "os_compute_api:os-security-groups:create" => PROJECT_MEMBER_OR_ADMIN;
+    SECURITY_GROUP_UPDATE = "os_compute_api:os-security-groups:update" => PROJECT_MEMBER_OR_ADMIN;
+    SECURITY_GROUP_DELETE = "os_compute_api:os-security-groups:delete" => PROJECT_MEMBER_OR_ADMIN;
+    SECURITY_GROUP_RULE_CREATE = "os_compute_api:os-security-groups:rule:create" => PROJECT_MEMBER_OR_ADMIN;
+    SECURITY_GROUP_RULE_DELETE = "os_compute_api:os-security-groups:rule:delete" => PROJECT_MEMBER_OR_ADMIN;
     QUOTA_SHOW = "os_compute_api:os-quota-sets:show" => PROJECT_READER_OR_ADMIN;
     QUOTA_DETAIL = "os_compute_api:os-quota-sets:detail" => PROJECT_READER_OR_ADMIN;
     QUOTA_DEFAULTS = "os_compute_api:os-quota-sets:defaults" => ANY;

@@ -19,6 +19,7 @@ mod store;
 pub use logic::attach::Holder;
 pub use logic::audit::Finding;
 pub use logic::compute::{NicRequest, ServerPort};
+pub use logic::proxies::{NamedNetwork, NewRule, PooledIp, SecurityGroup, SecurityGroupRule};
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 

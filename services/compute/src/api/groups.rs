@@ -1,12 +1,12 @@
 //! Server groups (Nova API reference, "Server groups (os-server-groups)").
 
-use super::input::{self, check_query};
+use super::input::{self, check_query, limited};
 use crate::Compute;
 use crate::model::{Server, ServerGroup};
 use crate::policy::{self, acts};
 use haneul_auth::{Action, Target, allow_create, fetch};
 use haneul_core::{Error, Kind, Result, id};
-use haneul_http::{Body, FieldKind as K, Page, Reply, Req, Ver, f};
+use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f};
 use haneul_store::{Dir, Query, Tx};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -76,24 +76,13 @@ pub(crate) async fn index(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let ctx = req.ctx()?;
     check_query(&req, &["all_projects", "limit", "offset"])?;
     ctx.enforce(acts::GroupList::RULE, &Target::own(ctx))?;
-    let page = Page::of(&req)?;
-    let offset: usize = match req.q("offset") {
-        None => 0,
-        Some(t) => t.parse().map_err(|_| {
-            Error::field(
-                "offset",
-                format!("offset param must be an integer of at least 0, and is '{t}'"),
-            )
-        })?,
-    };
     let mut query = Query::new().order("created_at", Dir::Asc).order("id", Dir::Asc);
     // Asked by who may not, it is simply the own project's list.
     if !(req.q("all_projects").is_some() && ctx.is_admin() && ctx.may(policy::GROUPS_ALL, &Target::own(ctx))) {
         query = query.eq("project_id", ctx.project_id());
     }
     let mut tx = app.db.read().await?;
-    let rows = tx.list::<ServerGroup>(&query).await?;
-    let rows: Vec<_> = rows.into_iter().skip(offset).take(page.limit as usize).collect();
+    let rows = limited(&req, tx.list::<ServerGroup>(&query).await?)?;
     let ids: Vec<&str> = rows.iter().map(|g| g.id.as_str()).collect();
     let by_group = members(&mut tx, &ids).await?;
     let list: Vec<Value> = rows

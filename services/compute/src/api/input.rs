@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use haneul_core::{Error, Result};
 use haneul_http::fields::{self, Kind as K};
-use haneul_http::{Body, Req, f};
+use haneul_http::{Body, Page, Req, f};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -384,6 +384,21 @@ pub(crate) fn loose_id(v: &Value, name: &str) -> Option<String> {
         Value::Number(n) => Some(n.to_string()),
         _ => None,
     }
+}
+
+/// The part of a list that `offset` and `limit` ask for.
+pub(crate) fn limited<T>(req: &Req, all: Vec<T>) -> Result<Vec<T>> {
+    let limit = Page::of(req)?.limit;
+    let offset: usize = match req.q("offset") {
+        None => 0,
+        Some(t) => t.parse().map_err(|_| {
+            Error::field(
+                "offset",
+                format!("offset param must be an integer of at least 0, and is '{t}'"),
+            )
+        })?,
+    };
+    Ok(all.into_iter().skip(offset).take(limit as usize).collect())
 }
 
 /// From 2.75 on unknown query parameters are refused.

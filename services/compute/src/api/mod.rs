@@ -12,6 +12,7 @@ mod interfaces;
 mod keypairs;
 mod os_hosts;
 mod quotas;
+mod security_groups;
 mod servers;
 mod sub;
 mod versions;
@@ -19,7 +20,7 @@ mod view;
 
 pub(crate) use input::check_query;
 
-use crate::Compute;
+use crate::{Compute, policy};
 use haneul_http::{Routes, Service};
 use http::Method;
 use std::sync::Arc;
@@ -34,12 +35,15 @@ pub(crate) fn routes(app: &Arc<Compute>) -> Routes<Compute> {
     let r = server_routes(r);
     let r = sub_routes(r);
     let r = user_routes(r);
-    admin_routes(r)
+    let r = proxy_routes(r);
+    admin_routes(r).legacy("/v2.1", "/v2")
 }
 
 fn versions_routes(r: Routes<Compute>) -> Routes<Compute> {
     r.public(Method::GET, "", versions::root)
         .public(Method::GET, "/", versions::root)
+        .public(Method::GET, "/v2", versions::v20)
+        .public(Method::GET, "/v2/", versions::v20)
         .public(Method::GET, "/v2.1", versions::v21)
         .public(Method::GET, "/v2.1/", versions::v21)
 }
@@ -227,7 +231,7 @@ fn sub_routes(r: Routes<Compute>) -> Routes<Compute> {
     )
     .get(
         "/v2.1/servers/{id}/os-security-groups",
-        sub::security_groups,
+        security_groups::of_server,
         "os_compute_api:os-security-groups:list",
     )
     .get(
@@ -380,6 +384,52 @@ fn user_routes(r: Routes<Compute>) -> Routes<Compute> {
             admin::extension,
             "os_compute_api:extensions",
         )
+}
+
+/// What the network and the image service do, as compute did it before them: gone since 2.36.
+fn proxy_routes(r: Routes<Compute>) -> Routes<Compute> {
+    r.get(
+        "/v2.1/os-security-groups",
+        security_groups::index,
+        policy::SECURITY_GROUPS,
+    )
+    .until(2, 35)
+    .post(
+        "/v2.1/os-security-groups",
+        security_groups::create,
+        policy::SECURITY_GROUP_CREATE,
+    )
+    .until(2, 35)
+    .get(
+        "/v2.1/os-security-groups/{id}",
+        security_groups::show,
+        policy::SECURITY_GROUP_SHOW,
+    )
+    .until(2, 35)
+    .put(
+        "/v2.1/os-security-groups/{id}",
+        security_groups::update,
+        policy::SECURITY_GROUP_UPDATE,
+    )
+    .until(2, 35)
+    .delete(
+        "/v2.1/os-security-groups/{id}",
+        security_groups::delete,
+        policy::SECURITY_GROUP_DELETE,
+    )
+    .until(2, 35)
+    .post(
+        "/v2.1/os-security-group-rules",
+        security_groups::rule_create,
+        policy::SECURITY_GROUP_RULE_CREATE,
+    )
+    .until(2, 35)
+    .delete(
+        "/v2.1/os-security-group-rules/{id}",
+        security_groups::rule_delete,
+        policy::SECURITY_GROUP_RULE_DELETE,
+    )
+    .until(2, 35)
 }
 
 fn admin_routes(r: Routes<Compute>) -> Routes<Compute> {

@@ -1,4 +1,4 @@
-//! What hangs below a server: metadata, tags, addresses, volumes, security groups, topology,
+//! What hangs below a server: metadata, tags, addresses, volumes, topology,
 //! diagnostics (Nova API reference, the sections of these names).
 
 use super::actions::find;
@@ -321,21 +321,6 @@ pub(crate) async fn volume(app: Arc<Compute>, req: Req) -> Result<Reply> {
         s.id,
         req.param("volume")
     )))
-}
-
-/// `GET /servers/{id}/os-security-groups`
-pub(crate) async fn security_groups(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    let s = find(&app, req.ctx()?, acts::SecurityGroups, req.param("id")).await?;
-    let mut groups: BTreeMap<String, String> = BTreeMap::new();
-    for port in ports(&app, &s.id).await? {
-        groups.extend(port.security_group_ids.into_iter().zip(port.security_groups));
-    }
-    // Rules are shown by the network service; the proxy to them is gone since 2.36.
-    let groups: Vec<Value> = groups
-        .iter()
-        .map(|(id, name)| json!({"id": id, "name": name, "description": "", "rules": [], "tenant_id": s.project_id}))
-        .collect();
-    Ok(Reply::ok(&json!({"security_groups": groups})))
 }
 
 /// `GET /servers/{id}/topology`: one NUMA node, no pinning.

@@ -5,7 +5,6 @@ use crate::Compute;
 use haneul_core::Result;
 use haneul_http::version::Versions;
 use haneul_http::{Reply, Req, Ver};
-use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ pub(crate) enum Served {
 pub(crate) const TABLE: &[(u16, &str, Served)] = &[
     (
         1,
-        "the base; of it the proxies to image and network (until 2.35) and os-hosts (until 2.42) are answered with 404",
+        "the base; of it the proxies to image and network (until 2.35)",
         Served::Yes,
     ),
     (2, "keypairs: type; 201 on create, 204 on delete", Served::Yes),
@@ -167,37 +166,56 @@ pub(crate) const TABLE: &[(u16, &str, Served)] = &[
     (100, "servers: scheduler_hints", Served::Yes),
 ];
 
-fn document(base: &str) -> Value {
+/// Version 2.0 is 2.1 for clients of before microversions: see `Routes::legacy`.
+fn v20_document() -> Value {
+    json!({"id": "v2.0", "status": "DEPRECATED", "version": "", "min_version": "", "updated": "2025-07-04T12:00:00Z"})
+}
+
+fn v21_document() -> Value {
     json!({
         "id": "v2.1", "status": "CURRENT", "version": MAX.to_string(), "min_version": "2.1",
         "updated": "2013-07-23T11:33:21Z",
-        "links": [{"rel": "self", "href": format!("{base}/v2.1/")}],
     })
 }
 
-/// `GET /` (Nova API reference, "List All Major Versions").
+fn with(mut document: Value, more: Value) -> Value {
+    if let (Some(d), Value::Object(more)) = (document.as_object_mut(), more) {
+        d.extend(more);
+    }
+    document
+}
+
+/// `GET /` (Nova API reference, "List All Major Versions"). Clients rely on the order.
 pub(crate) async fn root(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    // Version 2.0 is not served, so it is not named.
-    Ok(Reply::json(StatusCode::OK, &json!({"versions": [document(&req.base)]})))
+    let of = |document, path: &str| {
+        let href = format!("{}/{path}/", req.base);
+        with(document, json!({"links": [{"rel": "self", "href": href}]}))
+    };
+    Ok(Reply::ok(
+        &json!({"versions": [of(v20_document(), "v2"), of(v21_document(), "v2.1")]}),
+    ))
+}
+
+fn one(document: Value, base: &str, path: &str, media: &str) -> Reply {
+    let kind = format!("application/vnd.openstack.compute+json;version={media}");
+    let more = json!({
+        "media-types": [{"base": "application/json", "type": kind}],
+        "links": [
+            {"rel": "self", "href": format!("{base}/{path}/")},
+            {"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"},
+        ],
+    });
+    Reply::ok(&json!({"version": with(document, more)}))
+}
+
+/// `GET /v2` (Nova API reference, "Show Details of Specific API Version").
+pub(crate) async fn v20(_app: Arc<Compute>, req: Req) -> Result<Reply> {
+    Ok(one(v20_document(), &req.base, "v2", "2"))
 }
 
 /// `GET /v2.1` (Nova API reference, "Show Details of Specific API Version").
 pub(crate) async fn v21(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    let mut v = document(&req.base);
-    if let Some(map) = v.as_object_mut() {
-        map.insert(
-            "media-types".into(),
-            json!([{"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}]),
-        );
-        map.insert(
-            "links".into(),
-            json!([
-                {"rel": "self", "href": format!("{}/v2.1/", req.base)},
-                {"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"},
-            ]),
-        );
-    }
-    Ok(Reply::ok(&json!({"version": v})))
+    Ok(one(v21_document(), &req.base, "v2.1", "2.1"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What this crate asks of the other services, in one place.
 
 pub use haneul_image::Images as Image;
-pub use haneul_network::{Holder, Network, NicRequest, ServerPort};
+pub use haneul_network::{Holder, Network, NewRule, NicRequest, SecurityGroup, SecurityGroupRule, ServerPort};
 
 use haneul_auth::Ctx;
 use haneul_core::Result;

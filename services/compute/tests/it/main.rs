@@ -6,5 +6,6 @@ mod decide;
 mod interfaces;
 mod lab;
 mod lifecycle;
+mod proxies;
 mod resources;
 mod views;

@@ -4,12 +4,12 @@ use super::input::{self, In, Shape, kind};
 use super::list::{self, Col, Listed, Shown, standard, with};
 use crate::Network;
 use crate::err::bad;
+use crate::logic::floating_ips;
 use crate::logic::publish::Touched;
-use crate::logic::{floating_ips, quotas};
-use crate::model::{FloatingIp, Net, Port};
+use crate::model::{FloatingIp, Port};
 use crate::policy;
 use crate::policy::action::{CreateFloatingIp, DeleteFloatingIp, GetFloatingIp, UpdateFloatingIp};
-use haneul_auth::{Ctx, Secured, Target, allow_create, fetch};
+use haneul_auth::{Ctx, Target, allow_create, fetch};
 use haneul_core::Result;
 use haneul_http::{Body, FieldKind as K, Reply, Req, f};
 use haneul_store::{Query, Stored, Tx};
@@ -176,25 +176,6 @@ pub async fn create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     Ok(super::created("floatingip", "floatingips", shown, bulk))
 }
 
-/// The port that a request names; it must be of the floating IP's project, unless an administrator asks.
-async fn port(tx: &mut Tx, ctx: &Ctx, project_id: &str, id: &str) -> Result<Stored<Port>> {
-    let port = tx
-        .find::<Port>(id)
-        .await?
-        .filter(|p| p.visible(ctx))
-        .ok_or_else(|| Port::not_found(id).with_field("port_id"))?;
-    if port.project_id != project_id && !ctx.is_admin() {
-        return Err(bad(
-            "BadRequest",
-            "port_id",
-            format!(
-                "Bad floatingip request: Port {id} is associated with a different tenant than Floating IP and therefore cannot be bound."
-            ),
-        ));
-    }
-    Ok(port)
-}
-
 fn fixed_without_port(body: In<'_>, has_port: bool) -> Result<()> {
     if body.get("fixed_ip_address").is_some() && !has_port {
         return Err(bad(
@@ -212,20 +193,14 @@ async fn make(tx: &mut Tx, ctx: &Ctx, body: In<'_>, touched: &mut Touched) -> Re
     let grant = allow_create(ctx, CreateFloatingIp, &target)?;
     policy::check(ctx, "create_floatingip", body.map(), &target)?;
     let network_id = body.str("floating_network_id").unwrap_or_default();
-    let net = tx
-        .find::<Net>(&network_id)
-        .await?
-        .filter(|n| n.visible(ctx))
-        .ok_or_else(|| Net::not_found(&network_id).with_field("floating_network_id"))?;
     fixed_without_port(body, body.get("port_id").is_some())?;
-    quotas::take(tx, &project_id, "floatingip", 1).await?;
     let mut fip = floating_ips::blank(&project_id, &network_id);
     fip.description = body.str("description").unwrap_or_default();
     fip.tags = super::tags::clean(body.strings("tags").unwrap_or_default());
     fip.dns_name = body.str("dns_name").unwrap_or_default();
     fip.dns_domain = body.str("dns_domain").unwrap_or_default();
     let to = match body.str("port_id") {
-        Some(id) => Some(port(tx, ctx, &project_id, &id).await?),
+        Some(id) => Some(floating_ips::port(tx, ctx, &project_id, &id).await?),
         None => None,
     };
     let wanted = floating_ips::Wanted {
@@ -233,7 +208,7 @@ async fn make(tx: &mut Tx, ctx: &Ctx, body: In<'_>, touched: &mut Touched) -> Re
         address: body.ip("floating_ip_address"),
         leads_to: to.as_ref().map(|p| (&p.value, body.ip("fixed_ip_address"))),
     };
-    floating_ips::insert(tx, &grant, &net, fip, wanted, touched).await
+    floating_ips::create(tx, ctx, &grant, fip, wanted, touched).await
 }
 
 /// `PUT /v2.0/floatingips/{id}`: associates, disassociates (`port_id: null`), describes.
@@ -254,7 +229,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             body.set_str("description", &mut fip.description);
             match (body.has("port_id"), body.str("port_id")) {
                 (true, Some(p)) => {
-                    let p = port(tx, &ctx, &fip.project_id, &p).await?;
+                    let p = floating_ips::port(tx, &ctx, &fip.project_id, &p).await?;
                     floating_ips::lead(
                         tx,
                         &mut fip,
@@ -270,7 +245,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                 (false, _) => {
                     fixed_without_port(body, fip.port_id.is_some())?;
                     if let (Some(ip), Some(p)) = (body.ip("fixed_ip_address"), fip.port_id.clone()) {
-                        let p = port(tx, &ctx, &fip.project_id, &p).await?;
+                        let p = floating_ips::port(tx, &ctx, &fip.project_id, &p).await?;
                         floating_ips::lead(tx, &mut fip, Some((&p.value, Some(ip))), &mut touched).await?;
                     }
                 }

@@ -116,14 +116,7 @@ impl Listed for Net {
         "revision_number",
     ];
     fn scope(ctx: &Ctx, query: Query) -> Query {
-        if ctx.is_admin() {
-            return query;
-        }
-        query.any_eq(vec![
-            ("project_id", ctx.project_id().into()),
-            ("shared", true.into()),
-            ("external", true.into()),
-        ])
+        networks::scope(ctx, query)
     }
     async fn show(app: &Network, tx: &mut Tx, rows: &[Stored<Self>]) -> Result<Vec<Shown>> {
         let mut subnets: BTreeMap<String, Vec<String>> = BTreeMap::new();

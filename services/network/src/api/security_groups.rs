@@ -3,20 +3,17 @@
 use super::input::{self, In, Shape, kind};
 use super::list::{self, Col, Listed, Shown, standard, with};
 use crate::Network;
-use crate::err::conflict;
+use crate::logic::groups;
 use crate::logic::publish::Touched;
-use crate::logic::{groups, quotas};
 use crate::model::{Group, Rule};
 use crate::policy::action::{
-    CreateSecurityGroup, CreateSecurityGroupRule, DeleteSecurityGroup, DeleteSecurityGroupRule, GetSecurityGroup,
-    GetSecurityGroupRule, UpdateSecurityGroup,
+    DeleteSecurityGroup, DeleteSecurityGroupRule, GetSecurityGroup, GetSecurityGroupRule, UpdateSecurityGroup,
 };
-use haneul_auth::{Ctx, Secured, Target, allow_create, fetch};
+use haneul_auth::{Ctx, fetch};
 use haneul_core::{Result, id};
 use haneul_http::{Body, FieldKind as K, Reply, Req, f};
-use haneul_store::{Dir, Query, Stored, Tx};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use haneul_store::{Query, Stored, Tx};
+use serde_json::json;
 use std::sync::Arc;
 
 static GROUP: Shape = Shape {
@@ -106,23 +103,12 @@ impl Listed for Group {
         }
     }
     async fn show(_app: &Network, tx: &mut Tx, rows: &[Stored<Self>]) -> Result<Vec<Shown>> {
-        let mut rules: BTreeMap<String, Vec<Shown>> = BTreeMap::new();
-        for chunk in rows.chunks(500) {
-            let query = Query::new()
-                .is_in("security_group_id", chunk.iter().map(|g| g.id.as_str()))
-                .order("created_at", Dir::Asc)
-                .order("id", Dir::Asc);
-            for r in tx.list::<Rule>(&query).await? {
-                rules
-                    .entry(r.security_group_id.clone())
-                    .or_default()
-                    .push(rule_view(&r));
-            }
-        }
+        let ids: Vec<&str> = rows.iter().map(|g| g.id.as_str()).collect();
+        let mut rules = groups::rules_of(tx, &ids).await?;
         Ok(rows
             .iter()
             .map(|g| {
-                let rules = rules.remove(&g.id).unwrap_or_default();
+                let rules: Vec<Shown> = rules.remove(&g.id).iter().flatten().map(rule_view).collect();
                 with(
                     standard(g),
                     json!({"stateful": g.stateful, "security_group_rules": rules}),
@@ -172,7 +158,6 @@ impl Listed for Rule {
 }
 
 fn rule_view(r: &Stored<Rule>) -> Shown {
-    let prefix = r.remote_prefix.map(|p| p.to_string());
     let mut shown = with(
         standard(r),
         json!({
@@ -182,8 +167,8 @@ fn rule_view(r: &Stored<Rule>) -> Shown {
             "protocol": r.protocol,
             "port_range_min": r.port_min,
             "port_range_max": r.port_max,
-            "remote_ip_prefix": prefix,
-            "normalized_cidr": prefix,
+            "remote_ip_prefix": r.remote_prefix.map(|p| p.to_string()),
+            "normalized_cidr": r.remote_prefix.map(|p| p.trunc().to_string()),
             "remote_group_id": r.remote_group,
         }),
     );
@@ -193,28 +178,9 @@ fn rule_view(r: &Stored<Rule>) -> Shown {
     shown
 }
 
-/// The caller's default group exists from the first look on.
-async fn ensure_default(app: &Arc<Network>, ctx: &Ctx) -> Result<()> {
-    let project = ctx.project_id().to_owned();
-    if project.is_empty() {
-        return Ok(());
-    }
-    let there = {
-        let mut tx = app.db.read().await?;
-        groups::default_id(&mut tx, &project).await?.is_some()
-    };
-    if !there {
-        let actor = ctx.actor();
-        app.db
-            .write(&actor, async move |tx| groups::ensure_default(tx, &project).await)
-            .await?;
-    }
-    Ok(())
-}
-
 /// `GET /v2.0/security-groups`
 pub async fn index(app: Arc<Network>, req: Req) -> Result<Reply> {
-    ensure_default(&app, &req.ctx()?.clone()).await?;
+    app.ensure_default_group(req.ctx()?).await?;
     list::list::<Group>(app, req).await
 }
 
@@ -239,21 +205,15 @@ pub async fn create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             let mut out = Vec::new();
             for item in &items {
                 let body = In(item);
-                let project_id = input::project(&ctx, body)?;
-                let grant = allow_create(&ctx, CreateSecurityGroup, &Target::project(&project_id))?;
-                let name = body.str("name").unwrap_or_default();
-                groups::check_name(&name)?;
-                groups::ensure_default(tx, &project_id).await?;
-                quotas::take(tx, &project_id, "security_group", 1).await?;
                 let group = Group {
                     id: id::uuid(),
-                    project_id,
-                    name,
+                    project_id: input::project(&ctx, body)?,
+                    name: body.str("name").unwrap_or_default(),
                     description: body.str("description").unwrap_or_default(),
                     tags: super::tags::clean(body.strings("tags").unwrap_or_default()),
                     stateful: body.bool("stateful").unwrap_or(true),
                 };
-                let stored = groups::insert(tx, &grant, &group, false).await?;
+                let stored = groups::create(tx, &ctx, &group).await?;
                 out.push(list::one(&app, tx, &ctx, &stored).await?);
             }
             Ok(out)
@@ -279,38 +239,7 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             body.set_str("name", &mut group.name);
             body.set_str("description", &mut group.description);
             body.set_bool("stateful", &mut group.stateful);
-            if group.name != old.name {
-                if groups::default_id(tx, &old.project_id).await?.as_deref() == Some(id.as_str()) {
-                    return Err(conflict(
-                        "SecurityGroupCannotUpdateDefault",
-                        "Updating default security group not allowed.",
-                    )
-                    .with_field("name"));
-                }
-                groups::check_name(&group.name)?;
-            }
-            if group.stateful != old.stateful {
-                let used = tx
-                    .row(
-                        "SELECT port_id FROM port_security_group WHERE security_group_id = $1 LIMIT 1",
-                        &[(&id).into()],
-                    )
-                    .await?;
-                if let Some(r) = used {
-                    return Err(conflict(
-                        "SecurityGroupInUse",
-                        format!(
-                            "Security Group {id} in use by port {}: stateful cannot be changed.",
-                            r.str(0)?
-                        ),
-                    )
-                    .with_field("stateful"));
-                }
-            }
-            let stored = tx.update(&old, &group).await?;
-            let mut touched = Touched::default();
-            touched.groups.insert(id.clone());
-            app.publish(tx, touched).await?;
+            let stored = app.group_update(tx, &old, &group).await?;
             list::one(&app, tx, &ctx, &stored).await
         })
         .await?;
@@ -327,9 +256,7 @@ pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     db.write(&actor, async move |tx| {
         let group = fetch(tx, &ctx, DeleteSecurityGroup, &id).await?;
         input::check_revision(revision, group.generation, &id)?;
-        let mut touched = Touched::default();
-        app.group_delete(tx, &group, ctx.is_admin(), &mut touched).await?;
-        app.publish(tx, touched).await
+        app.group_delete(tx, &group, ctx.is_admin()).await
     })
     .await?;
     Ok(Reply::no_content())
@@ -337,7 +264,7 @@ pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
 
 /// `GET /v2.0/security-group-rules`
 pub async fn rule_index(app: Arc<Network>, req: Req) -> Result<Reply> {
-    ensure_default(&app, &req.ctx()?.clone()).await?;
+    app.ensure_default_group(req.ctx()?).await?;
     list::list::<Rule>(app, req).await
 }
 
@@ -362,7 +289,11 @@ pub async fn rule_create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             let mut out = Vec::new();
             let mut touched = Touched::default();
             for item in &items {
-                let rule = rule_make(tx, &ctx, item, &mut touched).await?;
+                let body = In(item);
+                let project = (body.has("project_id") || body.has("tenant_id"))
+                    .then(|| input::project(&ctx, body))
+                    .transpose()?;
+                let rule = groups::make_rule(tx, &ctx, item, project, &mut touched).await?;
                 out.push(list::one(&app, tx, &ctx, &rule).await?);
             }
             app.publish(tx, touched).await?;
@@ -377,32 +308,6 @@ pub async fn rule_create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     ))
 }
 
-async fn rule_make(tx: &mut Tx, ctx: &Ctx, item: &Value, touched: &mut Touched) -> Result<Stored<Rule>> {
-    let body = In(item);
-    let group_id = body.str("security_group_id").unwrap_or_default();
-    let group = tx
-        .find::<Group>(&group_id)
-        .await?
-        .filter(|g| g.visible(ctx))
-        .ok_or_else(|| Group::not_found(&group_id).with_field("security_group_id"))?;
-    let project_id = match body.has("project_id") || body.has("tenant_id") {
-        true => input::project(ctx, body)?,
-        // A rule goes with its group, also when an administrator makes it.
-        false => group.project_id.clone(),
-    };
-    let target = Target::project(&project_id).with("security_group:project_id", &group.project_id);
-    let grant = allow_create(ctx, CreateSecurityGroupRule, &target)?;
-    let rule = groups::rule_from(item, &group, project_id)?;
-    if let Some(remote) = &rule.remote_group {
-        let visible = tx.find::<Group>(remote).await?.is_some_and(|g| g.visible(ctx));
-        if !visible {
-            return Err(Group::not_found(remote).with_field("remote_group_id"));
-        }
-    }
-    quotas::take(tx, &rule.project_id, "security_group_rule", 1).await?;
-    groups::add_rule(tx, &grant, &rule, touched).await
-}
-
 /// `DELETE /v2.0/security-group-rules/{id}`
 pub async fn rule_delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     input::no_body(&req)?;
@@ -412,14 +317,7 @@ pub async fn rule_delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     let db = app.db.clone();
     db.write(&actor, async move |tx| {
         let rule = fetch(tx, &ctx, DeleteSecurityGroupRule, &id).await?;
-        let mut touched = Touched::default();
-        if let Some(remote) = rule.remote_group.clone().filter(|r| *r != rule.security_group_id) {
-            touched.group_unnamed(tx, &remote).await?;
-        }
-        touched.groups.insert(rule.security_group_id.clone());
-        quotas::give_back(tx, &rule.project_id.clone(), "security_group_rule", 1).await?;
-        tx.delete(&rule).await?;
-        app.publish(tx, touched).await
+        app.rule_delete(tx, &rule).await
     })
     .await?;
     Ok(Reply::no_content())

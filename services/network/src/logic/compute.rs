@@ -356,13 +356,31 @@ impl Network {
         group: &str,
         add: bool,
     ) -> Result<()> {
-        let ids = resolve_groups(tx, project_id, std::slice::from_ref(&group.to_owned())).await?;
+        let ids = resolve_groups(tx, project_id, std::slice::from_ref(&group.to_owned()))
+            .await
+            .map_err(|e| match e.kind() {
+                Kind::BadRequest => e.with_kind(Kind::NotFound),
+                _ => e,
+            })?;
         let Some(id) = ids.first() else { return Ok(()) };
+        let mut ports = tx.list::<Port>(&Query::new().eq("device_id", server_id)).await?;
+        ports.retain(|p| p.is_servers());
+        if ports.is_empty() {
+            return Err(Error::not_found(format!(
+                "instance_id {server_id} could not be found as device id on any ports"
+            )));
+        }
         let mut touched = Touched::default();
         let mut had = false;
-        for p in tx.list::<Port>(&Query::new().eq("device_id", server_id)).await? {
-            if !p.is_servers() || !p.port_security || p.fixed_ips.is_empty() {
-                continue;
+        for p in ports {
+            if add && (!p.port_security || p.fixed_ips.is_empty()) {
+                return Err(Error::field(
+                    "name",
+                    format!(
+                        "Network requires port_security_enabled and subnet associated in order to apply security groups, which port {} has not.",
+                        p.id
+                    ),
+                ));
             }
             let mut port = p.value.clone();
             had |= port.security_groups.contains(id);
@@ -378,7 +396,7 @@ impl Network {
             }
         }
         if !add && !had {
-            return Err(Error::conflict(format!(
+            return Err(Error::not_found(format!(
                 "Security group {group} not associated with the instance {server_id}"
             ))
             .with_field("name"));

@@ -6,6 +6,7 @@ use crate::logic::ports::{self, Ask, Wish};
 use crate::logic::publish::Touched;
 use crate::logic::quotas;
 use crate::model::{FloatingIp, Net, Port, Router, Subnet, owner};
+use haneul_auth::{Ctx, Secured};
 use haneul_core::{Error, Kind, Result, id};
 use haneul_store::{CreateGrant, Grant, Query, Stored, System, Tx};
 use std::net::IpAddr;
@@ -141,8 +142,45 @@ pub(crate) struct Wanted<'a> {
     pub leads_to: Option<(&'a Port, Option<IpAddr>)>,
 }
 
-/// Stores a new floating IP. Quota is the caller's.
-pub(crate) async fn insert(
+/// The port that a request names; it must be of the floating IP's project, unless an administrator asks.
+pub(crate) async fn port(tx: &mut Tx, ctx: &Ctx, project_id: &str, id: &str) -> Result<Stored<Port>> {
+    let port = tx
+        .find::<Port>(id)
+        .await?
+        .filter(|p| p.visible(ctx))
+        .ok_or_else(|| Port::not_found(id).with_field("port_id"))?;
+    if port.project_id != project_id && !ctx.is_admin() {
+        return Err(bad(
+            "BadRequest",
+            "port_id",
+            format!(
+                "Bad floatingip request: Port {id} is associated with a different tenant than Floating IP and therefore cannot be bound."
+            ),
+        ));
+    }
+    Ok(port)
+}
+
+/// A new floating IP on a network that the caller sees, within the project's quota.
+pub(crate) async fn create(
+    tx: &mut Tx,
+    ctx: &Ctx,
+    grant: &impl CreateGrant<FloatingIp>,
+    fip: FloatingIp,
+    wanted: Wanted<'_>,
+    touched: &mut Touched,
+) -> Result<Stored<FloatingIp>> {
+    let net = tx
+        .find::<Net>(&fip.floating_network_id)
+        .await?
+        .filter(|n| n.visible(ctx))
+        .ok_or_else(|| Net::not_found(&fip.floating_network_id).with_field("floating_network_id"))?;
+    quotas::take(tx, &fip.project_id, "floatingip", 1).await?;
+    insert(tx, grant, &net, fip, wanted, touched).await
+}
+
+/// Stores a new floating IP.
+async fn insert(
     tx: &mut Tx,
     grant: &impl CreateGrant<FloatingIp>,
     net: &Net,

@@ -5,10 +5,13 @@ use crate::err::{bad, conflict, invalid};
 use crate::logic::publish::Touched;
 use crate::logic::quotas;
 use crate::model::{Group, Rule};
+use crate::policy::action::{CreateSecurityGroup, CreateSecurityGroupRule};
+use haneul_auth::{Ctx, Secured, Target, allow_create};
 use haneul_core::{Error, Result, id};
-use haneul_store::{CreateGrant, Query, Stored, System, Tx};
+use haneul_store::{CreateGrant, Dir, Grant, Query, Stored, System, Tx};
 use ipnet::IpNet;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Protocols by name (IANA numbers; neutron-lib's IP_PROTOCOL_MAP).
@@ -83,8 +86,17 @@ pub(crate) async fn ensure_default(tx: &mut Tx, project: &str) -> Result<String>
     Ok(new)
 }
 
+/// A new group of a project, in the caller's right and within the project's quota.
+pub(crate) async fn create(tx: &mut Tx, ctx: &Ctx, group: &Group) -> Result<Stored<Group>> {
+    let grant = allow_create(ctx, CreateSecurityGroup, &Target::project(&group.project_id))?;
+    check_name(&group.name)?;
+    ensure_default(tx, &group.project_id).await?;
+    quotas::take(tx, &group.project_id, "security_group", 1).await?;
+    insert(tx, &grant, group, false).await
+}
+
 /// Stores a group with its first rules.
-pub(crate) async fn insert(
+async fn insert(
     tx: &mut Tx,
     grant: &impl CreateGrant<Group>,
     group: &Group,
@@ -125,6 +137,21 @@ pub(crate) async fn insert(
     Ok(stored)
 }
 
+/// The rules of these groups, the oldest first.
+pub(crate) async fn rules_of(tx: &mut Tx, ids: &[&str]) -> Result<BTreeMap<String, Vec<Stored<Rule>>>> {
+    let mut out: BTreeMap<String, Vec<Stored<Rule>>> = BTreeMap::new();
+    for chunk in ids.chunks(500) {
+        let query = Query::new()
+            .is_in("security_group_id", chunk.iter().copied())
+            .order("created_at", Dir::Asc)
+            .order("id", Dir::Asc);
+        for r in tx.list::<Rule>(&query).await? {
+            out.entry(r.security_group_id.clone()).or_default().push(r);
+        }
+    }
+    Ok(out)
+}
+
 /// Refuses groups that do not exist or belong to somebody else.
 pub(crate) async fn check_ids(tx: &mut Tx, project: &str, is_admin: bool, ids: &[String]) -> Result<()> {
     if ids.is_empty() {
@@ -138,7 +165,7 @@ pub(crate) async fn check_ids(tx: &mut Tx, project: &str, is_admin: bool, ids: &
             .iter()
             .any(|g| &g.id == wanted && (is_admin || g.project_id == project));
         if !ok {
-            return Err(<Group as haneul_auth::Secured>::not_found(wanted).with_field("security_groups"));
+            return Err(Group::not_found(wanted).with_field("security_groups"));
         }
     }
     Ok(())
@@ -176,7 +203,7 @@ fn small(body: &Value, field: &str) -> Option<i64> {
 }
 
 /// A rule from a checked body. Everything that is wrong with it is said here.
-pub(crate) fn rule_from(body: &Value, group: &Group, project_id: String) -> Result<Rule> {
+fn rule_from(body: &Value, group: &Group, project_id: String) -> Result<Rule> {
     let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
     let v6 = match text("ethertype")
         .unwrap_or_else(|| "IPv4".into())
@@ -365,22 +392,50 @@ fn prefix(text: &str, v6: bool) -> Result<IpNet> {
             format!("Conflicting value ethertype {family} for CIDR {text}"),
         ));
     }
-    Ok(net.trunc())
+    // As it was written: its network is `normalized_cidr`.
+    Ok(net)
+}
+
+/// A new rule of a checked body, in the caller's right and within the quota. It goes with its group, also when an
+/// administrator makes it, unless the body names a project.
+pub(crate) async fn make_rule(
+    tx: &mut Tx,
+    ctx: &Ctx,
+    item: &Value,
+    project_id: Option<String>,
+    touched: &mut Touched,
+) -> Result<Stored<Rule>> {
+    let group_id = item
+        .get("security_group_id")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let group = tx
+        .find::<Group>(group_id)
+        .await?
+        .filter(|g| g.visible(ctx))
+        .ok_or_else(|| Group::not_found(group_id).with_field("security_group_id"))?;
+    let project_id = project_id.unwrap_or_else(|| group.project_id.clone());
+    let target = Target::project(&project_id).with("security_group:project_id", &group.project_id);
+    let grant = allow_create(ctx, CreateSecurityGroupRule, &target)?;
+    let rule = rule_from(item, &group, project_id)?;
+    if let Some(remote) = &rule.remote_group {
+        let visible = tx.find::<Group>(remote).await?.is_some_and(|g| g.visible(ctx));
+        if !visible {
+            return Err(Group::not_found(remote).with_field("remote_group_id"));
+        }
+    }
+    quotas::take(tx, &rule.project_id, "security_group_rule", 1).await?;
+    add_rule(tx, &grant, &rule, touched).await
 }
 
 /// Stores a rule; the same rule twice is refused.
-pub(crate) async fn add_rule(
+async fn add_rule(
     tx: &mut Tx,
     grant: &impl CreateGrant<Rule>,
     rule: &Rule,
     touched: &mut Touched,
 ) -> Result<Stored<Rule>> {
-    if let Some(remote) = &rule.remote_group {
-        if tx.find::<Group>(remote).await?.is_none() {
-            return Err(<Group as haneul_auth::Secured>::not_found(remote).with_field("remote_group_id"));
-        }
-        touched.groups.insert(remote.clone());
-    }
+    touched.groups.extend(rule.remote_group.clone());
     touched.groups.insert(rule.security_group_id.clone());
     if let Some(stored) = tx.insert(grant, rule).await? {
         return Ok(stored);
@@ -403,14 +458,84 @@ pub(crate) async fn add_rule(
 }
 
 impl Network {
-    /// Deletes a group with its rules, and the rules of others that name it.
-    pub(crate) async fn group_delete(
+    /// The caller's default group exists from the first look on.
+    pub async fn ensure_default_group(&self, ctx: &Ctx) -> Result<()> {
+        let project = ctx.project_id().to_owned();
+        if project.is_empty() {
+            return Ok(());
+        }
+        let there = {
+            let mut tx = self.db.read().await?;
+            default_id(&mut tx, &project).await?.is_some()
+        };
+        if !there {
+            self.db
+                .write(&ctx.actor(), async move |tx| ensure_default(tx, &project).await)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Changes a group: the default one keeps its name, and one in use what it tracks.
+    pub(crate) async fn group_update(
         &self,
         tx: &mut Tx,
-        grant: &impl haneul_store::Grant<Group>,
-        is_admin: bool,
-        touched: &mut Touched,
-    ) -> Result<()> {
+        grant: &impl Grant<Group>,
+        group: &Group,
+    ) -> Result<Stored<Group>> {
+        let old = grant.stored();
+        let id = &old.id;
+        if group.name != old.name {
+            if default_id(tx, &old.project_id).await?.as_ref() == Some(id) {
+                return Err(conflict(
+                    "SecurityGroupCannotUpdateDefault",
+                    "Updating default security group not allowed.",
+                )
+                .with_field("name"));
+            }
+            check_name(&group.name)?;
+        }
+        if group.stateful != old.stateful {
+            let used = tx
+                .row(
+                    "SELECT port_id FROM port_security_group WHERE security_group_id = $1 LIMIT 1",
+                    &[id.into()],
+                )
+                .await?;
+            if let Some(r) = used {
+                return Err(conflict(
+                    "SecurityGroupInUse",
+                    format!(
+                        "Security Group {id} in use by port {}: stateful cannot be changed.",
+                        r.str(0)?
+                    ),
+                )
+                .with_field("stateful"));
+            }
+        }
+        let mut touched = Touched::default();
+        touched.groups.insert(id.clone());
+        let stored = tx.update(grant, group).await?;
+        self.publish(tx, touched).await?;
+        Ok(stored)
+    }
+
+    /// Deletes a rule.
+    pub(crate) async fn rule_delete(&self, tx: &mut Tx, grant: &impl Grant<Rule>) -> Result<()> {
+        let rule = &grant.stored().value;
+        let mut touched = Touched::default();
+        if let Some(remote) = rule.remote_group.as_ref().filter(|r| **r != rule.security_group_id) {
+            touched.group_unnamed(tx, remote).await?;
+        }
+        touched.groups.insert(rule.security_group_id.clone());
+        quotas::give_back(tx, &rule.project_id, "security_group_rule", 1).await?;
+        tx.delete(grant).await?;
+        self.publish(tx, touched).await
+    }
+
+    /// Deletes a group with its rules, and the rules of others that name it.
+    pub(crate) async fn group_delete(&self, tx: &mut Tx, grant: &impl Grant<Group>, is_admin: bool) -> Result<()> {
+        let mut touched = Touched::default();
         let group = grant.stored().value.clone();
         if group.name == "default" && default_id(tx, &group.project_id).await?.as_deref() == Some(&group.id) {
             if !is_admin {
@@ -457,12 +582,13 @@ impl Network {
             tx.delete(&System::of(rule)).await?;
         }
         quotas::give_back(tx, &group.project_id, "security_group", 1).await?;
-        tx.delete(grant).await
+        tx.delete(grant).await?;
+        self.publish(tx, touched).await
     }
 }
 
 /// The name `default` is the cloud's.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+fn check_name(name: &str) -> Result<()> {
     if name.eq_ignore_ascii_case("default") {
         return Err(conflict(
             "SecurityGroupDefaultAlreadyExists",

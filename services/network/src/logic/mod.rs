@@ -10,6 +10,7 @@ pub(crate) mod ipam;
 pub(crate) mod networks;
 pub(crate) mod observe;
 pub(crate) mod ports;
+pub(crate) mod proxies;
 pub(crate) mod publish;
 pub(crate) mod quotas;
 pub(crate) mod routers;

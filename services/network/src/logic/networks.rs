@@ -5,6 +5,7 @@ use crate::err::{bad, conflict, invalid};
 use crate::logic::publish::Touched;
 use crate::logic::{floating_ips, ipam, ports, quotas};
 use crate::model::{FloatingIp, Net, Port, Subnet, owner};
+use haneul_auth::Ctx;
 use haneul_core::{Error, Result};
 use haneul_store::{CreateGrant, Grant, Query, Stored, System, Tx};
 
@@ -21,6 +22,18 @@ pub(crate) fn check_mtu(mtu: i64) -> Result<u32> {
         ));
     }
     u32::try_from(mtu).map_err(Error::internal)
+}
+
+/// Narrows a list to the networks that the caller sees.
+pub(crate) fn scope(ctx: &Ctx, query: Query) -> Query {
+    if ctx.is_admin() {
+        return query;
+    }
+    query.any_eq(vec![
+        ("project_id", ctx.project_id().into()),
+        ("shared", true.into()),
+        ("external", true.into()),
+    ])
 }
 
 /// Stores a network.

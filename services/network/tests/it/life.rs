@@ -554,7 +554,11 @@ pub async fn security_groups(c: &Cloud) {
         json!({"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": "192.0.2.7/24"}),
     );
     let r = c.ok("POST", "/v2.0/security-group-rules", ALICE, tcp.clone()).await["security_group_rule"].clone();
-    assert_eq!(r["remote_ip_prefix"], "192.0.2.0/24");
+    assert_eq!(
+        (&r["remote_ip_prefix"], &r["normalized_cidr"]),
+        (&json!("192.0.2.7/24"), &json!("192.0.2.0/24")),
+        "as it was written, and the network"
+    );
     // The same by number is the same.
     let again =
         rule(json!({"protocol": 6, "port_range_min": "22", "port_range_max": 22, "remote_ip_prefix": "192.0.2.0/24"}));
