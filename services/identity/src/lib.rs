@@ -32,7 +32,7 @@ use bytes::Bytes;
 use haneul_auth::context::CtxInner;
 use haneul_auth::{Asked, Authenticator, BoxFuture, Policy};
 use haneul_core::config::Config;
-use haneul_core::{Error, Result, clock};
+use haneul_core::{Error, Kind, Result, clock};
 use haneul_http::Routes;
 use haneul_store::{Db, Stored, Tx};
 use logic::hashing::Hasher;
@@ -135,6 +135,15 @@ impl Identity {
         let entry = self.entry(sequence, resolved)?;
         self.cache.put(key, entry.clone(), clock::now());
         Ok(entry)
+    }
+
+    /// The validated token that a request is about, or that it shows for another one: Keystone answers 404 for one that
+    /// is not good.
+    pub(crate) async fn shown(&self, token: &str) -> Result<Arc<Entry>> {
+        self.validated(token).await.map_err(|e| match e.kind() {
+            Kind::Unauthorized => Error::not_found("Could not find token.").with_private(e.private()),
+            _ => e,
+        })
     }
 
     /// What the token of a request was made with. The token is good: the request came in by it.

@@ -128,17 +128,12 @@ pub(crate) async fn issue(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
     }
 }
 
-/// The token that a request is about. Keystone answers 404 for one that is not good.
+/// The token that a request is about.
 async fn subject(app: &Identity, req: Option<String>) -> Result<(String, Arc<crate::token::Entry>)> {
     let token =
         req.ok_or_else(|| Error::not_found("No token in the request: the header X-Subject-Token is missing."))?;
-    match app.validated(&token).await {
-        Ok(entry) => Ok((token, entry)),
-        Err(e) if e.kind() == haneul_core::Kind::Unauthorized => {
-            Err(Error::not_found("Could not find token.").with_private(e.private()))
-        }
-        Err(e) => Err(e),
-    }
+    let entry = app.shown(&token).await?;
+    Ok((token, entry))
 }
 
 /// GET and HEAD /v3/auth/tokens

@@ -258,30 +258,25 @@ async fn below(tx: &mut Tx, id: &str) -> Result<Vec<Stored<Region>>> {
 /// DELETE /v3/regions/{region_id}. The regions below it go with it; none of them may have an endpoint.
 pub(crate) async fn delete_region(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id) = (req.ctx()?.clone(), req.param("region_id").to_owned());
-    let (this, asker) = (app.clone(), ctx.clone());
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            let found = fetch(tx, &asker, DeleteRegion, &id).await?;
-            let below = below(tx, &id).await?;
-            let ids: Vec<&str> = below.iter().map(|r| r.id.as_str()).chain([id.as_str()]).collect();
-            let held = tx.count::<Endpoint>(&Query::new().is_in("region_id", ids)).await?;
-            if held > 0 {
-                return Err(Error::forbidden(format!(
-                    "Unable to delete region {id} because it or its child regions have associated endpoints: {held}. Delete or move these first."
-                )));
-            }
-            for r in below {
-                remove::associations(tx, "region_id", &r.id).await?;
-                remove::registered_limits(tx, "region_id", &r.id).await?;
-                tx.delete(&System::of(r)).await?;
-            }
-            remove::associations(tx, "region_id", &id).await?;
-            remove::registered_limits(tx, "region_id", &id).await?;
-            this.invalidate(tx).await?;
-            tx.delete(&found).await
-        })
-        .await?;
-    Ok(Reply::no_content())
+    common::delete(app, &ctx, id, DeleteRegion, async |tx: &mut Tx, r: &Region| {
+        let id = &r.id;
+        let below = below(tx, id).await?;
+        let ids: Vec<&str> = below.iter().map(|r| r.id.as_str()).chain([id.as_str()]).collect();
+        let held = tx.count::<Endpoint>(&Query::new().is_in("region_id", ids)).await?;
+        if held > 0 {
+            return Err(Error::forbidden(format!(
+                "Unable to delete region {id} because it or its child regions have associated endpoints: {held}. Delete or move these first."
+            )));
+        }
+        for r in below {
+            remove::associations(tx, "region_id", &r.id).await?;
+            remove::registered_limits(tx, "region_id", &r.id).await?;
+            tx.delete(&System::of(r)).await?;
+        }
+        remove::associations(tx, "region_id", id).await?;
+        remove::registered_limits(tx, "region_id", id).await
+    })
+    .await
 }
 
 /// GET /v3/services
@@ -365,22 +360,19 @@ pub(crate) async fn update_service(app: Arc<Identity>, mut req: Req) -> Result<R
 /// DELETE /v3/services/{service_id}. Its endpoints go with it.
 pub(crate) async fn delete_service(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id) = (req.ctx()?.clone(), req.param("service_id").to_owned());
-    let (this, asker) = (app.clone(), ctx.clone());
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            let found = fetch(tx, &asker, DeleteService, &id).await?;
-            for e in tx.list::<Endpoint>(&Query::new().eq("service_id", id.as_str())).await? {
-                remove::filters(tx, "target_id", &e.id).await?;
-                remove::associations(tx, "endpoint_id", &e.id).await?;
-                tx.delete(&System::of(e)).await?;
-            }
-            remove::associations(tx, "service_id", &id).await?;
-            remove::registered_limits(tx, "service_id", &id).await?;
-            this.invalidate(tx).await?;
-            tx.delete(&found).await
-        })
-        .await?;
-    Ok(Reply::no_content())
+    common::delete(app, &ctx, id, DeleteService, async |tx: &mut Tx, c: &CatalogService| {
+        for e in tx
+            .list::<Endpoint>(&Query::new().eq("service_id", c.id.as_str()))
+            .await?
+        {
+            remove::filters(tx, "target_id", &e.id).await?;
+            remove::associations(tx, "endpoint_id", &e.id).await?;
+            tx.delete(&System::of(e)).await?;
+        }
+        remove::associations(tx, "service_id", &c.id).await?;
+        remove::registered_limits(tx, "service_id", &c.id).await
+    })
+    .await
 }
 
 /// GET /v3/endpoints
@@ -542,15 +534,9 @@ pub(crate) async fn update_endpoint(app: Arc<Identity>, mut req: Req) -> Result<
 /// DELETE /v3/endpoints/{endpoint_id}
 pub(crate) async fn delete_endpoint(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id) = (req.ctx()?.clone(), req.param("endpoint_id").to_owned());
-    let (this, asker) = (app.clone(), ctx.clone());
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            let found = fetch(tx, &asker, DeleteEndpoint, &id).await?;
-            remove::filters(tx, "target_id", &id).await?;
-            remove::associations(tx, "endpoint_id", &id).await?;
-            this.invalidate(tx).await?;
-            tx.delete(&found).await
-        })
-        .await?;
-    Ok(Reply::no_content())
+    common::delete(app, &ctx, id, DeleteEndpoint, async |tx: &mut Tx, e: &Endpoint| {
+        remove::filters(tx, "target_id", &e.id).await?;
+        remove::associations(tx, "endpoint_id", &e.id).await
+    })
+    .await
 }

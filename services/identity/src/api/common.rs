@@ -1,13 +1,15 @@
 //! What the handlers share: bodies without secrets in errors, open attributes, lists with filters and pages,
 //! views.
 
-use haneul_auth::{Ctx, ScopeKind, Target};
+use crate::Identity;
+use haneul_auth::{Action, Ctx, ScopeKind, Secured, Target, fetch};
 use haneul_core::clock::{self, Micros};
 use haneul_core::{Error, Result};
 use haneul_http::request::percent_encode;
 use haneul_http::{Body, FieldKind, Page, Reply, Req, Ver, fields};
 use haneul_store::{Dir, Query, Resource, Stored, Tx};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// A name of a user, group or role (keystone/identity/schema.py: 1 to 255, not only white space).
 pub(crate) const NAME: FieldKind = FieldKind::Check(|v| name(v, 255));
@@ -324,6 +326,26 @@ pub(crate) fn remove(doc: &mut Value, name: &str) {
     if let Some(map) = doc.as_object_mut() {
         map.remove(name);
     }
+}
+
+/// Deletes what a path names, with what goes with it, and ends the tokens that were worth something by it. `before` may
+/// refuse.
+pub(crate) async fn delete<A, F>(app: Arc<Identity>, ctx: &Ctx, id: String, action: A, before: F) -> Result<Reply>
+where
+    A: Action + Copy + Send + Sync + 'static,
+    A::On: Secured,
+    F: for<'t> AsyncFn(&'t mut Tx, &'t A::On) -> Result<()> + Send + Sync + 'static,
+{
+    let (this, asker) = (app.clone(), ctx.clone());
+    app.db
+        .write(&ctx.actor(), async move |tx| {
+            let found = fetch(tx, &asker, action, &id).await?;
+            before(tx, &found).await?;
+            this.invalidate(tx).await?;
+            tx.delete(&found).await
+        })
+        .await?;
+    Ok(Reply::no_content())
 }
 
 /// How a filter's value is kept.

@@ -9,7 +9,7 @@ use crate::store::{drop_blob, set_blob};
 use haneul_auth::{Target, allow_create, fetch};
 use haneul_core::{Error, Result, id};
 use haneul_http::{Body, Reply, Req, f};
-use haneul_store::Query;
+use haneul_store::{Query, Tx};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -105,15 +105,9 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 /// DELETE /v3/OS-OAUTH1/consumers/{consumer_id}. All its tokens go with it.
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id) = (req.ctx()?.clone(), req.param("consumer_id").to_owned());
-    let (this, asker) = (app.clone(), ctx.clone());
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            let found = fetch(tx, &asker, DeleteConsumer, &id).await?;
-            remove::oauth_tokens(tx, "consumer_id", &id).await?;
-            drop_blob(tx, &id).await?;
-            this.invalidate(tx).await?;
-            tx.delete(&found).await
-        })
-        .await?;
-    Ok(Reply::no_content())
+    common::delete(app, &ctx, id, DeleteConsumer, async |tx: &mut Tx, c: &Consumer| {
+        remove::oauth_tokens(tx, "consumer_id", &c.id).await?;
+        drop_blob(tx, &c.id).await
+    })
+    .await
 }

@@ -94,13 +94,23 @@ pub(crate) async fn check(app: Arc<Identity>, req: Req) -> Result<Reply> {
 /// PUT of the same paths. What it is for has one policy: this one takes another one's place.
 pub(crate) async fn create(app: Arc<Identity>, req: Req) -> Result<Reply> {
     match For::of(&req) {
-        w @ For::Endpoint(_) => put(app, req, w, CreatePolicyForEndpoint).await,
-        w @ For::Service(_) => put(app, req, w, CreatePolicyForService).await,
-        w @ For::Region(..) => put(app, req, w, CreatePolicyForRegion).await,
+        w @ For::Endpoint(_) => change(app, req, w, CreatePolicyForEndpoint, true).await,
+        w @ For::Service(_) => change(app, req, w, CreatePolicyForService, true).await,
+        w @ For::Region(..) => change(app, req, w, CreatePolicyForRegion, true).await,
     }
 }
 
-async fn put<A>(app: Arc<Identity>, req: Req, wanted: For, action: A) -> Result<Reply>
+/// DELETE of the same paths.
+pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
+    match For::of(&req) {
+        w @ For::Endpoint(_) => change(app, req, w, DeletePolicyForEndpoint, false).await,
+        w @ For::Service(_) => change(app, req, w, DeletePolicyForService, false).await,
+        w @ For::Region(..) => change(app, req, w, DeletePolicyForRegion, false).await,
+    }
+}
+
+/// Makes the policy the one of what is wanted (`there`), or takes it away.
+async fn change<A>(app: Arc<Identity>, req: Req, wanted: For, action: A, there: bool) -> Result<Reply>
 where
     A: Action<On = PolicyAssociation> + Copy + Send + Sync + 'static,
 {
@@ -113,43 +123,14 @@ where
             policy_exists(tx, &policy).await?;
             wanted.exists(tx).await?;
             let new = wanted.association(&policy);
-            if tx.find::<PolicyAssociation>(&new.id).await?.is_some() {
-                let old = fetch(tx, &asker, action, &new.id).await?;
-                tx.update(&old, &new).await?;
-            } else {
-                tx.insert(&grant, &new).await?;
-            }
-            Ok(())
-        })
-        .await?;
-    Ok(Reply::no_content())
-}
-
-/// DELETE of the same paths.
-pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    match For::of(&req) {
-        w @ For::Endpoint(_) => take(app, req, w, DeletePolicyForEndpoint).await,
-        w @ For::Service(_) => take(app, req, w, DeletePolicyForService).await,
-        w @ For::Region(..) => take(app, req, w, DeletePolicyForRegion).await,
-    }
-}
-
-async fn take<A>(app: Arc<Identity>, req: Req, wanted: For, action: A) -> Result<Reply>
-where
-    A: Action<On = PolicyAssociation> + Copy + Send + Sync + 'static,
-{
-    let (ctx, policy) = (req.ctx()?.clone(), req.param("policy_id").to_owned());
-    drop(req);
-    let asker = ctx.clone();
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            asker.enforce(A::RULE, &Target::default())?;
-            policy_exists(tx, &policy).await?;
-            wanted.exists(tx).await?;
-            let id = wanted.association(&policy).id;
-            match tx.find::<PolicyAssociation>(&id).await? {
+            match tx.find::<PolicyAssociation>(&new.id).await? {
+                None if there => tx.insert(&grant, &new).await.map(|_| ()),
+                Some(_) if there => {
+                    let old = fetch(tx, &asker, action, &new.id).await?;
+                    tx.update(&old, &new).await.map(|_| ())
+                }
                 Some(a) if a.policy_id == policy => {
-                    let found = fetch(tx, &asker, action, &id).await?;
+                    let found = fetch(tx, &asker, action, &new.id).await?;
                     tx.delete(&found).await
                 }
                 _ => Err(none()),

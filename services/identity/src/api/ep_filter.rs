@@ -129,16 +129,14 @@ pub(crate) async fn update_group(app: Arc<Identity>, mut req: Req) -> Result<Rep
 /// DELETE /v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}
 pub(crate) async fn delete_group(app: Arc<Identity>, req: Req) -> Result<Reply> {
     let (ctx, id) = (req.ctx()?.clone(), group_id(&req));
-    let (this, asker) = (app.clone(), ctx.clone());
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            let found = fetch(tx, &asker, DeleteEndpointGroup, &id).await?;
-            remove::filters(tx, "target_id", &id).await?;
-            this.invalidate(tx).await?;
-            tx.delete(&found).await
-        })
-        .await?;
-    Ok(Reply::no_content())
+    common::delete(
+        app,
+        &ctx,
+        id,
+        DeleteEndpointGroup,
+        async |tx: &mut Tx, e: &EndpointGroup| remove::filters(tx, "target_id", &e.id).await,
+    )
+    .await
 }
 
 /// What a path is about: its project, the kind of its filter, and the endpoint or group.

@@ -151,18 +151,11 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 
 /// DELETE /v3/groups/{group_id}
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    let ctx = req.ctx()?.clone();
-    let id = req.param("group_id").to_owned();
-    let (this, asker) = (app.clone(), ctx.clone());
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            let found = fetch(tx, &asker, DeleteGroup, &id).await?;
-            remove::group_parts(tx, &id).await?;
-            this.invalidate(tx).await?;
-            tx.delete(&found).await
-        })
-        .await?;
-    Ok(Reply::no_content())
+    let (ctx, id) = (req.ctx()?.clone(), req.param("group_id").to_owned());
+    common::delete(app, &ctx, id, DeleteGroup, async |tx: &mut Tx, g: &Group| {
+        remove::group_parts(tx, &g.id).await
+    })
+    .await
 }
 
 /// GET /v3/groups/{group_id}/users

@@ -305,18 +305,11 @@ pub(crate) async fn update(app: Arc<Identity>, mut req: Req) -> Result<Reply> {
 
 /// DELETE /v3/users/{user_id}
 pub(crate) async fn delete(app: Arc<Identity>, req: Req) -> Result<Reply> {
-    let ctx = req.ctx()?.clone();
-    let id = req.param("user_id").to_owned();
-    let (this, asker) = (app.clone(), ctx.clone());
-    app.db
-        .write(&ctx.actor(), async move |tx| {
-            let found = fetch(tx, &asker, DeleteUser, &id).await?;
-            remove::user_parts(tx, &id).await?;
-            this.invalidate(tx).await?;
-            tx.delete(&found).await
-        })
-        .await?;
-    Ok(Reply::no_content())
+    let (ctx, id) = (req.ctx()?.clone(), req.param("user_id").to_owned());
+    common::delete(app, &ctx, id, DeleteUser, async |tx: &mut Tx, u: &User| {
+        remove::user_parts(tx, &u.id).await
+    })
+    .await
 }
 
 /// POST /v3/users/{user_id}/password: public, for the old password is the proof.

@@ -211,7 +211,7 @@ impl Identity {
 
     async fn by_token(&self, data: &Value, proof: &mut Proof) -> Result<()> {
         let token = text(data, "id").ok_or_else(|| expecting("id", "token"))?;
-        self.validated(token).await?;
+        self.shown(token).await?;
         let old = self.open(token)?;
         for (delegated, kind) in [(&old.access_token_id, "OAuth"), (&old.trust_id, "trust")] {
             if delegated.is_some() {

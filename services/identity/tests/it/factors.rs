@@ -103,7 +103,7 @@ pub async fn more_than_one_method(c: &Cloud) {
         .to_owned();
     // A receipt is no token.
     assert_eq!(c.call(&receipt, "GET", "/auth/projects", Value::Null).await.status, 401);
-    assert_eq!(c.rescope(&receipt, Value::Null).await.status, 401);
+    assert_eq!(c.rescope(&receipt, Value::Null).await.status, 404);
     let body = |code: &str| json!({"auth": {"identity": totp(&user, code), "scope": scope}}).to_string();
     let code = passcode(SECRET, clock::now());
     let early = passcode(SECRET, clock::now() - 30 * SECOND);

@@ -141,8 +141,8 @@ pub fn rows() -> Vec<Row> {
     t.row("validates nonsense", Admin, "GET /v3/auth/tokens", (), 404, "token", subject).header("x-subject-token", "nonsense");
     t.row("validates an expired one", Admin, "GET /v3/auth/tokens", (), 404, "token", subject).header("x-subject-token", "{expired}");
     t.row("validates a revoked one", Admin, "GET /v3/auth/tokens", (), 404, "token", subject).header("x-subject-token", "{revoked}");
-    t.row("an expired token for a new one", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["token"], "token": {"id": "{expired}"}}}}), 401, "requires authentication", CORE);
-    t.row("a revoked token for a new one", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["token"], "token": {"id": "{revoked}"}}}}), 401, "requires authentication", CORE);
+    t.row("an expired token for a new one", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["token"], "token": {"id": "{expired}"}}}}), 404, "Could not find token", CORE);
+    t.row("a revoked token for a new one", Nobody, "POST /v3/auth/tokens", json!({"auth": {"identity": {"methods": ["token"], "token": {"id": "{revoked}"}}}}), 404, "Could not find token", CORE);
 
     t.about(super::Category::Value);
     t.row("method not in the table", Admin, "PUT /v3/users", json!({}), 405, "PUT", "RFC 9110, 15.5.6");
