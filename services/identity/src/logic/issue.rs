@@ -52,6 +52,12 @@ impl Proof {
             .filter(|o| o.methods.iter().any(|m| m == EC2_METHOD))
     }
 
+    /// Whether something was shown that is worth less than its user.
+    pub(crate) fn is_bound(&self) -> bool {
+        let system = self.origin.as_ref().is_some_and(|o| o.scope == Scope::System);
+        self.app_cred.is_some() || self.access_token.is_some() || self.ec2_token().is_some() || system
+    }
+
     /// Whether everything that was shown is good in this snapshot, too: the one that the new token is made from, and
     /// that says which revocations it outlives.
     async fn still_holds(&self, tx: &mut Tx, seen: i64) -> Result<()> {

@@ -258,9 +258,6 @@ impl Identity {
         let hash = self.check_secret(cred.as_ref().map(|c| c.id.as_str()), given).await?;
         let cred = cred.ok_or_else(Error::unauthorized)?.value;
         proof.secrets.push((cred.id.clone(), hash));
-        if cred.expires_at.is_some_and(|t| t <= clock::now()) {
-            return Err(Error::unauthorized().with_private("the application credential has expired"));
-        }
         proof.is(cred.user_id.clone())?;
         proof.app_cred = Some(cred);
         Ok(())

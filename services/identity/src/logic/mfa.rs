@@ -54,8 +54,12 @@ pub(crate) async fn unmet(tx: &mut Tx, user: &str, methods: &[String]) -> Result
 }
 
 impl Identity {
-    /// The receipt for what was shown.
+    /// The receipt for what was shown. It says who somebody is, and nothing of what a credential or token is bound to:
+    /// who has shown one of these shows the rest together with it.
     pub(crate) async fn more_needed(&self, user: &str, proof: &Proof, rules: &[Vec<String>]) -> Result<Outcome> {
+        if proof.is_bound() {
+            return Err(Error::unauthorized().with_private("no receipt for what is worth less than its user"));
+        }
         let mut tx = self.db.read().await?;
         let seen = revocations_seen(&mut tx).await?;
         let (user, domain) = enabled_user(&mut tx, user).await?;

@@ -327,6 +327,10 @@ pub async fn access_rules(c: &Cloud) {
     );
     let rescoped = token_of(&c.rescope(&narrow, Value::Null).await);
     assert_eq!(c.call(&rescoped, "GET", "/regions", Value::Null).await.status, 401);
+    // Nor is it good for what is no request.
+    use haneul_auth::Authenticator as _;
+    assert!(c.identity.authenticate(&token).await.is_ok());
+    assert!(c.identity.authenticate(&narrow).await.is_err());
     // Who validates it says that he keeps to them.
     let subject = [("x-auth-token", c.admin.as_str()), ("x-subject-token", narrow.as_str())];
     assert_eq!(c.raw("GET", "/auth/tokens", &subject, "").await.status, 404);

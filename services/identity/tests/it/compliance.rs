@@ -309,6 +309,7 @@ pub async fn who_does_not_log_in_is_disabled(c: &Cloud) {
         )
         .await;
     }
+    assert!(!c.is_good(&token).await, "nor does it come back");
     assert_eq!((login("ida").await, login("never").await), (201, 201));
     assert_eq!(c.identity.disable_inactive().await.unwrap(), 0);
     // A login by any secret of the user counts.

@@ -131,15 +131,53 @@ pub async fn more_than_one_method(c: &Cloud) {
     let auth = json!({"auth": {"identity": {"methods": ["password"],
         "password": {"user": {"id": other, "password": "secret"}}}}});
     assert_eq!(post(&receipt, auth.to_string()).await.status, 401);
-    // A new password ends the receipt.
+    // A new password ends the receipt, whatever is shown with it. Each passcode is good once: they are another secret's.
+    const OTHER: &str = "MFRGGZDFMZTWQ2LKMFRGGZDFMZTWQ2LK";
+    let body_of = json!({"credential": {"type": "totp", "user_id": user, "blob": OTHER}});
+    c.ok(201, "POST", "/credentials", body_of).await;
     c.ok(200, "PATCH", &path, json!({"user": {"password": "newer"}})).await;
-    let second = json!({"user": {"id": user, "password": "newer"}});
-    let auth = json!({"auth": {"identity": {"methods": ["password"], "password": second}}});
-    assert_eq!(post(&receipt, auth.to_string()).await.status, 401);
+    let fresh = c.login("vera", "newer", scope.clone()).await;
+    let fresh = fresh.headers["openstack-auth-receipt"].to_str().unwrap().to_owned();
+    for (receipt, before, status) in [(&receipt, 30, 401), (&fresh, 0, 201)] {
+        let code = passcode(OTHER, clock::now() - before * SECOND);
+        let a = post(receipt, body(&code)).await;
+        assert_eq!(a.status, status, "{}", a.json());
+    }
     // Rules that are switched off, or that nobody could meet.
     assert_eq!(set(json!({"multi_factor_auth_enabled": false})).await.0, 200);
     assert_eq!(c.login("vera", "newer", Value::Null).await.status, 201);
     let none = json!({"multi_factor_auth_enabled": null, "multi_factor_auth_rules": [["saml2"]]});
     assert_eq!(set(none).await.0, 200);
     assert_eq!(c.login("vera", "newer", Value::Null).await.status, 201);
+}
+
+/// What is lent shows nothing that would be good without it.
+pub async fn no_receipt_for_what_is_lent(c: &Cloud) {
+    let (user, project, token) = with_totp(c, "xenia").await;
+    let path = format!("/users/{user}/application_credentials");
+    let body = json!({"application_credential": {"name": "x", "roles": [{"name": "reader"}]}});
+    let a = c.call(&token, "POST", &path, body).await;
+    let cred = a.json()["application_credential"].clone();
+    let rules = json!([["application_credential", "totp"]]);
+    let options = json!({"user": {"options": {"multi_factor_auth_rules": rules}}});
+    c.ok(200, "PATCH", &format!("/users/{user}"), options).await;
+    let data = json!({"id": cred["id"], "secret": cred["secret"]});
+    let alone = json!({"methods": ["application_credential"], "application_credential": data});
+    let a = c.auth(json!({ "identity": alone })).await;
+    assert_eq!(
+        (a.status.as_u16(), a.headers.get("openstack-auth-receipt")),
+        (401, None)
+    );
+    // Both at once are what the rule asks for, and worth what the credential is.
+    let mut both = totp(&user, &passcode(SECRET, clock::now()));
+    both["methods"] = json!(["application_credential", "totp"]);
+    both["application_credential"] = data;
+    let a = c.auth(json!({ "identity": both })).await;
+    assert_eq!(a.status, 201, "{}", a.json());
+    let t = &a.json()["token"];
+    assert_eq!(
+        (&t["project"]["id"], t["roles"].as_array().unwrap().len()),
+        (&json!(project), 1)
+    );
+    assert_eq!(t["roles"][0]["name"], "reader");
 }

@@ -100,6 +100,7 @@ scenarios!(
     limits::registered_and_own,
     factors::one_time_passwords,
     factors::more_than_one_method,
+    factors::no_receipt_for_what_is_lent,
     policies::of_endpoints,
     policies::events_and_old_paths,
     trusts::lent_and_taken_back,
