@@ -9,7 +9,8 @@
 //! - [`detect`] names the format of a complete file.
 //! - [`inspect`] checks a complete file against its declared format and refuses whatever reaches
 //!   outside the file, exceeds a limit or contradicts itself.
-//! - [`convert`] reads what [`inspect`] passed and writes the same disk in another format.
+//! - [`convert`] reads what [`inspect`] passed and writes the same disk in another format; [`flatten`] does so for a
+//!   layer and the disk below it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -40,7 +41,7 @@ mod tests;
 use std::fmt;
 use std::io;
 
-pub use convert::{ConvertError, Converted, OUTPUTS, convert};
+pub use convert::{ConvertError, Converted, OUTPUTS, convert, flatten};
 pub use probe::Probe;
 pub use raw::PartitionTable;
 pub use refusal::{InspectError, Refusal, RefusalKind};
@@ -328,6 +329,23 @@ pub fn inspect(source: &mut dyn Source, declared: Option<DiskFormat>) -> Result<
         | DiskFormat::Bochs
         | DiskFormat::Cloop => return Err(Refusal::never_accepted(format).into()),
     };
+    checked(&image, format, virtual_size, details)
+}
+
+/// Checks a qcow2 layer; what it says of a backing file is not looked at.
+fn inspect_layer(source: &mut dyn Source) -> Result<Inspection, InspectError> {
+    let mut image = Image::open(source)?;
+    let format = settle(Some(DiskFormat::Qcow2), detect_in(&mut image)?)?;
+    let (virtual_size, details) = qcow2::inspect_layer(&mut image)?;
+    checked(&image, format, virtual_size, details)
+}
+
+fn checked(
+    image: &Image<'_>,
+    format: DiskFormat,
+    virtual_size: u64,
+    details: Details,
+) -> Result<Inspection, InspectError> {
     if virtual_size > limits::MAX_VIRTUAL_SIZE {
         return Err(Refusal::too_large("virtual disk size", virtual_size, limits::MAX_VIRTUAL_SIZE, "bytes").into());
     }

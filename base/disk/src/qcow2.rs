@@ -50,6 +50,13 @@ impl Header {
     /// Checks the header in `head` (at least [`HEADER_LEN`] bytes, or the whole of a shorter file).
     /// The streaming probe calls it on the first bytes; `inspect` calls it again on the complete file.
     pub fn parse(head: &[u8]) -> Result<Self, Refusal> {
+        let header = Self::parse_layer(head)?;
+        Self::refuse_backing_file(head)?;
+        Ok(header)
+    }
+
+    /// The same for a layer: what it says of a backing file is not looked at.
+    fn parse_layer(head: &[u8]) -> Result<Self, Refusal> {
         let len = head.len() as u64;
         if len < 72 {
             return Err(Refusal::out_of_file("qcow2 header", 0, 72, len));
@@ -65,7 +72,6 @@ impl Header {
         if version == 3 && len < 104 {
             return Err(Refusal::out_of_file("qcow2 header", 0, 104, len));
         }
-        Self::refuse_backing_file(head)?;
         let (incompatible, autoclear, refcount_order, header_length) = if version == 2 {
             (0, 0, 4, 72)
         } else {
@@ -272,9 +278,16 @@ fn external_data_file() -> Refusal {
 }
 
 pub(super) fn inspect(image: &mut Image<'_>) -> Result<(u64, Details), InspectError> {
+    let head = image.head(1 << 16)?;
+    Header::parse(&head)?;
+    inspect_layer(image)
+}
+
+/// The same for a layer, whose backing file is known from elsewhere.
+pub(super) fn inspect_layer(image: &mut Image<'_>) -> Result<(u64, Details), InspectError> {
     // One cluster holds the header, its extensions and a backing file's name; 2 MiB at most.
     let head = image.head(1 << 21)?;
-    let header = Header::parse(&head)?;
+    let header = Header::parse_layer(&head)?;
     check_extensions(image, &header, &head)?;
     must_touch(
         image,
@@ -312,7 +325,7 @@ pub(super) struct Layout {
 
 /// The layout of an image that [`inspect`] passed.
 pub(super) fn layout(image: &mut Image<'_>) -> Result<Layout, InspectError> {
-    let header = Header::parse(&image.head(1 << 21)?)?;
+    let header = Header::parse_layer(&image.head(1 << 21)?)?;
     let extended = header.incompatible & EXTENDED_L2 != 0;
     Ok(Layout {
         cluster_bits: header.cluster_bits,

@@ -21,6 +21,8 @@ pub(super) enum Extent {
     File { at: u64, len: u64 },
     /// These bytes: they were compressed in the file.
     Inflated(Vec<u8>),
+    /// So many bytes of the disk below this layer.
+    Below(u64),
 }
 
 enum Layout {
@@ -37,6 +39,8 @@ pub(super) struct Disk<'i, 's> {
     image: &'i mut Image<'s>,
     size: u64,
     layout: Layout,
+    /// What is not there is in the disk below.
+    layer: bool,
     /// The piece of a table that was read last, and where it stands.
     page: (u64, Vec<u8>),
 }
@@ -63,8 +67,23 @@ impl<'i, 's> Disk<'i, 's> {
             image,
             size: inspection.virtual_size,
             layout,
+            layer: false,
             page: (0, Vec::new()),
         })
+    }
+
+    /// Opens a layer over another disk.
+    pub fn open_layer(image: &'i mut Image<'s>, inspection: &Inspection) -> Result<Self, InspectError> {
+        let disk = Self::open(image, inspection)?;
+        Ok(Self { layer: true, ..disk })
+    }
+
+    fn nothing(&self, len: u64) -> Extent {
+        if self.layer {
+            Extent::Below(len)
+        } else {
+            Extent::Zeros(len)
+        }
     }
 
     /// What stands at `at`, which is below the disk's size; the extent ends with the disk at the latest.
@@ -219,7 +238,7 @@ impl<'i, 's> Disk<'i, 's> {
         let l1 = be64(&self.entry("qcow2 L1 table", l1_at + index / per_table * 8, 8)?, 0);
         let covered = cluster * per_table;
         if l1 & OFFSET == 0 {
-            return Ok(Extent::Zeros((covered - at % covered).min(left)));
+            return Ok(self.nothing((covered - at % covered).min(left)));
         }
         let len = (cluster - inside).min(left);
         let place = (l1 & OFFSET) + index % per_table * width;
@@ -251,13 +270,19 @@ impl<'i, 's> Disk<'i, 's> {
             let len = (part - within).min(left);
             let bitmap = be64(&entry, 8);
             let (allocated, zero) = (bitmap >> n & 1 != 0, bitmap >> (32 + n) & 1 != 0);
-            if zero || !allocated || data == 0 {
+            if zero {
                 return Ok(Extent::Zeros(len));
+            }
+            if !allocated || data == 0 {
+                return Ok(self.nothing(len));
             }
             return self.in_file(data + inside, len);
         }
-        if data == 0 || (zero_flag && l2 & 1 != 0) {
+        if zero_flag && l2 & 1 != 0 {
             return Ok(Extent::Zeros(len));
+        }
+        if data == 0 {
+            return Ok(self.nothing(len));
         }
         self.in_file(data + inside, len)
     }

@@ -1,7 +1,7 @@
 //! Any format into any other: the bytes of the disk stay the same, by our own reading and by qemu-img's.
 
 use crate::testing::*;
-use crate::{ConvertError, DiskFormat as F, OUTPUTS, RefusalKind, convert, inspect};
+use crate::{ConvertError, DiskFormat as F, OUTPUTS, RefusalKind, convert, flatten, inspect};
 use std::fs::{File, OpenOptions};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -237,4 +237,88 @@ fn the_declared_format_counts_and_the_caller_can_stop() {
     let bytes = vec![7; 1 << 20];
     let e = convert(&mut Cursor::new(bytes), F::Raw, dir.file("b"), F::Qcow2, &mut |_| false).unwrap_err();
     assert!(matches!(e, ConvertError::Stopped));
+}
+
+/// A layer and the disk below it become one file: written, zeroed and untouched places, and what a larger layer has
+/// beyond the end of the disk below. What the layer says of its backing file is not looked at.
+#[test]
+fn a_layer_and_the_disk_below_become_one() {
+    if Command::new("qemu-img").arg("--version").output().is_err() {
+        eprintln!("skipped: qemu-img is not installed (package qemu-utils)");
+        return;
+    }
+    let dir = Dir::new("layer");
+    disk(&dir.file("disk.raw"), 42);
+    let run = |program: &str, args: &[&str]| {
+        let out = Command::new(program).args(args).current_dir(&dir.0).output().unwrap();
+        assert!(
+            out.status.success(),
+            "{args:?}: {}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+    };
+    run(
+        "qemu-img",
+        &["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2"],
+    );
+    for (below, format) in [("disk.raw", F::Raw), ("disk.qcow2", F::Qcow2)] {
+        run(
+            "qemu-img",
+            &[
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "-b",
+                below,
+                "-F",
+                format.name(),
+                "layer.qcow2",
+                "64M",
+            ],
+        );
+        for (what, at, len) in [
+            ("write -P 7", "0", "1k"),
+            ("write -P 8", "41M", "3M"),
+            ("write -z", "3M", "64k"),
+            ("discard", "8323072", "64k"),
+            ("write -P 9", "60M", "1M"),
+        ] {
+            run(
+                "qemu-io",
+                &["-f", "qcow2", "-c", &format!("{what} {at} {len}"), "layer.qcow2"],
+            );
+        }
+        run(
+            "qemu-img",
+            &["convert", "-f", "qcow2", "-O", "raw", "layer.qcow2", "seen.raw"],
+        );
+        // From here on its header names what is not there.
+        run(
+            "qemu-img",
+            &[
+                "rebase",
+                "-u",
+                "-f",
+                "qcow2",
+                "-b",
+                "/etc/shadow",
+                "-F",
+                "raw",
+                "layer.qcow2",
+            ],
+        );
+        let mut layer = File::open(dir.0.join("layer.qcow2")).unwrap();
+        let mut under = File::open(dir.0.join(below)).unwrap();
+        let made = flatten(&mut layer, &mut under, format, dir.file("whole.qcow2"), &mut |_| true).unwrap();
+        assert_eq!(made.virtual_size, 64 << 20);
+        run("qemu-img", &["check", "-q", "whole.qcow2"]);
+        run(
+            "qemu-img",
+            &["compare", "-f", "qcow2", "-F", "raw", "whole.qcow2", "seen.raw"],
+        );
+        let mut whole = File::open(dir.0.join("whole.qcow2")).unwrap();
+        assert_eq!(inspect(&mut whole, Some(F::Qcow2)).unwrap().virtual_size, 64 << 20);
+    }
 }
