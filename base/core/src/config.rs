@@ -210,6 +210,8 @@ section!(
         build_timeout_s: u64 = 600,
         /// Seconds for the other actions.
         action_timeout_s: u64 = 180,
+        /// Seconds that the copy of a server's disk may take, and as many its way into the image service.
+        image_timeout_s: u64 = 6 * 3600,
         /// Virtual CPUs per real one.
         cpu_allocation_ratio: f64 = 4.0,
         ram_allocation_ratio: f64 = 1.0,

@@ -64,6 +64,10 @@ pub struct Guest {
     /// Flavor extra specs and image properties that the hypervisor understands (`hw:...`, `hw_...`).
     #[serde(default)]
     pub hints: std::collections::BTreeMap<String, String>,
+    /// The image that shall be made of its root disk, as that is at one instant. While it stands the host keeps a
+    /// qcow2 file of that name, which [`crate::Ask::Snapshot`] reads; without it the host keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Uuid>,
 }
 
 fn default_stop_timeout() -> u32 {
@@ -213,6 +217,29 @@ pub struct ObservedGuest {
     pub memory_mib: u64,
     #[serde(default)]
     pub disk_gib: u64,
+    /// How far the image of its root disk is.
+    #[serde(default)]
+    pub snapshot: Option<ObservedSnapshot>,
+}
+
+/// The image that is made of a guest's root disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedSnapshot {
+    /// The image.
+    pub id: Uuid,
+    pub state: SnapshotState,
+}
+
+/// See [`ObservedSnapshot`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotState {
+    /// So many percent of the disk are copied.
+    Making(u8),
+    /// The file is whole and durable, and has so many bytes.
+    Ready(u64),
+    /// It is not tried again.
+    Failed(Failure),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -190,6 +190,8 @@ pub enum Ask {
     ConsoleLog { guest: Uuid, lines: Option<u32> },
     /// The screen, keyboard and pointer of a guest, as a tunnel that speaks RFB.
     Vnc { guest: Uuid },
+    /// The file that was made for [`crate::Guest::snapshot`], as a tunnel; nothing is sent the other way.
+    Snapshot { guest: Uuid, image: Uuid },
     /// Everything on the host that an audit compares, as [`crate::HostAudit`] JSON.
     Audit,
 }

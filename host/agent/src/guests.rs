@@ -1,5 +1,6 @@
 //! One task per guest: the newest desired state wins over the one that is being carried out.
 
+use crate::snapshots::Making;
 use crate::{Shared, failed};
 use haneul_agent_api::{
     Failure, FailureCode, Guest, GuestState, Kind, ObservedGuest, Power, Progress, Tombstone, documents,
@@ -50,10 +51,9 @@ impl Guests {
             guests.poke(id);
         }
         if let Some(mut events) = shared.drivers.hypervisor.events() {
-            let this = guests.clone();
             tokio::spawn(async move {
                 while let Some(id) = events.recv().await {
-                    this.changed_by_itself(id).await;
+                    look_again(&shared, id).await;
                 }
             });
         }
@@ -80,24 +80,28 @@ impl Guests {
             self.poke(id);
         }
     }
+}
 
-    async fn changed_by_itself(&self, id: Uuid) {
-        let Some(mut seen) = self.shared.drivers.hypervisor.observe(id).await else {
-            return;
-        };
-        if let Some((epoch, generation, _)) = self.shared.store.guest(id) {
-            (seen.epoch, seen.generation) = (epoch, generation);
-            seen.settled = true;
-            self.shared.reports.guest(seen);
-        }
+/// Reports a guest of which something changed without a new desired state.
+async fn look_again(shared: &Arc<Shared>, id: Uuid) {
+    let Some(mut seen) = shared.drivers.hypervisor.observe(id).await else {
+        return;
+    };
+    if let Some((epoch, generation, _)) = shared.store.guest(id) {
+        (seen.epoch, seen.generation) = (epoch, generation);
+        seen.settled = true;
+        shared.reports.guest(seen);
     }
 }
 
 async fn task(shared: Arc<Shared>, id: Uuid, mut changed: watch::Receiver<u64>) {
+    let mut making: Option<Making> = None;
     loop {
         changed.borrow_and_update();
         let entry = shared.store.get(Kind::Guest, id);
         if let Some(t) = entry.tombstone {
+            making = None;
+            shared.reports.snapshot(id, None);
             if let Err(e) = bury(&shared, &t).await {
                 tracing::error!(guest = %id, error = %e, "the guest could not be removed");
                 tokio::select! {
@@ -106,14 +110,30 @@ async fn task(shared: Arc<Shared>, id: Uuid, mut changed: watch::Receiver<u64>) 
                 }
             }
         } else if let Some((epoch, generation, guest)) = shared.store.guest(id) {
+            if making.as_ref().is_none_or(|m| Some(m.image) != guest.snapshot) {
+                making = None;
+                shared.reports.snapshot(id, None);
+            }
             // A newer desired state drops what is under way: every driver call is cancel-safe.
-            tokio::select! {
-                () = close_gap(&shared, epoch, generation, &guest) => {}
+            let brought = tokio::select! {
+                brought = close_gap(&shared, epoch, generation, &guest) => brought,
                 r = changed.changed() => if r.is_err() { return } else { continue },
+            };
+            if brought && making.is_none() {
+                making = guest.snapshot.map(|image| Making::begin(&shared, &guest, image));
             }
         }
-        if changed.changed().await.is_err() {
-            return;
+        loop {
+            tokio::select! {
+                r = changed.changed() => if r.is_err() { return } else { break },
+                last = Making::step(&mut making) => {
+                    if last {
+                        // A copy that failed may have left the guest waiting.
+                        break;
+                    }
+                    look_again(&shared, id).await;
+                }
+            }
         }
     }
 }
@@ -150,10 +170,12 @@ fn observed(guest: &Guest, epoch: u64, generation: u64, state: GuestState) -> Ob
         vcpus: guest.vcpus,
         memory_mib: guest.memory_mib,
         disk_gib: guest.root.size_gib,
+        snapshot: None,
     }
 }
 
-async fn close_gap(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) {
+/// False when it could not be done.
+async fn close_gap(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) -> bool {
     fault_point!("agent.guest.desired");
     let result = bring(shared, epoch, generation, guest).await;
     fault_point!("agent.guest.applied");
@@ -175,7 +197,9 @@ async fn close_gap(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Gu
             seen
         }
     };
+    let brought = seen.failure.is_none();
     shared.reports.guest(seen);
+    brought
 }
 
 fn progress(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest, what: &str, percent: Option<u8>) {
@@ -223,7 +247,7 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
         uid,
     };
     let seen = drivers.hypervisor.apply(epoch, generation, guest, resources).await?;
-    drivers.block.prune(guest.id, guest.rebuilds).await?;
+    drivers.block.prune(guest.id, guest.rebuilds, guest.snapshot).await?;
     Ok(seen)
 }
 

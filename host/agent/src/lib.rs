@@ -12,6 +12,7 @@ mod journal;
 mod link;
 mod nets;
 mod report;
+mod snapshots;
 mod store;
 mod tunnel;
 mod uids;

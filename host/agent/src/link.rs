@@ -280,43 +280,45 @@ async fn take(shared: &Arc<Shared>, guests: &Guests, news: Vec<News>) -> Result<
 fn ask(shared: &Arc<Shared>, stream: Uuid, what: Ask, sender: &Sender) {
     let (shared, mut sender) = (shared.clone(), sender.clone());
     tokio::spawn(async move {
-        let bytes = match what {
-            Ask::Vnc { guest } => match tunnel::vnc(&shared, stream, guest).await {
-                Ok(()) => return,
-                Err(f) => {
-                    tracing::warn!(%guest, message = f.message, detail = f.detail, "no console");
-                    f.message.into_bytes()
-                }
-            },
-            other => answer(&shared, other).await,
+        let tunnel = match what {
+            Ask::Vnc { guest } => tunnel::vnc(&shared, stream, guest).await,
+            Ask::Snapshot { guest, image } => tunnel::snapshot(&shared, stream, guest, image).await,
+            Ask::ConsoleLog { guest, lines } => {
+                let log = shared.drivers.hypervisor.console_log(guest, lines).await;
+                return send(
+                    &mut sender,
+                    stream,
+                    log.unwrap_or_else(|f| {
+                        tracing::warn!(%guest, message = f.message, detail = f.detail, "no console log");
+                        Vec::new()
+                    }),
+                )
+                .await;
+            }
+            Ask::Audit => {
+                let found = serde_json::to_vec(&audit(&shared).await).unwrap_or_default();
+                return send(&mut sender, stream, found).await;
+            }
         };
-        let path = format!("{}{stream}", path::STREAM);
-        if let Err(e) = request(&mut sender, Method::POST, &path, bytes.into()).await {
-            tracing::warn!(error = %e, "an answer to control did not arrive");
+        // What is sent instead of a tunnel says why there is none.
+        if let Err(f) = tunnel {
+            tracing::warn!(message = f.message, detail = f.detail, "no tunnel");
+            send(&mut sender, stream, f.message.into_bytes()).await;
         }
     });
 }
 
+async fn send(sender: &mut Sender, stream: Uuid, bytes: Vec<u8>) {
+    let path = format!("{}{stream}", path::STREAM);
+    if let Err(e) = request(sender, Method::POST, &path, bytes.into()).await {
+        tracing::warn!(error = %e, "an answer to control did not arrive");
+    }
+}
 fn changed(shared: &Arc<Shared>, guests: &Guests, kind: Kind, id: Uuid) {
     if kind == Kind::Guest {
         guests.poke(id);
     } else {
         shared.net_dirty.notify_one();
-    }
-}
-
-async fn answer(shared: &Arc<Shared>, what: Ask) -> Vec<u8> {
-    match what {
-        Ask::ConsoleLog { guest, lines } => match shared.drivers.hypervisor.console_log(guest, lines).await {
-            Ok(bytes) => bytes,
-            Err(f) => {
-                tracing::warn!(%guest, message = f.message, detail = f.detail, "no console log");
-                Vec::new()
-            }
-        },
-        // Answered by a tunnel.
-        Ask::Vnc { .. } => Vec::new(),
-        Ask::Audit => serde_json::to_vec(&audit(shared).await).unwrap_or_default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Observations on their way to control: the newest per object wins, and nothing is lost while control is
 //! away.
 
-use haneul_agent_api::{Kind, ObservedGuest, ObservedNet, PostedPassword, Report, Tombstone};
+use haneul_agent_api::{Kind, ObservedGuest, ObservedNet, ObservedSnapshot, PostedPassword, Report, Tombstone};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,8 @@ struct Pending {
 pub(crate) struct Reports {
     pending: Mutex<Pending>,
     wake: Notify,
+    /// Images of guests' disks; part of whatever is said about their guests.
+    snapshots: Mutex<BTreeMap<Uuid, ObservedSnapshot>>,
     /// Guests and counts of clears of passwords that control has not acknowledged.
     untold: Mutex<BTreeSet<(Uuid, u64)>>,
     /// Rung when one is acknowledged.
@@ -31,9 +33,23 @@ impl Reports {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn guest(&self, seen: ObservedGuest) {
+    pub fn guest(&self, mut seen: ObservedGuest) {
+        seen.snapshot = self.lock_snapshots().get(&seen.id).cloned();
         self.lock().guests.insert(seen.id, seen);
         self.wake.notify_one();
+    }
+
+    /// How far the image of a guest's disk is, for the next report on that guest.
+    pub fn snapshot(&self, guest: Uuid, seen: Option<ObservedSnapshot>) {
+        let mut all = self.lock_snapshots();
+        match seen {
+            Some(seen) => all.insert(guest, seen),
+            None => all.remove(&guest),
+        };
+    }
+
+    fn lock_snapshots(&self) -> MutexGuard<'_, BTreeMap<Uuid, ObservedSnapshot>> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn password(&self, posted: PostedPassword) {

@@ -1,7 +1,9 @@
 //! Disks for the fake hypervisor: sparse empty files of the right size and no images. Same names on
 //! disk, same answers, so that audits and kill points are the same.
 
-use crate::{BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, io_failure, wanted_size};
+use crate::{
+    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, io_failure, qcow2, snapshot, wanted_size,
+};
 use haneul_agent_api::{Failure, ImageRef, LocalDisk, RootDisk};
 use haneul_core::fault_point;
 use std::collections::BTreeMap;
@@ -14,14 +16,20 @@ use uuid::Uuid;
 /// See the module.
 pub struct Fake {
     dir: PathBuf,
+    /// Images of disks, in a directory for each guest.
+    snapshots: PathBuf,
     disks: Mutex<BTreeMap<(Uuid, u64), Uuid>>,
 }
 
 impl Fake {
-    /// Opens `dir/disks`, which is made when missing.
+    /// Opens `dir/disks` and `dir/snapshots`, which are made when missing.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let dir = dir.join("disks");
+        let (dir, snapshots) = (dir.join("disks"), dir.join("snapshots"));
         fs::create_dir_all(&dir)?;
+        fs::create_dir_all(&snapshots)?;
+        for guest in fs::read_dir(&snapshots)? {
+            snapshot::remove(&guest?.path(), |name| name.ends_with(".tmp"))?;
+        }
         let mut disks = BTreeMap::new();
         for entry in fs::read_dir(&dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -35,7 +43,7 @@ impl Fake {
             }
         }
         let disks = Mutex::new(disks);
-        Ok(Self { dir, disks })
+        Ok(Self { dir, snapshots, disks })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(Uuid, u64), Uuid>> {
@@ -65,6 +73,11 @@ impl Fake {
             format: "raw".into(),
             backing: None,
         })
+    }
+
+    fn forget(&self, guest: Uuid, keep: Option<Uuid>) -> Result<(), Failure> {
+        let dir = self.snapshots.join(guest.to_string());
+        snapshot::remove(&dir, |name| snapshot::is_old(name, keep)).map_err(|e| io_failure("remove an image", 0, 0, &e))
     }
 
     fn remove(&self, guest: Uuid, gone: impl Fn(u64) -> bool) -> Result<(), Failure> {
@@ -116,14 +129,60 @@ impl BlockDriver for Fake {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>> {
+    fn prune(&self, guest: Uuid, rebuilds: u64, snapshot: Option<Uuid>) -> BoxFuture<'_, Result<(), Failure>> {
         let done = self.remove(guest, |n| n != rebuilds);
+        let done = done.and_then(|()| self.forget(guest, snapshot));
         Box::pin(async move { done })
     }
 
     fn delete(&self, guest: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
         let done = self.remove(guest, |_| true);
+        let done = done.and_then(|()| self.forget(guest, None));
+        let _ = fs::remove_dir(self.snapshots.join(guest.to_string()));
         Box::pin(async move { done })
+    }
+
+    fn snapshot_begin<'a>(
+        &'a self,
+        guest: Uuid,
+        _rebuilds: u64,
+        _root: &'a RootDisk,
+        id: Uuid,
+    ) -> BoxFuture<'a, Result<PathBuf, Failure>> {
+        let dir = self.snapshots.join(guest.to_string());
+        let made = fs::create_dir_all(&dir).map_err(snapshot::failed);
+        Box::pin(async move { made.and_then(|()| snapshot::begin(&dir, id, 0)) })
+    }
+
+    fn snapshot_copy<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        root: &'a RootDisk,
+        id: Uuid,
+        progress: OnProgress,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            // All that is ever in a disk of the fake's.
+            let disk = self.root(guest, rebuilds, root).await?;
+            let copy = || {
+                let size = fs::metadata(&disk.path)?.len();
+                let mut out = snapshot::rewrite(&self.snapshots.join(guest.to_string()), id)?;
+                qcow2::write_empty(&mut out, size)
+            };
+            progress(50);
+            copy().map_err(snapshot::failed)
+        })
+    }
+
+    fn snapshot_keep(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<u64, Failure>> {
+        let dir = self.snapshots.join(guest.to_string());
+        Box::pin(async move { snapshot::keep(&dir, id) })
+    }
+
+    fn snapshot(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<Option<(fs::File, u64)>, Failure>> {
+        let found = snapshot::open(&self.snapshots.join(guest.to_string()), id);
+        Box::pin(async move { found })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<DiskInfo>, Failure>> {

@@ -3,15 +3,16 @@
 //! `images/ID` is a cached image, `images/.ID.part` a pull and `images/.ID.raw.part` a conversion that is under way
 //! or was cut off (removed at start). `disks/GUEST/root-N.qcow2` is the root disk for rebuild counter N, `root-N.json` our note on
 //! the image below it. The note is written first, so that an image with a disk always has a note. Local disks lie beside
-//! it ([`crate::local`]).
+//! it ([`crate::local`]), and what becomes an image ([`snapshot`]).
 
 use crate::pull::{self, State, free_space, sync_dir};
 use crate::{
-    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, cached_format, failure, io_failure,
-    is_converted, local, qcow2, wanted_size,
+    BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, cached_format, disk_full, failure,
+    io_failure, is_converted, local, qcow2, snapshot, wanted_size,
 };
 use haneul_agent_api::{Failure, FailureCode, ImageRef, LocalDisk, RootDisk};
 use haneul_core::fault_point;
+use haneul_disk::{ConvertError, DiskFormat};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -79,11 +80,12 @@ impl File {
     }
 
     /// Runs `f` on a thread for blocking work, one at a time for each guest. A caller that goes away does not stop
-    /// what has begun: whoever comes next waits for it. What has not begun then never does.
+    /// what has begun, unless `f` looks at what it is given: whoever comes next waits for it. What has not begun then
+    /// never does.
     fn in_turn<T: Send + 'static>(
         &self,
         guest: Uuid,
-        f: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+        f: impl FnOnce(&AtomicBool) -> Result<T, Failure> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, Failure>> {
         let turns = Arc::clone(&self.turns);
         let turn = Arc::clone(hold(&turns).entry(guest).or_default());
@@ -94,7 +96,7 @@ impl File {
             let out = if seen.load(Ordering::SeqCst) {
                 Err(internal("nobody waits for it any more"))
             } else {
-                f()
+                f(&seen)
             };
             drop(mine);
             let mut turns = hold(&turns);
@@ -187,19 +189,100 @@ pub(crate) fn put(dir: &Path, name: &str, write: impl FnOnce(&mut fs::File) -> i
     done
 }
 
+/// A root disk that is there.
+struct Existing {
+    layer: PathBuf,
+    image: PathBuf,
+    note: Note,
+}
+
+fn existing(images: &Path, disks: &Path, guest: Uuid, rebuilds: u64) -> Result<Existing, Failure> {
+    let dir = disks.join(guest.to_string());
+    let note: Note = fs::read(dir.join(format!("root-{rebuilds}.json")))
+        .map_err(|e| io_failure("read the note on the root disk", 0, 0, &e))
+        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(internal))?;
+    Ok(Existing {
+        layer: dir.join(format!("root-{rebuilds}.qcow2")),
+        image: images.join(note.image.to_string()),
+        note,
+    })
+}
+
+impl Existing {
+    /// Bytes that the disk holds at the most.
+    fn data(&self, root: &RootDisk) -> Result<u64, Failure> {
+        let held = |path: &Path| fs::metadata(path).map(|m| m.blocks() * 512);
+        let below = match self.note.image_format.as_str() {
+            "raw" => held(&self.image),
+            // It may be compressed.
+            _ => Ok(root.image.virtual_size),
+        };
+        let all = held(&self.layer).and_then(|n| Ok(n.saturating_add(below?)));
+        all.map_err(|e| io_failure("look at the root disk", 0, 0, &e))
+    }
+
+    /// Copies it into the file of the image `id`.
+    fn flatten(
+        &self,
+        dir: &Path,
+        root: &RootDisk,
+        id: Uuid,
+        given_up: &AtomicBool,
+        progress: &OnProgress,
+    ) -> Result<(), Failure> {
+        /// Between two looks at the space that is left, and words on how far it is.
+        const LOOK: u64 = 64 << 20;
+        let what = "copy the server's disk";
+        let data = self.data(root)?;
+        let io = |e: io::Error| io_failure(what, data, free_space(dir), &e);
+        let mut layer = fs::File::open(&self.layer).map_err(io)?;
+        let mut image = fs::File::open(&self.image).map_err(io)?;
+        let format = DiskFormat::from_glance_name(&self.note.image_format)
+            .ok_or_else(|| internal(format!("a note on an image of format {}", self.note.image_format)))?;
+        let out = snapshot::rewrite(dir, id).map_err(io)?;
+        let (mut done, mut next, mut full, mut more) = (0, 0, false, false);
+        let mut step = |n: u64| {
+            done += n;
+            if done >= next {
+                next = done + LOOK;
+                progress((done * 100).checked_div(data).unwrap_or(100).min(100) as u8);
+                full = free_space(dir) < LOOK;
+            }
+            // A guest that has taken over its QEMU may have written a layer that names one block for many places.
+            more = done > data;
+            !full && !more && !given_up.load(Ordering::SeqCst)
+        };
+        let copied = haneul_disk::flatten(&mut layer, &mut image, format, out, &mut step);
+        match copied {
+            Ok(_) => Ok(()),
+            Err(ConvertError::Stopped) if more => Err(failure(
+                FailureCode::DiskError,
+                "the server's disk cannot be copied: it would be larger than all that was ever written to it",
+                id,
+            )),
+            Err(ConvertError::Stopped) if full => Err(disk_full(what, data, free_space(dir), "stopped half-way")),
+            Err(ConvertError::Stopped) => Err(internal("nobody waits for it any more")),
+            Err(ConvertError::Read(e) | ConvertError::Write(e)) => Err(io(e)),
+            Err(ConvertError::Refused(r)) => Err(failure(
+                FailureCode::DiskError,
+                format!("the server's disk cannot be copied: {r}"),
+                id,
+            )),
+        }
+    }
+}
+
 fn make_root(images: &Path, disks: &Path, guest: Uuid, rebuilds: u64, root: &RootDisk) -> Result<Disk, Failure> {
     let dir = disks.join(guest.to_string());
     let (name, note_name) = (format!("root-{rebuilds}.qcow2"), format!("root-{rebuilds}.json"));
     let path = dir.join(&name);
     let io = |e: io::Error| io_failure("make the root disk", 1 << 20, free_space(disks), &e);
     if path.try_exists().map_err(io)? {
-        let note: Note = fs::read(dir.join(&note_name))
-            .map_err(io)
-            .and_then(|bytes| serde_json::from_slice(&bytes).map_err(internal))?;
+        let found = existing(images, disks, guest, rebuilds)?;
         return Ok(Disk {
             path,
             format: "qcow2".into(),
-            backing: Some((images.join(note.image.to_string()), note.image_format)),
+            backing: Some((found.image, found.note.image_format)),
         });
     }
     let backing = images.join(root.image.id.to_string());
@@ -365,7 +448,7 @@ impl BlockDriver for File {
 
     fn root<'a>(&'a self, guest: Uuid, rebuilds: u64, root: &'a RootDisk) -> BoxFuture<'a, Result<Disk, Failure>> {
         let (images, disks, root) = (self.images.clone(), self.disks.clone(), root.clone());
-        self.in_turn(guest, move || make_root(&images, &disks, guest, rebuilds, &root))
+        self.in_turn(guest, move |_| make_root(&images, &disks, guest, rebuilds, &root))
     }
 
     fn local<'a>(
@@ -375,20 +458,59 @@ impl BlockDriver for File {
         wanted: &'a [LocalDisk],
     ) -> BoxFuture<'a, Result<Vec<PathBuf>, Failure>> {
         let (disks, wanted) = (self.disks.clone(), wanted.to_vec());
-        self.in_turn(guest, move || local::make(&disks, guest, rebuilds, &wanted))
+        self.in_turn(guest, move |_| local::make(&disks, guest, rebuilds, &wanted))
     }
 
-    fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>> {
+    fn prune(&self, guest: Uuid, rebuilds: u64, keep: Option<Uuid>) -> BoxFuture<'_, Result<(), Failure>> {
         let disks = self.disks.clone();
-        self.in_turn(guest, move || {
-            remove_files(&disks, guest, |name| rebuilds_of(name).is_some_and(|n| n != rebuilds))
-                .map_err(|e| io_failure("remove an old root disk", 0, 0, &e))
+        self.in_turn(guest, move |_| {
+            let gone = |name: &str| rebuilds_of(name).is_some_and(|n| n != rebuilds) || snapshot::is_old(name, keep);
+            remove_files(&disks, guest, gone).map_err(|e| io_failure("remove an old root disk", 0, 0, &e))
         })
+    }
+
+    fn snapshot_begin<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        root: &'a RootDisk,
+        id: Uuid,
+    ) -> BoxFuture<'a, Result<PathBuf, Failure>> {
+        let (images, disks, root) = (self.images.clone(), self.disks.clone(), root.clone());
+        self.in_turn(guest, move |_| {
+            let disk = existing(&images, &disks, guest, rebuilds)?;
+            snapshot::begin(&disks.join(guest.to_string()), id, disk.data(&root)?)
+        })
+    }
+
+    fn snapshot_copy<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        root: &'a RootDisk,
+        id: Uuid,
+        progress: OnProgress,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let (images, disks, root) = (self.images.clone(), self.disks.clone(), root.clone());
+        self.in_turn(guest, move |given_up| {
+            let disk = existing(&images, &disks, guest, rebuilds)?;
+            disk.flatten(&disks.join(guest.to_string()), &root, id, given_up, &progress)
+        })
+    }
+
+    fn snapshot_keep(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<u64, Failure>> {
+        let dir = self.disks.join(guest.to_string());
+        self.in_turn(guest, move |_| snapshot::keep(&dir, id))
+    }
+
+    fn snapshot(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<Option<(fs::File, u64)>, Failure>> {
+        let dir = self.disks.join(guest.to_string());
+        self.in_turn(guest, move |_| snapshot::open(&dir, id))
     }
 
     fn delete(&self, guest: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
         let disks = self.disks.clone();
-        self.in_turn(guest, move || {
+        self.in_turn(guest, move |_| {
             remove_files(&disks, guest, |_| true).map_err(|e| io_failure("remove the disks", 0, 0, &e))
         })
     }

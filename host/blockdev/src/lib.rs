@@ -8,8 +8,8 @@
 //! the process the open files. So a guest that has taken over its QEMU cannot reach another guest's disk
 //! or image, and the state directory may lie below any path.
 //!
-//! Invariants: a format is never guessed; nothing here reads what a guest has written to its disk (the
-//! image behind a layer is known from our own note beside it, never from the layer's header); what
+//! Invariants: a format is never guessed; what a guest has written to its disk is read by base/disk only, for an image
+//! of it, and the image behind a layer is known from our own note beside it, never from the layer's header; what
 //! exists under its final name is complete and on the platter.
 
 use haneul_agent_api::{Failure, FailureCode, ImageRef, LocalDisk, RootDisk};
@@ -25,6 +25,7 @@ pub mod file;
 mod local;
 mod pull;
 pub mod qcow2;
+mod snapshot;
 
 /// A boxed future, so that the driver can be chosen at start (`Arc<dyn BlockDriver>`).
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -100,8 +101,35 @@ pub trait BlockDriver: Send + Sync {
         wanted: &'a [LocalDisk],
     ) -> BoxFuture<'a, Result<Vec<PathBuf>, Failure>>;
 
-    /// Removes root disks of rebuild counters other than `rebuilds`, once nothing has them open.
-    fn prune(&self, guest: Uuid, rebuilds: u64) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Removes root disks of rebuild counters other than `rebuilds`, once nothing has them open, and images of the
+    /// guest's disk other than `snapshot`.
+    fn prune(&self, guest: Uuid, rebuilds: u64, snapshot: Option<Uuid>) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Makes the file that the image `id` of the root disk is copied into: a qcow2 disk of one sector, nothing below
+    /// it, with room on the host for all that the disk holds. Refused with numbers where there is too little.
+    fn snapshot_begin<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        root: &'a RootDisk,
+        id: Uuid,
+    ) -> BoxFuture<'a, Result<PathBuf, Failure>>;
+
+    /// Copies the root disk into that file. Nobody may write to the disk meanwhile. Ends soon when the caller goes away.
+    fn snapshot_copy<'a>(
+        &'a self,
+        guest: Uuid,
+        rebuilds: u64,
+        root: &'a RootDisk,
+        id: Uuid,
+        progress: OnProgress,
+    ) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// The file holds the whole disk: makes it durable; answers its size.
+    fn snapshot_keep(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<u64, Failure>>;
+
+    /// A file that was kept, and its size; `None`: there is none.
+    fn snapshot(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<Option<(std::fs::File, u64)>, Failure>>;
 
     /// Removes all disks of a guest. Removing what is not there is fine.
     fn delete(&self, guest: Uuid) -> BoxFuture<'_, Result<(), Failure>>;

@@ -20,7 +20,15 @@ const MAX_NAME: usize = 1023;
 /// Layout in clusters of 64 KiB: header, refcount table, refcount block, L1 table. Takes one write per
 /// cluster and no tool.
 pub fn write_overlay(out: &mut impl Write, backing: &Path, format: &str, size: u64) -> io::Result<()> {
-    let name = backing.as_os_str().as_encoded_bytes();
+    write(out, backing.as_os_str().as_encoded_bytes(), format, size)
+}
+
+/// The same over nothing.
+pub fn write_empty(out: &mut impl Write, size: u64) -> io::Result<()> {
+    write(out, &[], "", size)
+}
+
+fn write(out: &mut impl Write, name: &[u8], format: &str, size: u64) -> io::Result<()> {
     if name.len() > MAX_NAME || format.len() > 16 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -37,14 +45,15 @@ pub fn write_overlay(out: &mut impl Write, backing: &Path, format: &str, size: u
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "disk is too large"));
     }
     let format_padded = format.len().next_multiple_of(8);
-    let name_offset = HEADER_LENGTH as usize + 8 + format_padded + 8;
+    let extension = if name.is_empty() { 0 } else { 8 + format_padded };
+    let name_offset = HEADER_LENGTH as usize + extension + 8;
 
     let mut h = Vec::with_capacity(CLUSTER as usize);
     let u32be = |h: &mut Vec<u8>, v: u32| h.extend_from_slice(&v.to_be_bytes());
     let u64be = |h: &mut Vec<u8>, v: u64| h.extend_from_slice(&v.to_be_bytes());
     u32be(&mut h, MAGIC);
     u32be(&mut h, 3);
-    u64be(&mut h, name_offset as u64);
+    u64be(&mut h, if name.is_empty() { 0 } else { name_offset as u64 });
     u32be(&mut h, name.len() as u32);
     u32be(&mut h, CLUSTER_BITS);
     u64be(&mut h, size);
@@ -60,10 +69,12 @@ pub fn write_overlay(out: &mut impl Write, backing: &Path, format: &str, size: u
     u64be(&mut h, 0); // autoclear features
     u32be(&mut h, 4); // refcounts of 1 << 4 bits
     u32be(&mut h, HEADER_LENGTH);
-    u32be(&mut h, EXT_BACKING_FORMAT);
-    u32be(&mut h, format.len() as u32);
-    h.extend_from_slice(format.as_bytes());
-    h.resize(HEADER_LENGTH as usize + 8 + format_padded, 0);
+    if !name.is_empty() {
+        u32be(&mut h, EXT_BACKING_FORMAT);
+        u32be(&mut h, format.len() as u32);
+        h.extend_from_slice(format.as_bytes());
+        h.resize(HEADER_LENGTH as usize + extension, 0);
+    }
     u64be(&mut h, 0); // end of extensions
     h.extend_from_slice(name);
     h.resize(CLUSTER as usize, 0);

@@ -245,7 +245,7 @@ async fn root_disks() {
 
     assert_eq!(driver.list().await.unwrap().len(), 2);
     assert!(driver.collect(&[]).await.unwrap().is_empty(), "the image has disks");
-    driver.prune(guest, 1).await.unwrap();
+    driver.prune(guest, 1, None).await.unwrap();
     let left = driver.list().await.unwrap();
     assert_eq!((left.len(), left[0].rebuilds, left[0].image), (1, 1, image.id));
     assert!(driver.usage().await.unwrap().images >= 1 << 20);
@@ -305,7 +305,7 @@ async fn local_disks() {
     assert!(!grown[1].exists());
     let fresh = d.local(guest, 1, &[ephemeral(8)]).await.unwrap();
     assert_eq!(label(&fresh[0]), b"ephemeral0");
-    d.prune(guest, 1).await.unwrap();
+    d.prune(guest, 1, None).await.unwrap();
     assert!(!grown[0].exists() && fresh[0].exists());
     d.delete(guest).await.unwrap();
     assert!(!fresh[0].exists());
@@ -446,4 +446,146 @@ async fn foreign_formats_are_converted_when_they_are_pulled() {
     }
     let left = files(&dir.0.join("agent/images"));
     assert!(left.len() == 4 && left.iter().all(|n| !n.starts_with('.')), "{left:?}");
+}
+
+/// An image of a root disk without a process: the layer and the image below become one file, which is there whole or
+/// not at all, and goes when it is wanted no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_disk_is_one_file_and_goes_with_its_wish() {
+    let dir = Dir::new();
+    let driver = File::open(&dir.0).unwrap();
+    let bytes = vec![0x55_u8; 4 << 20];
+    let image = image(&bytes, "raw", 4 << 20);
+    let (guest, id) = (Uuid::new_v4(), Uuid::new_v4());
+    let root = RootDisk {
+        image: image.clone(),
+        size_gib: 1,
+    };
+    ensure(&driver, &image, &bytes).await.unwrap();
+    let disk = driver.root(guest, 0, &root).await.unwrap();
+    let path = disk.path.to_str().unwrap();
+    let wrote = Command::new("qemu-io")
+        .args(["-f", "qcow2", "-c", "write -P 7 2M 1M", "-c", "write -z 1M 64k", path])
+        .output();
+    if !wrote.is_ok_and(|o| o.status.success()) {
+        println!("SKIPPED: qemu-io is not installed");
+        return;
+    }
+    assert!(driver.snapshot(guest, id).await.unwrap().is_none());
+    let begun = driver.snapshot_begin(guest, 0, &root, id).await.unwrap();
+    assert!(begun.exists() && driver.snapshot(guest, id).await.unwrap().is_none());
+    driver
+        .snapshot_copy(guest, 0, &root, id, Arc::new(|_| {}))
+        .await
+        .unwrap();
+    let size = driver.snapshot_keep(guest, id).await.unwrap();
+    let (file, seen) = driver.snapshot(guest, id).await.unwrap().unwrap();
+    assert_eq!((size, size), (seen, file.metadata().unwrap().len()));
+    // What was kept for it and not needed is free again.
+    use std::os::unix::fs::MetadataExt;
+    assert!(
+        file.metadata().unwrap().blocks() * 512 < 6 << 20,
+        "{:?}",
+        file.metadata()
+    );
+    let whole = dir
+        .0
+        .join("disks")
+        .join(guest.to_string())
+        .join(format!("snapshot-{id}.qcow2"));
+    for args in [
+        ["check", "-q", "-f", "qcow2", "-U", whole.to_str().unwrap()].as_slice(),
+        ["compare", "-f", "qcow2", "-F", "qcow2", path, whole.to_str().unwrap()].as_slice(),
+    ] {
+        let out = qemu_img(args).unwrap();
+        assert!(out.status.success(), "{out:?}");
+    }
+    // It stays while it is wanted, with this driver or the next; another's does not, nor what was cut off.
+    let other = Uuid::new_v4();
+    driver.snapshot_begin(guest, 0, &root, other).await.unwrap();
+    drop(driver);
+    let driver = File::open(&dir.0).unwrap();
+    assert_eq!(
+        files(whole.parent().unwrap()).len(),
+        3,
+        "{:?}",
+        files(whole.parent().unwrap())
+    );
+    driver.prune(guest, 0, Some(id)).await.unwrap();
+    assert!(driver.snapshot(guest, id).await.unwrap().is_some());
+    driver.prune(guest, 0, None).await.unwrap();
+    assert_eq!(files(whole.parent().unwrap()).len(), 2);
+
+    // Somebody who goes away ends the copy, and a disk without room refuses with numbers.
+    driver.snapshot_begin(guest, 0, &root, id).await.unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    let copy = driver.snapshot_copy(
+        guest,
+        0,
+        &root,
+        id,
+        Arc::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        }),
+    );
+    drop(copy);
+    driver.delete(guest).await.unwrap();
+    assert!(!whole.parent().unwrap().exists());
+    let huge = RootDisk {
+        image: ImageRef {
+            format: "qcow2".into(),
+            virtual_size: 1 << 60,
+            ..image.clone()
+        },
+        size_gib: 0,
+    };
+    driver.root(guest, 0, &root).await.unwrap();
+    let note = whole.with_file_name("root-0.json");
+    let text = std::fs::read_to_string(&note).unwrap();
+    std::fs::write(&note, text.replace("\"raw\"", "\"qcow2\"")).unwrap();
+    let e = driver.snapshot_begin(guest, 0, &huge, id).await.unwrap_err();
+    assert_eq!(e.code, FailureCode::DiskFull, "{e:?}");
+    assert!(
+        e.message.contains("MiB needed") && e.message.contains("MiB free"),
+        "{e:?}"
+    );
+    assert_eq!(files(whole.parent().unwrap()).len(), 2, "nothing is left of it");
+}
+
+/// A layer that names one block for many places would let a guest fill the host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_holds_more_than_was_written_is_not_copied() {
+    use std::os::unix::fs::FileExt;
+    let dir = Dir::new();
+    let driver = File::open(&dir.0).unwrap();
+    let bytes = vec![0x55_u8; 1 << 20];
+    let image = image(&bytes, "raw", 1 << 20);
+    let (guest, id) = (Uuid::new_v4(), Uuid::new_v4());
+    let root = RootDisk {
+        image: image.clone(),
+        size_gib: 1,
+    };
+    ensure(&driver, &image, &bytes).await.unwrap();
+    let disk = driver.root(guest, 0, &root).await.unwrap();
+    // Behind the empty layer's 4 clusters: one of data, and a table that has it everywhere.
+    let layer = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&disk.path)
+        .unwrap();
+    let (data, table, copied) = (4_u64 << 16, 5_u64 << 16, 1_u64 << 63);
+    layer.write_all_at(&[9; 1 << 16], data).unwrap();
+    layer
+        .write_all_at(&(data | copied).to_be_bytes().repeat(8192), table)
+        .unwrap();
+    layer.write_all_at(&(table | copied).to_be_bytes(), 3 << 16).unwrap();
+    driver.snapshot_begin(guest, 0, &root, id).await.unwrap();
+    let e = driver
+        .snapshot_copy(guest, 0, &root, id, Arc::new(|_| {}))
+        .await
+        .unwrap_err();
+    assert!(e.message.contains("larger than all that was ever written"), "{e:?}");
+    let part = disk.path.with_file_name(format!("snapshot-{id}.qcow2.tmp"));
+    assert!(std::fs::metadata(part).unwrap().len() < 8 << 20);
 }

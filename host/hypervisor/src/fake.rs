@@ -2,7 +2,7 @@
 //! and shown as type `fake` everywhere. It keeps records on disk like the real one, so that adoption
 //! and kill points are the same.
 
-use crate::{BoxFuture, Hypervisor, Resources};
+use crate::{BoxFuture, Hold, Hypervisor, OnProgress, Resources};
 use haneul_agent_api::{Failure, FailureCode, Guest, GuestState, HypervisorInfo, ObservedGuest, Power};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
@@ -91,6 +91,7 @@ fn observed(r: &Record) -> ObservedGuest {
         vcpus: r.guest.vcpus,
         memory_mib: r.guest.memory_mib,
         disk_gib: r.guest.root.size_gib,
+        snapshot: None,
     }
 }
 
@@ -226,6 +227,16 @@ impl Hypervisor for Fake {
             tokio::spawn(crate::fake_rfb::serve(theirs));
             Ok(ours)
         })
+    }
+
+    fn copy_disk<'a>(
+        &'a self,
+        _id: Uuid,
+        _target: &'a Path,
+        _progress: OnProgress,
+    ) -> BoxFuture<'a, Result<Option<Hold>, Failure>> {
+        // Nothing runs that would write to a disk.
+        Box::pin(async { Ok(Some(Box::new(()) as Hold)) })
     }
 
     fn events(&self) -> Option<mpsc::UnboundedReceiver<Uuid>> {

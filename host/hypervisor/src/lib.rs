@@ -11,7 +11,7 @@
 use haneul_agent_api::{Failure, FailureCode, Guest, HypervisorInfo, ObservedGuest};
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -25,6 +25,12 @@ pub mod qemu;
 
 /// A boxed future, so that the driver can be chosen at start (`Arc<dyn Hypervisor>`).
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Told how far a copy is, 0 to 100.
+pub type OnProgress = Arc<dyn Fn(u8) + Send + Sync>;
+
+/// While it is held, its guest gets no process.
+pub type Hold = Box<dyn Send>;
 
 /// What the agent has made ready for a guest before the driver is asked.
 pub struct Resources {
@@ -97,6 +103,17 @@ pub trait Hypervisor: Send + Sync {
 
     /// A connection to the guest's screen, keyboard and pointer, which speaks RFB (RFC 6143) without a password.
     fn vnc(&self, id: Uuid) -> BoxFuture<'_, Result<tokio::net::UnixStream, Failure>>;
+
+    /// Copies the root disk of a guest that has a process into `target`, an empty qcow2 file: as it is at one instant,
+    /// while the guest goes on. For a guest without one it answers what keeps it so: its files can be read then.
+    /// Ends with what was begun before; dropped, it leaves its end to the next call, or to an [`Hypervisor::apply`] that
+    /// wants no copy.
+    fn copy_disk<'a>(
+        &'a self,
+        id: Uuid,
+        target: &'a Path,
+        progress: OnProgress,
+    ) -> BoxFuture<'a, Result<Option<Hold>, Failure>>;
 
     /// Guests whose state changed by itself (powered off from inside, died). One receiver.
     fn events(&self) -> Option<mpsc::UnboundedReceiver<Uuid>>;

@@ -45,6 +45,7 @@ pub struct Compute {
     pub(crate) public_url: String,
     pub(crate) seats: logic::console::Seats,
     pub(crate) interfaces: logic::interfaces::Ended,
+    pub(crate) uploads: logic::actions::create_image::Uploads,
 }
 
 impl Compute {
@@ -70,6 +71,7 @@ impl Compute {
             public_url: config.public_url(),
             seats: logic::console::Seats::default(),
             interfaces: logic::interfaces::Ended::default(),
+            uploads: logic::actions::create_image::Uploads::default(),
         })
     }
 

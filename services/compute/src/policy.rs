@@ -25,7 +25,7 @@ pub mod acts {
             Resize = "os_compute_api:servers:resize" => PROJECT_MEMBER_OR_ADMIN;
             ConfirmResize = "os_compute_api:servers:confirm_resize" => PROJECT_MEMBER_OR_ADMIN;
             RevertResize = "os_compute_api:servers:revert_resize" => PROJECT_MEMBER_OR_ADMIN;
-            CreateImage = "os_compute_api:servers:create_image" => NOBODY;
+            CreateImage = "os_compute_api:servers:create_image" => PROJECT_MEMBER_OR_ADMIN;
             CrashDump = "os_compute_api:servers:trigger_crash_dump" => NOBODY;
             Pause = "os_compute_api:os-pause-server:pause" => PROJECT_MEMBER_OR_ADMIN;
             Unpause = "os_compute_api:os-pause-server:unpause" => PROJECT_MEMBER_OR_ADMIN;
@@ -48,7 +48,7 @@ pub mod acts {
             Unshelve = "os_compute_api:os-shelve:unshelve" => NOBODY;
             Rescue = "os_compute_api:os-rescue" => NOBODY;
             Unrescue = "os_compute_api:os-unrescue" => NOBODY;
-            Backup = "os_compute_api:os-create-backup" => NOBODY;
+            Backup = "os_compute_api:os-create-backup" => PROJECT_MEMBER_OR_ADMIN;
             Migrate = "os_compute_api:os-migrate-server:migrate" => NOBODY;
             LiveMigrate = "os_compute_api:os-migrate-server:migrate_live" => NOBODY;
             Evacuate = "os_compute_api:os-evacuate" => NOBODY;

@@ -8,8 +8,8 @@
 //!   image ([`Images::reconcile`]).
 //! - A file is removed only because a row says so, never because no row knows it.
 //!
-//! The facade for other services: [`Images::find_for_server`] inside their transaction, and [`Images::bytes`]
-//! to stream what was found. Knows nothing of servers, hosts or how an image is started.
+//! The facade for other services: [`Images::find_for_server`] inside their transaction, [`Images::bytes`] to stream what
+//! was found, and [`Images::register`] and [`Images::receive`] for images that they make. Knows nothing of servers, hosts or how an image is started.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod api;
@@ -37,6 +37,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
+pub use logic::made::NewImage;
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 

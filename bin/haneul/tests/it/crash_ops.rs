@@ -1,6 +1,6 @@
 //! The operations that the crash test kills at every point.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Status of a server that is not there.
 pub const NONE: &str = "none";
@@ -16,7 +16,8 @@ pub struct Op {
     /// Status before and afterwards.
     pub from: &'static str,
     pub to: &'static str,
-    /// Whether the host's record of the guest says that the operation was carried out there.
+    /// Whether the host's record of the guest, with the states of its images under `images`, says that the operation was
+    /// carried out.
     pub met: fn(&Value) -> bool,
 }
 
@@ -134,6 +135,14 @@ pub const OPS: &[Op] = &[
         from: "VERIFY_RESIZE",
         to: "ACTIVE",
         met: |r| r["guest"]["memory_mib"] == 128,
+    },
+    Op {
+        name: "create-image",
+        before: &[],
+        what: r#"{"createImage":{"name":"image"}}"#,
+        from: "ACTIVE",
+        to: "ACTIVE",
+        met: |r| r["images"] == json!(["active"]),
     },
     Op {
         name: "attach-interface",

@@ -180,7 +180,22 @@ impl Lab {
         };
         let jobs = self.r.cloud.admin(Method::GET, "/admin/v1/jobs").await?;
         let running = jobs["jobs"].as_array()?.iter().any(|j| j["status"] == "running");
-        (!running).then(|| (status, self.record(s)))
+        if running {
+            return None;
+        }
+        let mut record = self.record(s);
+        if let Some(map) = record.as_object_mut() {
+            let images = self.images(s).await?;
+            map.insert("images".into(), images.iter().map(|i| i["status"].clone()).collect());
+        }
+        Some((status, record))
+    }
+
+    /// The images that were made of the server.
+    async fn images(&self, s: &Subject) -> Option<Vec<Value>> {
+        let list = format!("/image/v2/images?instance_uuid={}", s.id.as_ref()?);
+        let a = self.r.admin.try_send(Method::GET, &list, &[], vec![]).await?;
+        a.body["images"].as_array().cloned()
     }
 
     /// The fake hypervisor's record of the guest; null when there is none.
@@ -276,6 +291,10 @@ impl Lab {
     }
 
     async fn clean(&self, s: &Subject) {
+        for image in self.images(s).await.unwrap_or_default() {
+            let path = format!("/image/v2/images/{}", image["id"].as_str().unwrap_or_default());
+            assert_eq!(self.r.admin.delete(&path).await.status, 204);
+        }
         if let Some(id) = &s.id
             && self.r.show(id).await.is_some()
         {
@@ -446,6 +465,7 @@ matrices! {
     fake_crash_resize "resize";
     fake_crash_confirm "confirm";
     fake_crash_revert "revert";
+    fake_crash_create_image "create-image";
     fake_crash_attach_interface "attach-interface";
     fake_crash_detach_interface "detach-interface";
 }

@@ -256,6 +256,26 @@ async fn real_guests_survive_us_and_the_host_reboot() {
         .await
         .expect(200);
     assert!(log["output"].as_str().unwrap().contains("sshd"), "{log}");
+    // An image of its disk while it runs: what was flushed is in it.
+    let act = format!("/compute/v2.1/servers/{server}/action");
+    let made = c.post(&act, &json!({"createImage": {"name": "copy"}})).await;
+    assert_eq!(made.status, 202, "{}", made.text);
+    let copy = made.headers["location"]
+        .to_str()
+        .unwrap()
+        .rsplit_once('/')
+        .expect("an address")
+        .1
+        .to_owned();
+    eventually("the image is there", Duration::from_secs(30), || async {
+        (c.get(&format!("/image/v2/images/{copy}")).await.expect(200)["status"] == "active").then_some(())
+    })
+    .await;
+    assert_eq!(
+        r.login(&address, "cat /proc/sys/kernel/random/boot_id").await,
+        boot,
+        "the guest goes on"
+    );
     r.cloud.audit().await;
 
     // The host's reboot: every process and every namespace is gone.
@@ -312,6 +332,13 @@ async fn real_guests_survive_us_and_the_host_reboot() {
     // A guest that switches itself off is SHUTOFF, and stays so until somebody starts it.
     let _ = r.run(&address, "poweroff");
     r.wait(&c, &server, "SHUTOFF").await;
+    // A server from the image finds what was on the disk.
+    let second = r.server_of(&c, &copy, "second", &net, "10.9.0.20").await;
+    r.wait(&c, &second, "ACTIVE").await;
+    let (_, other) = r.floating(&c, &second).await;
+    assert_eq!(r.login(&other, "hostname; cat /root/kept").await, "second\nkept");
+    let gone = c.delete(&format!("/compute/v2.1/servers/{second}")).await;
+    assert_eq!(gone.status, 204, "{}", gone.text);
     let start = c
         .post(
             &format!("/compute/v2.1/servers/{server}/action"),

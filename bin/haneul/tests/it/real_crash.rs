@@ -138,6 +138,24 @@ async fn real_crash_of_the_agent_at_a_dozen_points() {
         lab.r.cloud.audit().await;
         lab.act(resume, &third, json!({"resume": null})).await;
     }
+    // And so is an image of a guest's disk, while the guest runs on.
+    for point in [
+        "blockdev.snapshot.begun",
+        "hypervisor.qemu.copy-begun",
+        "hypervisor.qemu.copied",
+        "blockdev.snapshot.before-rename",
+        "agent.snapshot.kept",
+    ] {
+        let before = qemus(&third);
+        lab.act(point, &third, json!({"createImage": {"name": point}})).await;
+        let images = format!("/image/v2/images?instance_uuid={third}&status=active&name={point}");
+        eventually(&format!("the image after {point}"), Duration::from_secs(30), || async {
+            let found = lab.r.admin.get(&images).await.expect(200);
+            (found["images"].as_array()?.len() == 1).then_some(())
+        })
+        .await;
+        assert_eq!(qemus(&third), before, "{point}: the guest goes on");
+    }
     for (server, point) in servers.iter().zip([
         "agent.tombstone.stored",
         "hypervisor.qemu.ended",

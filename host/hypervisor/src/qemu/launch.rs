@@ -46,7 +46,7 @@ fn listen(dir: &Path, name: &str) -> io::Result<OwnedFd> {
 }
 
 /// Opens a disk for reading and writing, past the page cache where the file system can do that.
-fn open_disk(path: &Path) -> io::Result<(File, bool)> {
+pub(super) fn open_disk(path: &Path) -> io::Result<(File, bool)> {
     let open = |flags| {
         OpenOptions::new()
             .read(true)
@@ -178,6 +178,7 @@ impl Inner {
             process: None,
             powerdown_at: None,
             saving: false,
+            copying: false,
             saved,
         };
         let lock = process::take_lock(dir)

@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub qmp: Option<Qmp>,
     /// Grows with each step of saving or loading the guest's memory.
     pub memory_steps: u64,
+    /// Grows with each step of a copy of a disk.
+    pub job_steps: u64,
     /// Devices that guests have let go of, counted.
     pub deletions: u64,
 }
@@ -90,6 +92,7 @@ impl Live {
             run: Run::Unknown,
             qmp: None,
             memory_steps: 0,
+            job_steps: 0,
             deletions: 0,
         });
         let handle = Arc::clone(&pidfd);
@@ -132,6 +135,11 @@ impl Live {
     /// See [`State::memory_steps`].
     pub(crate) fn memory_steps(&self) -> u64 {
         self.state.borrow().memory_steps
+    }
+
+    /// See [`State::job_steps`].
+    pub(crate) fn job_steps(&self) -> u64 {
+        self.state.borrow().job_steps
     }
 
     pub(crate) fn deletions(&self) -> u64 {
@@ -263,6 +271,10 @@ impl Watcher {
     fn event(&self, e: &Event) {
         if e.name == "MIGRATION" {
             self.send.send_modify(|s| s.memory_steps += 1);
+            return;
+        }
+        if e.name == "JOB_STATUS_CHANGE" {
+            self.send.send_modify(|s| s.job_steps += 1);
             return;
         }
         if e.name == "DEVICE_DELETED" {

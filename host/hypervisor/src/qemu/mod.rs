@@ -12,7 +12,7 @@
 //! asked for and then countermanded ends there).
 
 use crate::kvm::{Accelerator, probe_accelerator};
-use crate::{BoxFuture, Hypervisor, Resources};
+use crate::{BoxFuture, Hold, Hypervisor, OnProgress, Resources};
 use haneul_agent_api::{Failure, FailureCode, Guest, GuestState, HypervisorInfo, ObservedGuest, Power};
 use live::{Live, Run};
 use nix::fcntl::{Flock, FlockArg};
@@ -31,6 +31,7 @@ use uuid::Uuid;
 pub mod args;
 mod cgroup;
 mod console;
+mod copy;
 mod launch;
 mod live;
 mod nics;
@@ -548,6 +549,7 @@ fn observed(entry: &Entry) -> Option<ObservedGuest> {
         vcpus: r.vcpus,
         memory_mib: r.memory_mib,
         disk_gib: r.disk_gib,
+        snapshot: None,
     })
 }
 
@@ -568,6 +570,7 @@ fn blank(id: Uuid, state: GuestState, failure: Failure) -> ObservedGuest {
         vcpus: 0,
         memory_mib: 0,
         disk_gib: 0,
+        snapshot: None,
     }
 }
 
@@ -710,6 +713,15 @@ impl Hypervisor for Qemu {
             let live = live.ok_or_else(|| crate::no_screen("no process"))?;
             self.inner.vnc(&live).await
         })
+    }
+
+    fn copy_disk<'a>(
+        &'a self,
+        id: Uuid,
+        target: &'a Path,
+        progress: OnProgress,
+    ) -> BoxFuture<'a, Result<Option<Hold>, Failure>> {
+        Box::pin(self.inner.copy_disk(id, target, progress))
     }
 
     fn events(&self) -> Option<mpsc::UnboundedReceiver<Uuid>> {

@@ -72,6 +72,9 @@ impl Inner {
             self.end(&entry, process).await?;
             live = None;
         }
+        if let (Some(process), None) = (&live, desired.snapshot) {
+            self.drop_copy(&entry, process).await?;
+        }
         if desired.power == Power::Stopped {
             match live {
                 Some(live) => self.stop(&entry, &live, desired.stop_timeout_s).await?,
@@ -249,6 +252,7 @@ impl Inner {
             process: None,
             powerdown_at: None,
             saving: false,
+            copying: false,
             saved: None,
         };
         fill(&mut record);
@@ -407,19 +411,7 @@ impl Inner {
             .size_gib
             .saturating_mul(1 << 30)
             .max(desired.root.image.virtual_size);
-        let failed = |e: QmpError| qmp_failure("look at the root disk", &e);
-        let nodes = live
-            .execute("query-named-block-nodes", json!({"flat": true}), QMP_DEADLINE)
-            .await
-            .map_err(failed)?;
-        let size = nodes
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|n| n.get("node-name").and_then(Value::as_str) == Some("root"))
-            .and_then(|n| n.pointer("/image/virtual-size"))
-            .and_then(Value::as_u64)
-            .ok_or_else(|| internal("the root disk has no node"))?;
+        let size = self.root_size(live).await?;
         if size < wanted {
             live.execute(
                 "block_resize",
@@ -433,6 +425,22 @@ impl Inner {
         self.save(entry, |r| r.disk_gib = desired.root.size_gib).await?;
         entry.view().disk_checked = true;
         Ok(())
+    }
+
+    /// Bytes of the disk that the guest sees.
+    pub(super) async fn root_size(&self, live: &Live) -> Result<u64, Failure> {
+        let nodes = live
+            .execute("query-named-block-nodes", json!({"flat": true}), QMP_DEADLINE)
+            .await
+            .map_err(|e| qmp_failure("look at the root disk", &e))?;
+        nodes
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|n| n.get("node-name").and_then(Value::as_str) == Some("root"))
+            .and_then(|n| n.pointer("/image/virtual-size"))
+            .and_then(Value::as_u64)
+            .ok_or_else(|| internal("the root disk has no node"))
     }
 
     /// Presses the power button until the guest has switched off. False: it did not before the deadline,
@@ -521,6 +529,7 @@ impl Inner {
             r.phase = phase;
             r.powerdown_at = None;
             r.saving = false;
+            r.copying = false;
         })
         .await
     }

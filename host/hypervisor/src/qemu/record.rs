@@ -111,6 +111,9 @@ pub struct Record {
     /// The process may be writing the guest's memory to disk.
     #[serde(default)]
     pub saving: bool,
+    /// The process may be copying its disk.
+    #[serde(default)]
+    pub copying: bool,
     /// While this stands the file with the guest's memory is whole, and its CPUs have not run since.
     #[serde(default)]
     pub saved: Option<Saved>,

@@ -23,6 +23,7 @@ const FILE: &str = "memory";
 const PART: &str = "memory.part";
 /// Number of the file for QEMU; those of the command line count from 1.
 const FDSET: u32 = 900;
+const TAKE: &str = "take the server's memory";
 /// Room for what is saved beside the guest's memory, MiB: its devices, its screen, the format itself.
 const BESIDE: u64 = 64;
 /// How long to wait for the next sign of progress before asking.
@@ -73,7 +74,7 @@ impl Inner {
             let file = write_only(&entry.dir).map_err(|e| disk_error("save the server's memory", &e))?;
             self.save(entry, |r| r.saving = true).await?;
             prepare(live).await?;
-            hand_over(live, file).await?;
+            hand_over(live, FDSET, file, TAKE).await?;
             live.execute("migrate", json!({"uri": uri()}), QMP_DEADLINE)
                 .await
                 .map_err(|e| qmp_failure("save the server's memory", &e))?;
@@ -128,7 +129,7 @@ impl Inner {
         let loaded = async {
             let file = File::open(entry.dir.join(FILE)).map_err(|e| disk_error("read the server's memory", &e))?;
             prepare(live).await?;
-            hand_over(live, file).await?;
+            hand_over(live, FDSET, file, TAKE).await?;
             live.execute("migrate-incoming", json!({"uri": uri()}), QMP_DEADLINE)
                 .await
                 .map_err(|e| qmp_failure("load the server's memory", &e))?;
@@ -241,14 +242,14 @@ async fn prepare(live: &Live) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn hand_over(live: &Live, file: File) -> Result<(), Failure> {
+/// Gives QEMU an open file, as `/dev/fdset/SET`.
+pub(super) async fn hand_over(live: &Live, set: u32, file: File, what: &str) -> Result<(), Failure> {
+    let named = json!({"fdset-id": set});
     // One may be left of an attempt before.
-    let _ = live
-        .execute("remove-fd", json!({"fdset-id": FDSET}), QMP_DEADLINE)
-        .await;
-    live.execute_with("add-fd", json!({"fdset-id": FDSET}), Some(file.into()), QMP_DEADLINE)
+    let _ = live.execute("remove-fd", named.clone(), QMP_DEADLINE).await;
+    live.execute_with("add-fd", named, Some(file.into()), QMP_DEADLINE)
         .await
-        .map_err(|e| qmp_failure("take the server's memory", &e))?;
+        .map_err(|e| qmp_failure(what, &e))?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! boot a sector of our own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod copy;
 mod nics;
 mod qmp;
 mod real;

@@ -108,6 +108,7 @@ impl Host {
             metadata: Metadata::default(),
             cpu_model: None,
             hints: Default::default(),
+            snapshot: None,
         };
         let files = [("openstack/latest/meta_data.json".to_owned(), b"{}".to_vec())];
         haneul_hypervisor::iso::write_config_drive(&dir.join("config.iso"), &files).unwrap();

@@ -6,12 +6,13 @@ use super::servers::{look, password, wrapped};
 use super::view::ServerView;
 use crate::Compute;
 use crate::logic::actions::check_lock;
+use crate::logic::actions::create_image::ImageRequest;
 use crate::logic::actions::rebuild::RebuildRequest;
 use crate::model::{Server, VmState};
 use crate::policy::acts;
 use haneul_agent_api::Ask;
 use haneul_auth::{Action, Ctx, fetch};
-use haneul_core::{Error, Result};
+use haneul_core::{Error, Kind, Result};
 use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f, fields};
 use haneul_store::Stored;
 use http::StatusCode;
@@ -95,6 +96,16 @@ static IMAGE: Body = Body {
     open: false,
     fields: &[f("name", K::Name).req(), f("metadata", META)],
 };
+const ROTATION: K = K::Int { min: 0, max: i64::MAX };
+static BACKUP: Body = Body {
+    open: false,
+    fields: &[
+        f("name", K::Name).req(),
+        f("backup_type", K::Str { min: 0, max: 255 }).req(),
+        f("rotation", ROTATION).req(),
+        f("metadata", META),
+    ],
+};
 static CONSOLE_TYPE: Body = Body {
     open: false,
     fields: &[f("type", K::Str { min: 1, max: 255 }).req()],
@@ -102,7 +113,6 @@ static CONSOLE_TYPE: Body = Body {
 
 /// Actions that are switched off: their rule is `!`. Name, rule, versions in which it exists.
 const OFF: &[(&str, &str, Ver, Ver)] = &[
-    ("createBackup", acts::Backup::RULE, Ver(2, 1), Ver(2, 999)),
     ("trigger_crash_dump", acts::CrashDump::RULE, Ver(2, 17), Ver(2, 999)),
     ("changePassword", acts::AdminPassword::RULE, Ver(2, 1), Ver(2, 999)),
     ("shelve", acts::Shelve::RULE, Ver(2, 1), Ver(2, 999)),
@@ -212,11 +222,13 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         }
         "createImage" => {
             check(&IMAGE)?;
-            find(&app, &ctx, acts::CreateImage, &id).await?;
-            return Err(Error::new(
-                haneul_core::Kind::NotImplemented,
-                "Images of servers are not made yet.",
-            ));
+            return create_image(&app, &req, acts::CreateImage, arg, None).await;
+        }
+        "createBackup" => {
+            check(&BACKUP)?;
+            let kind = input::text(arg, "backup_type").unwrap_or_default();
+            let rotation = input::int(arg, "rotation").and_then(|n| usize::try_from(n).ok());
+            return create_image(&app, &req, acts::Backup, arg, Some((kind, rotation.unwrap_or(0)))).await;
         }
         // The actions of 2.1 to 2.5; later /remote-consoles.
         n if CONSOLES.contains(&n) && v < Ver(2, 6) => {
@@ -322,6 +334,38 @@ fn auto_disk_config(arg: &Value) -> Option<bool> {
     arg.get("OS-DCF:diskConfig")
         .and_then(Value::as_str)
         .map(|d| d == "AUTO")
+}
+
+async fn create_image<A>(
+    app: &Arc<Compute>,
+    req: &Req,
+    action: A,
+    arg: &Value,
+    backup: Option<(String, usize)>,
+) -> Result<Reply>
+where
+    A: Action<On = Server> + Copy,
+{
+    let metadata = input::pairs(arg, "metadata").unwrap_or_default();
+    // Until the image proxy's end Nova holds this against its own quota; for backups it always does.
+    if (req.version <= Ver(2, 38) || backup.is_some()) && input::within(&metadata).is_err() {
+        return Err(Error::new(Kind::OverQuota, "Image metadata limit exceeded").with_field("metadata"));
+    }
+    let none_stays = backup.as_ref().is_some_and(|(_, rotation)| *rotation == 0);
+    let r = ImageRequest {
+        name: input::text(arg, "name").unwrap_or_default().trim().to_owned(),
+        metadata,
+        backup,
+    };
+    let image = app.create_image(req.ctx()?, action, req.param("id"), r).await?;
+    if req.version >= Ver(2, 45) {
+        return Ok(Reply::accepted(&json!({"image_id": image})));
+    }
+    let accepted = Reply::empty(StatusCode::ACCEPTED);
+    if none_stays {
+        return Ok(accepted);
+    }
+    Ok(accepted.header("location", format!("{}/image/v2/images/{image}", app.public_url)))
 }
 
 async fn rebuild(app: &Arc<Compute>, req: &Req, ctx: &Ctx, id: &str, arg: &Value) -> Result<Reply> {

@@ -92,7 +92,7 @@ pub(crate) const TABLE: &[(u16, &str, Served)] = &[
         "fixed and floating IP actions, os-virtual-interfaces are gone",
         Served::Yes,
     ),
-    (45, "createImage, createBackup: image_id in the body", Served::Refused),
+    (45, "createImage, createBackup: image_id in the body", Served::Yes),
     (46, "request id header", Served::Yes),
     (47, "servers: flavor embedded", Served::Yes),
     (48, "diagnostics in one form", Served::Yes),

@@ -1,12 +1,13 @@
 //! Jobs: each waits for what a host observes. What an action does to a server, and how it is taken back,
 //! stands in the action's own file in [`crate::logic::actions`]; this is the waiting.
 
+mod create_image;
 mod interfaces;
 
 use crate::Compute;
 use crate::logic::actions::{self, HostAction};
 use crate::model::{Fault, Server, Task};
-use haneul_agent_api::{FailureCode, GuestState, Kind as Object, ObservedGuest};
+use haneul_agent_api::{Failure, FailureCode, GuestState, Kind as Object, ObservedGuest};
 use haneul_core::{Error, Kind, Result};
 use haneul_jobs::{BoxFuture, Job, Next, Saga, Step};
 use haneul_store::{System, Tx};
@@ -31,6 +32,7 @@ pub(crate) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
         HostSaga::<actions::rebuild::Rebuild>::of(app),
         HostSaga::<actions::resize::Resize>::of(app),
         HostSaga::<actions::revert_resize::RevertResize>::of(app),
+        create_image::ImageSaga::of(app),
         Arc::new(DeleteSaga { app: app.clone() }),
     ]);
     all
@@ -71,15 +73,17 @@ fn progress(seen: Option<&ObservedGuest>) -> String {
 
 fn failure(seen: &ObservedGuest) -> Error {
     match &seen.failure {
-        Some(f) => {
-            let kind = match f.code {
-                FailureCode::DiskFull => Kind::InsufficientStorage,
-                _ => Kind::Internal,
-            };
-            Error::new(kind, f.message.clone()).with_private(&f.detail)
-        }
+        Some(f) => of_failure(f),
         None => Error::new(Kind::Internal, "The guest failed on its host."),
     }
+}
+
+fn of_failure(f: &Failure) -> Error {
+    let kind = match f.code {
+        FailureCode::DiskFull => Kind::InsufficientStorage,
+        _ => Kind::Internal,
+    };
+    Error::new(kind, f.message.clone()).with_private(&f.detail)
 }
 
 /// What the host sees of a server's guest, once that is of what is wanted now and not of something before.

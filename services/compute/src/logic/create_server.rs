@@ -64,6 +64,8 @@ impl From<BootImage> for ServerImage {
             size: i.size,
             virtual_size: i.virtual_size,
             sha512: i.sha512,
+            min_disk_gib: i.min_disk_gib,
+            min_ram_mib: i.min_ram_mib,
             properties: i.properties,
         }
     }
@@ -346,6 +348,7 @@ impl Compute {
             id: String::new(),
             project_id: ctx.project_id().to_owned(),
             user_id: ctx.user_id.clone(),
+            booted_by: ctx.into(),
             name: r.name.clone(),
             description: r.description.clone(),
             hostname: String::new(),
@@ -371,6 +374,7 @@ impl Compute {
             power_state: power::NOSTATE,
             wanted: Power::Running,
             progress: 0,
+            snapshot: None,
             fault: None,
             launched_at: None,
             locked: false,

@@ -26,7 +26,8 @@ impl Compute {
                 if s.task_state == Some(Task::Deleting) && app.jobs.running(tx, ("server", &id)).await?.is_some() {
                     return Ok(());
                 }
-                app.jobs.supersede(tx, ("server", &id)).await?;
+                let gave_way = app.jobs.supersede(tx, ("server", &id)).await?;
+                app.give_image_up(tx, gave_way.as_ref()).await?;
                 let waits = match &s.host_id {
                     Some(host) => app.fleet.remove(tx, host, Kind::Guest, &id).await?,
                     None => false,
@@ -39,6 +40,7 @@ impl Compute {
                 new.note("delete", &tx.actor().request_id.clone());
                 new.task_state = Some(Task::Deleting);
                 new.progress = 0;
+                new.snapshot = None;
                 tx.update(&s, &new).await?;
                 app.jobs
                     .start(tx, "server.delete", ("server", &id), json!({"v": 1}))

@@ -1,6 +1,6 @@
 //! What this crate asks of the other services, in one place.
 
-pub use haneul_image::Images as Image;
+pub use haneul_image::{Images as Image, NewImage};
 pub use haneul_network::{Holder, Network, NewRule, NicRequest, SecurityGroup, SecurityGroupRule, ServerPort};
 
 use haneul_auth::Ctx;

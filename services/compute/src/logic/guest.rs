@@ -52,6 +52,12 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
         metadata: metadata(s),
         cpu_model: None,
         hints,
+        snapshot: s
+            .snapshot
+            .as_deref()
+            .map(Uuid::try_parse)
+            .transpose()
+            .map_err(Error::internal)?,
     })
 }
 

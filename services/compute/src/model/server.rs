@@ -3,7 +3,7 @@
 use crate::model::FlavorShot;
 use crate::model::state::{self, Task, VmState, power};
 use haneul_agent_api::{ImageRef, Power, PublicKey};
-use haneul_auth::{Secured, Target};
+use haneul_auth::{Ctx, ScopeKind, Secured, Target};
 use haneul_core::{Error, Result};
 use haneul_store::{Resource, V};
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,36 @@ pub struct ServerImage {
     pub size: u64,
     pub virtual_size: u64,
     pub sha512: String,
+    /// GiB.
+    #[serde(default)]
+    pub min_disk_gib: i64,
+    /// MiB.
+    #[serde(default)]
+    pub min_ram_mib: i64,
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
+}
+
+/// Who created a server, by the names of then: images of it tell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BootedBy {
+    pub user_name: String,
+    pub project_name: String,
+    pub roles: Vec<String>,
+}
+
+impl From<&Ctx> for BootedBy {
+    fn from(ctx: &Ctx) -> Self {
+        let project_name = match &ctx.scope {
+            ScopeKind::Project { name, .. } => name.clone(),
+            _ => String::new(),
+        };
+        Self {
+            user_name: ctx.user_name.clone(),
+            project_name,
+            roles: ctx.roles.iter().map(|r| r.name.clone()).collect(),
+        }
+    }
 }
 
 impl ServerImage {
@@ -65,6 +93,8 @@ pub struct Server {
     pub id: String,
     pub project_id: String,
     pub user_id: String,
+    #[serde(default)]
+    pub booted_by: BootedBy,
     pub name: String,
     #[serde(default)]
     pub description: Option<String>,
@@ -112,6 +142,9 @@ pub struct Server {
     pub wanted: Power,
     #[serde(default)]
     pub progress: i64,
+    /// The image that is made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     #[serde(default)]
     pub fault: Option<Fault>,
     #[serde(default)]

@@ -47,6 +47,11 @@ names!(
         ResizeFinish = "resize_finish",
         ResizeReverting = "resize_reverting",
         Networking = "networking",
+        ImageSnapshotPending = "image_snapshot_pending",
+        ImageSnapshot = "image_snapshot",
+        ImageBackup = "image_backup",
+        ImagePendingUpload = "image_pending_upload",
+        ImageUploading = "image_uploading",
         Deleting = "deleting",
     }
 );

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use bytes::Bytes;
 use haneul_agent_api::{
-    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Object, ObservedGuest, Power,
-    Report, ToAgent, path,
+    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Object, ObservedGuest,
+    ObservedSnapshot, Power, Report, SnapshotState, ToAgent, path,
 };
 use haneul_auth::context::CtxInner;
 use haneul_auth::{Authenticator, BoxFuture, Policy, RoleRef, ScopeKind};
@@ -381,6 +381,17 @@ impl Call<'_> {
     }
 }
 
+/// An empty disk of this size.
+pub fn qcow2(dir: &std::path::Path, size: u64) -> Vec<u8> {
+    use haneul_image::format::{DiskFormat, convert};
+    let (raw, file) = (dir.join("empty.raw"), dir.join("empty.qcow2"));
+    std::fs::File::create(&raw).unwrap().set_len(size).unwrap();
+    let mut source = std::fs::File::open(raw).unwrap();
+    let out = std::fs::File::create(&file).unwrap();
+    convert(&mut source, DiskFormat::Raw, out, DiskFormat::Qcow2, &mut |_| true).unwrap();
+    std::fs::read(file).unwrap()
+}
+
 fn nix_uid(path: &std::path::Path) -> u32 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).unwrap().uid()
@@ -402,6 +413,8 @@ struct Inner {
     held: Mutex<HashMap<Uuid, Desired>>,
     /// Tombstones are left alone while this holds.
     stubborn: Mutex<bool>,
+    /// How far the image of each guest is, and what is sent of it.
+    image: Mutex<(Option<SnapshotState>, Vec<u8>)>,
 }
 
 fn obedient() -> Behave {
@@ -420,12 +433,14 @@ fn obedient() -> Behave {
 
 impl FakeHost {
     pub async fn join(lab: &Lab, vcpus: u32, memory_mib: u64, disk_gib: u64) -> FakeHost {
+        let bytes = qcow2(&lab.dir, 1 << 20);
         let inner = Arc::new(Inner {
             id: Uuid::new_v4(),
             socket: lab.socket.clone(),
             behave: Mutex::new(obedient()),
             held: Mutex::default(),
             stubborn: Mutex::new(false),
+            image: Mutex::new((Some(SnapshotState::Ready(bytes.len() as u64)), bytes)),
         });
         let host = FakeHost { inner };
         let greeting = Greeting {
@@ -475,6 +490,21 @@ impl FakeHost {
         *self.inner.behave.lock().unwrap() = obedient();
         *self.inner.stubborn.lock().unwrap() = false;
         self.again().await;
+    }
+
+    /// From now on the image of a guest is so far, and these bytes are sent of it.
+    pub async fn image(&self, state: Option<SnapshotState>, bytes: Option<Vec<u8>>) {
+        {
+            let mut image = self.inner.image.lock().unwrap();
+            image.0 = state;
+            image.1 = bytes.unwrap_or_else(|| std::mem::take(&mut image.1));
+        }
+        self.again().await;
+    }
+
+    /// Bytes of the image that is sent.
+    pub fn image_bytes(&self) -> Vec<u8> {
+        self.inner.image.lock().unwrap().1.clone()
     }
 
     pub fn keep_tombstones(&self) {
@@ -548,13 +578,19 @@ impl FakeHost {
                         }
                     }
                     ToAgent::Ask { stream, what } => {
+                        if let Ask::Snapshot { .. } = what {
+                            let (me, bytes) = (self.clone(), self.image_bytes());
+                            let path = format!("{}{stream}", path::TUNNEL);
+                            tokio::spawn(async move { me.send(Method::POST, &path, bytes.into()).await });
+                            continue;
+                        }
                         let text = match what {
                             Ask::ConsoleLog { lines, .. } => format!(
                                 "boot\nline two\n{}",
                                 lines.map_or(String::new(), |n| format!("last {n}\n"))
                             ),
                             Ask::Audit => "{}".into(),
-                            Ask::Vnc { .. } => "no screen here".into(),
+                            Ask::Vnc { .. } | Ask::Snapshot { .. } => "no screen here".into(),
                         };
                         self.send(Method::POST, &format!("{}{stream}", path::STREAM), text.into())
                             .await;
@@ -603,6 +639,10 @@ impl FakeHost {
             vcpus: g.vcpus,
             memory_mib: g.memory_mib,
             disk_gib: g.root.size_gib,
+            snapshot: g.snapshot.and_then(|id| {
+                let state = self.inner.image.lock().unwrap().0.clone()?;
+                Some(ObservedSnapshot { id, state })
+            }),
         };
         self.report(Report {
             guests: vec![seen],

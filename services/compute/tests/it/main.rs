@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod decide;
+mod images;
 mod interfaces;
 mod lab;
 mod lifecycle;

@@ -8,6 +8,7 @@ pub(crate) mod download;
 pub(crate) mod fetch;
 pub(crate) mod import;
 pub(crate) mod import_run;
+pub(crate) mod made;
 pub(crate) mod members;
 pub(crate) mod namespaces;
 pub(crate) mod reconcile;

@@ -44,7 +44,7 @@ async fn stage(app: &Arc<Images>, ctx: &Ctx, id: &str, stream: &mut Data, announ
     match kept {
         Ok(true) => Ok(()),
         other => {
-            undo(app, ctx, &image.id, live.key()).await;
+            undo(app, &ctx.actor(), &image.id, live.key()).await;
             match other {
                 Err(e) if e.kind() != Kind::Gone => Err(e),
                 _ => Err(gone(id)),

@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use futures_util::stream::Fuse;
 use haneul_auth::Ctx;
 use haneul_core::{Error, Kind, Result, fault_point, id};
-use haneul_store::System;
+use haneul_store::{Actor, System};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,17 +74,31 @@ async fn upload(
     // Known as live before the row names it, or a reconciler in between would undo it.
     let live = app.begin_live();
     let image = begin(app, ctx, id, live.key(), &store.id).await?;
+    take(app, &ctx.actor(), &image, &live, &store.files, stream, announced).await
+}
+
+/// Receives the bytes of an image that is `saving` under the key of `live`; when that fails, it is `queued` again.
+pub(super) async fn take(
+    app: &Arc<Images>,
+    actor: &Actor,
+    image: &Image,
+    live: &LiveUpload<'_>,
+    files: &Files,
+    stream: &mut Data,
+    announced: Option<u64>,
+) -> Result<()> {
     fault_point!("image.upload.begun");
-    let format = must_be_accepted(&image)?;
+    let id = &image.id;
+    let format = must_be_accepted(image)?;
     let received = async {
-        let sink = receive(app, &store.files, Some(format), &live, stream, announced).await?;
+        let sink = receive(app, files, Some(format), live, stream, announced).await?;
         blocking(move || sink.finish(format)).await
     };
     match received.await {
         Ok((bytes, inspection)) => {
-            let kept = commit(app, ctx, &image.id, live.key(), bytes, inspection).await;
+            let kept = commit(app, actor, id, live.key(), bytes, inspection).await;
             if !matches!(kept, Ok(true)) {
-                undo(app, ctx, &image.id, live.key()).await;
+                undo(app, actor, id, live.key()).await;
             }
             fault_point!("image.upload.committed");
             match kept {
@@ -94,7 +108,7 @@ async fn upload(
             }
         }
         Err(e) => {
-            undo(app, ctx, &image.id, live.key()).await;
+            undo(app, actor, id, live.key()).await;
             // The delete took the file away before it was complete.
             Err(if e.kind() == Kind::Gone { gone(id) } else { e })
         }
@@ -234,7 +248,7 @@ fn must_be_small(app: &Images, size: u64) -> Result<()> {
 /// Makes the bytes the image's. False when the image is gone or no longer waits for this upload.
 pub(crate) async fn commit(
     app: &Images,
-    ctx: &Ctx,
+    actor: &Actor,
     id: &str,
     key: &str,
     bytes: Bytes,
@@ -242,7 +256,7 @@ pub(crate) async fn commit(
 ) -> Result<bool> {
     let (id, key) = (id.to_owned(), key.to_owned());
     app.db
-        .write(&ctx.actor(), async move |tx| {
+        .write(actor, async move |tx| {
             let Some(stored) = tx.find::<Image>(&id).await? else {
                 return Ok(false);
             };
@@ -260,11 +274,11 @@ pub(crate) async fn commit(
 }
 
 /// Removes the bytes and puts the image back. What fails here the reconciler does later.
-pub(super) async fn undo(app: &Arc<Images>, ctx: &Ctx, id: &str, key: &str) {
+pub(super) async fn undo(app: &Arc<Images>, actor: &Actor, id: &str, key: &str) {
     let result = async {
         app.remove_file(key).await?;
         fault_point!("image.upload.undone", Error::internal("armed"));
-        app.requeue(&ctx.actor(), id, key).await
+        app.requeue(actor, id, key).await
     };
     if let Err(e) = result.await {
         tracing::error!(image = id, error = %e, "undoing an upload failed; trying again");

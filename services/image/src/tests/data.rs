@@ -367,13 +367,13 @@ async fn bytes_belong_only_to_the_upload_that_the_row_names() {
     };
     let seen = crate::format::inspect(&mut std::io::Cursor::new(b"x"), None).unwrap();
     let ctx = cloud.ctx("alice").await;
-    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1), seen.clone())
+    let kept = crate::logic::upload::commit(&cloud.app, &ctx.actor(), &id, "ffff", late(1), seen.clone())
         .await
         .unwrap();
     assert!(!kept);
     assert_eq!(cloud.show("alice", &id).await["status"], "queued");
     cloud.upload("alice", &id, "winner").await.is(204);
-    let kept = crate::logic::upload::commit(&cloud.app, &ctx, &id, "ffff", late(1), seen)
+    let kept = crate::logic::upload::commit(&cloud.app, &ctx.actor(), &id, "ffff", late(1), seen)
         .await
         .unwrap();
     assert!(!kept);

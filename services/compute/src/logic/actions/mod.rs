@@ -4,6 +4,7 @@
 
 pub mod confirm_resize;
 pub mod create;
+pub mod create_image;
 pub mod lock;
 pub mod power;
 pub mod reboot;

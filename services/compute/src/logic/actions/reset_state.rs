@@ -14,8 +14,12 @@ impl Compute {
         self.db
             .write(&ctx.actor(), async move |tx| {
                 let old = fetch(tx, &c, acts::ResetState, &id).await?;
-                app.jobs.supersede(tx, ("server", &id)).await?;
+                let gave_way = app.jobs.supersede(tx, ("server", &id)).await?;
+                app.give_image_up(tx, gave_way.as_ref()).await?;
                 let mut s = old.edit();
+                if s.snapshot.take().is_some() {
+                    app.push_guest(tx, &mut s).await?;
+                }
                 s.vm_state = if active { VmState::Active } else { VmState::Error };
                 s.task_state = None;
                 if active {
