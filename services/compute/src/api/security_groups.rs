@@ -282,6 +282,7 @@ pub(crate) async fn of_server(app: Arc<Compute>, req: Req) -> Result<Reply> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
