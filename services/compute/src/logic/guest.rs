@@ -2,7 +2,7 @@
 
 use crate::Compute;
 use crate::logic::deps::ServerPort;
-use crate::model::Server;
+use crate::model::{Server, Task};
 use haneul_agent_api::{Guest, Kind, LocalDisk, LocalKind, Metadata, Nic, Object, RootDisk};
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
@@ -100,6 +100,10 @@ impl Compute {
     /// Brings the host's desired guest to what the server says now; NICs and the admin password stay as they
     /// are. The generation that observations must reach goes into the server.
     pub(crate) async fn push_guest(&self, tx: &mut Tx, s: &mut Server) -> Result<()> {
+        // Of a server that is being deleted its tombstone is the last word to the host.
+        if s.task_state == Some(Task::Deleting) {
+            return Ok(());
+        }
         let Some(host) = s.host_id.clone() else {
             return Err(Error::conflict(format!(
                 "Instance {} has no host, and can only be deleted.",

@@ -355,6 +355,13 @@ async fn delete_takes_the_place_of_what_runs() {
             .await;
         assert_eq!(gone.status, 204);
     }
+    // What is said of it now does not bring it back: the host's last word stays the tombstone.
+    let path = format!("/v2.1/servers/{id}/metadata");
+    lab.post(DEMO, "2.96", &path, json!({"metadata": {"late": "1"}}), 200)
+        .await;
+    let sql = "SELECT removed FROM fleet_desired WHERE id = $1";
+    let desired = lab.db.read().await.unwrap().row(sql, &[(&id).into()]).await.unwrap();
+    assert_eq!(desired.unwrap().i64(0).unwrap(), 1, "the guest is wanted again");
     let s = lab.server(&id).await;
     assert_eq!(s["OS-EXT-STS:task_state"], "deleting");
     // The job says what it waits for.
