@@ -45,6 +45,8 @@ struct Entry {
     public: bool,
     /// See [`Routes::legacy`].
     legacy: bool,
+    /// See [`Routes::no_query_since`].
+    no_query: Option<Ver>,
     handler: Handler,
 }
 
@@ -144,6 +146,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
             },
             public,
             legacy: false,
+            no_query: None,
             handler: Arc::new(move |req| Box::pin(handler(state.clone(), req))),
         });
         self
@@ -164,6 +167,16 @@ impl<S: Send + Sync + 'static> Routes<S> {
             true
         });
         self.entries.extend(again);
+        self
+    }
+
+    /// From this version on a query is refused, but on these paths, whose handlers look at it themselves.
+    pub fn no_query_since(mut self, version: Ver, but: &[&str]) -> Self {
+        let prefix = self.service.prefix();
+        for e in &mut self.entries {
+            let own = e.info.path.strip_prefix(prefix).unwrap_or_default();
+            e.no_query = Some(version).filter(|_| !but.contains(&own));
+        }
         self
     }
 
@@ -194,7 +207,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
                     continue;
                 };
                 let (server, base) = (server.clone(), base.clone());
-                let (handler, public, legacy) = (e.handler.clone(), e.public, e.legacy);
+                let (handler, public, legacy, no_query) = (e.handler.clone(), e.public, e.legacy, e.no_query);
                 let window = (e.info.since, e.info.until);
                 methods = methods.merge(on(
                     filter,
@@ -208,6 +221,7 @@ impl<S: Send + Sync + 'static> Routes<S> {
                                 versions,
                                 public,
                                 legacy,
+                                no_query,
                                 window,
                             };
                             // Decoded already; a part that is no UTF-8 names nothing that we have.
@@ -267,6 +281,7 @@ struct Call {
     versions: Option<Versions>,
     public: bool,
     legacy: bool,
+    no_query: Option<Ver>,
     window: (Option<Ver>, Option<Ver>),
 }
 
@@ -319,6 +334,17 @@ impl Call {
         {
             return Err(Error::not_found("The resource could not be found."));
         }
+        let query = split_query(parts.uri.query().unwrap_or_default());
+        if self.no_query.is_some_and(|since| ver >= since)
+            && let Some((name, _)) = query.first()
+        {
+            return Err(Error::field(
+                name.clone(),
+                format!(
+                    "Additional properties are not allowed ('{name}' was unexpected): this takes no query parameters."
+                ),
+            ));
+        }
         let own = parts.uri.path().strip_prefix(self.service.prefix()).unwrap_or_default();
         let own = match self.service {
             Service::Identity => own.strip_suffix('/').unwrap_or(own),
@@ -330,7 +356,7 @@ impl Call {
             method: parts.method,
             uri_path: own.to_owned(),
             params: params.ok_or_else(|| Error::not_found("The resource could not be found."))?,
-            query: split_query(parts.uri.query().unwrap_or_default()),
+            query,
             headers: parts.headers,
             version: ver,
             legacy: self.legacy,

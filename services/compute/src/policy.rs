@@ -3,7 +3,9 @@
 
 use crate::model::{Aggregate, ComputeService, Flavor, Keypair, Server, ServerGroup};
 use haneul_auth::RuleDefault;
-use haneul_auth::persona::{ADMIN, ANY, NOBODY, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN};
+use haneul_auth::persona::{
+    ADMIN, ANY, NOBODY, PROJECT_MANAGER_OR_ADMIN, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN,
+};
 
 const OWNER: &str = "role:admin or user_id:%(user_id)s";
 
@@ -33,7 +35,7 @@ pub mod acts {
             Unlock = "os_compute_api:os-lock-server:unlock" => PROJECT_MEMBER_OR_ADMIN;
             UnlockOverride = "os_compute_api:os-lock-server:unlock:unlock_override" => ADMIN;
             ResetState = "os_compute_api:os-admin-actions:reset_state" => ADMIN;
-            InjectNetworkInfo = "os_compute_api:os-admin-actions:inject_network_info" => NOBODY;
+            InjectNetworkInfo = "os_compute_api:os-admin-actions:inject_network_info" => ADMIN;
             ConsoleOutput = "os_compute_api:os-console-output" => PROJECT_MEMBER_OR_ADMIN;
             RemoteConsoles = "os_compute_api:os-remote-consoles" => PROJECT_MEMBER_OR_ADMIN;
             Diagnostics = "os_compute_api:os-server-diagnostics" => ADMIN;
@@ -56,8 +58,8 @@ pub mod acts {
             ForceDelete = "os_compute_api:os-deferred-delete:force" => PROJECT_MEMBER_OR_ADMIN;
             AddFixedIp = "os_compute_api:os-multinic:add" => PROJECT_MEMBER_OR_ADMIN;
             RemoveFixedIp = "os_compute_api:os-multinic:remove" => PROJECT_MEMBER_OR_ADMIN;
-            AddFloatingIp = "os_compute_api:os-floating-ips:add" => NOBODY;
-            RemoveFloatingIp = "os_compute_api:os-floating-ips:remove" => NOBODY;
+            AddFloatingIp = "os_compute_api:os-floating-ips:add" => PROJECT_MEMBER_OR_ADMIN;
+            RemoveFloatingIp = "os_compute_api:os-floating-ips:remove" => PROJECT_MEMBER_OR_ADMIN;
             SecurityGroups = "os_compute_api:os-security-groups:list" => PROJECT_READER_OR_ADMIN;
             AddSecurityGroup = "os_compute_api:os-security-groups:add" => PROJECT_MEMBER_OR_ADMIN;
             RemoveSecurityGroup = "os_compute_api:os-security-groups:remove" => PROJECT_MEMBER_OR_ADMIN;
@@ -164,13 +166,22 @@ rules! {
     SECURITY_GROUP_DELETE = "os_compute_api:os-security-groups:delete" => PROJECT_MEMBER_OR_ADMIN;
     SECURITY_GROUP_RULE_CREATE = "os_compute_api:os-security-groups:rule:create" => PROJECT_MEMBER_OR_ADMIN;
     SECURITY_GROUP_RULE_DELETE = "os_compute_api:os-security-groups:rule:delete" => PROJECT_MEMBER_OR_ADMIN;
+    NETWORKS = "os_compute_api:os-networks:list" => PROJECT_READER_OR_ADMIN;
+    NETWORK_SHOW = "os_compute_api:os-networks:show" => PROJECT_READER_OR_ADMIN;
+    TENANT_NETWORKS = "os_compute_api:os-tenant-networks:list" => PROJECT_READER_OR_ADMIN;
+    TENANT_NETWORK_SHOW = "os_compute_api:os-tenant-networks:show" => PROJECT_READER_OR_ADMIN;
+    FLOATING_IP_POOLS = "os_compute_api:os-floating-ip-pools" => ANY;
+    FLOATING_IPS = "os_compute_api:os-floating-ips:list" => PROJECT_READER_OR_ADMIN;
+    FLOATING_IP_SHOW = "os_compute_api:os-floating-ips:show" => PROJECT_READER_OR_ADMIN;
+    FLOATING_IP_CREATE = "os_compute_api:os-floating-ips:create" => PROJECT_MEMBER_OR_ADMIN;
+    FLOATING_IP_DELETE = "os_compute_api:os-floating-ips:delete" => PROJECT_MEMBER_OR_ADMIN;
     QUOTA_SHOW = "os_compute_api:os-quota-sets:show" => PROJECT_READER_OR_ADMIN;
     QUOTA_DETAIL = "os_compute_api:os-quota-sets:detail" => PROJECT_READER_OR_ADMIN;
     QUOTA_DEFAULTS = "os_compute_api:os-quota-sets:defaults" => ANY;
     QUOTA_UPDATE = "os_compute_api:os-quota-sets:update" => ADMIN;
     QUOTA_DELETE = "os_compute_api:os-quota-sets:delete" => ADMIN;
     QUOTA_CLASS_SHOW = "os_compute_api:os-quota-class-sets:show" => ADMIN;
-    QUOTA_CLASS_UPDATE = "os_compute_api:os-quota-class-sets:update" => NOBODY;
+    QUOTA_CLASS_UPDATE = "os_compute_api:os-quota-class-sets:update" => ADMIN;
     HYPERVISORS = "os_compute_api:os-hypervisors:list" => ADMIN;
     HYPERVISORS_DETAIL = "os_compute_api:os-hypervisors:list-detail" => ADMIN;
     HYPERVISOR_SHOW = "os_compute_api:os-hypervisors:show" => ADMIN;
@@ -193,7 +204,9 @@ rules! {
     EXTENSIONS = "os_compute_api:extensions" => ANY;
     USAGE_LIST = "os_compute_api:os-simple-tenant-usage:list" => ADMIN;
     USAGE_SHOW = "os_compute_api:os-simple-tenant-usage:show" => PROJECT_READER_OR_ADMIN;
-    MIGRATIONS_LIST = "os_compute_api:os-migrations:index" => ADMIN;
+    MIGRATIONS_LIST = "os_compute_api:os-migrations:index" => PROJECT_MANAGER_OR_ADMIN;
+    MIGRATIONS_ALL = "os_compute_api:os-migrations:index:all_projects" => ADMIN;
+    MIGRATIONS_HOST = "os_compute_api:os-migrations:index:host" => ADMIN;
     EXTERNAL_EVENTS = "os_compute_api:os-server-external-events:create" => ADMIN;
     CONSOLE_TOKENS = "os_compute_api:os-console-auth-tokens" => ADMIN;
     ASSISTED_SNAPSHOT_CREATE = "os_compute_api:os-assisted-volume-snapshots:create" => NOBODY;

@@ -9,7 +9,8 @@
 //! - A file is removed only because a row says so, never because no row knows it.
 //!
 //! The facade for other services: [`Images::find_for_server`] inside their transaction, [`Images::bytes`] to stream what
-//! was found, and [`Images::register`] and [`Images::receive`] for images that they make. Knows nothing of servers, hosts or how an image is started.
+//! was found, [`Images::register`] and [`Images::receive`] for images that they make, and logic/facade.rs for compute's
+//! old proxy. Knows nothing of servers, hosts or how an image is started.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod api;
@@ -38,6 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 pub use logic::made::NewImage;
+pub use logic::facade::SeenImage;
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 

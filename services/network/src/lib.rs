@@ -3,7 +3,7 @@
 //! Owns the tables of [`MIGRATIONS`]. Addresses are handed out inside the transaction that stores the port,
 //! guarded by the primary key of `ip_allocation`: never twice. Every change ends with `publish`
 //! (logic/publish.rs), which writes what hosts shall hold in the same transaction. Compute calls the methods
-//! of [`Network`] in logic/compute.rs inside its own transactions.
+//! of [`Network`] in logic/compute.rs and, for its old proxies, in logic/proxies inside its own transactions.
 //!
 //! Knows nothing of servers but the id in `device_id`; never calls a host.
 //!

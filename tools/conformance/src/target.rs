@@ -116,7 +116,10 @@ impl Target {
         } = self;
         let (dir, formats) = (dir.display(), formats.display());
         // Emulated guests boot slowly.
-        let (timeout, validation) = if real { (600, "true") } else { (60, "false") };
+        let (timeout, validation, hypervisor) = match real {
+            true => (600, "true", "QEMU"),
+            false => (60, "false", "fake"),
+        };
         format!(
             "[DEFAULT]
 log_dir = {dir}
@@ -161,7 +164,7 @@ max_microversion = latest
 build_interval = 1
 build_timeout = {timeout}
 ready_wait = 0
-hypervisor_type = QEMU
+hypervisor_type = {hypervisor}
 [compute-feature-enabled]
 resize = true
 pause = true

@@ -1,9 +1,9 @@
 //! POST /servers/ID/action: one key names the action (Nova API reference, "Servers - run an action").
 
 use super::input::{self, BASE64, BOOL, CERTS, DESCRIPTION, DISK_CONFIG, FQDN, HOSTNAME, IP4, IP6, META};
-use super::interfaces;
 use super::servers::{look, password, wrapped};
 use super::view::ServerView;
+use super::{addresses, interfaces};
 use crate::Compute;
 use crate::logic::actions::check_lock;
 use crate::logic::actions::create_image::ImageRequest;
@@ -123,14 +123,6 @@ const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("migrate", acts::Migrate::RULE, Ver(2, 1), Ver(2, 999)),
     ("os-migrateLive", acts::LiveMigrate::RULE, Ver(2, 1), Ver(2, 999)),
     ("evacuate", acts::Evacuate::RULE, Ver(2, 1), Ver(2, 999)),
-    (
-        "injectNetworkInfo",
-        acts::InjectNetworkInfo::RULE,
-        Ver(2, 1),
-        Ver(2, 999),
-    ),
-    ("addFloatingIp", acts::AddFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
-    ("removeFloatingIp", acts::RemoveFloatingIp::RULE, Ver(2, 1), Ver(2, 43)),
 ];
 /// Console types by their old actions.
 const CONSOLES: &[&str] = &[
@@ -187,6 +179,7 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
             let active = arg.get("state").and_then(Value::as_str) == Some("active");
             app.reset_server_state(&ctx, &id, active).await?;
         }
+        "injectNetworkInfo" => app.inject_network_info(&ctx, &id).await?,
         "lock" => {
             if v >= Ver(2, 73) && !arg.is_null() {
                 check(&LOCK)?;
@@ -212,6 +205,8 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         }
         "addFixedIp" if v <= Ver(2, 43) => interfaces::add_fixed_ip(&app, &ctx, &id, arg, v).await?,
         "removeFixedIp" if v <= Ver(2, 43) => interfaces::remove_fixed_ip(&app, &ctx, &id, arg, v).await?,
+        "addFloatingIp" if v <= Ver(2, 43) => addresses::add(&app, &ctx, &id, arg, v).await?,
+        "removeFloatingIp" if v <= Ver(2, 43) => addresses::remove(&app, &ctx, &id, arg, v).await?,
         "addSecurityGroup" => {
             check(&GROUP)?;
             security_group(&app, &ctx, acts::AddSecurityGroup, &id, arg, true).await?;
@@ -387,7 +382,7 @@ async fn rebuild(app: &Arc<Compute>, req: &Req, ctx: &Ctx, id: &str, arg: &Value
         name: input::text(arg, "name"),
         hostname: input::text(arg, "hostname"),
         description: input::resettable(arg, "description"),
-        metadata: input::metadata(arg)?,
+        metadata: input::pairs(arg, "metadata"),
         key_name: input::resettable(arg, "key_name"),
         user_data: input::resettable(arg, "user_data"),
         access_ip_v4: input::ip(arg, "accessIPv4"),

@@ -1,4 +1,4 @@
-//! Hypervisors, services, zones, extensions (Nova API reference, the sections of these names).
+//! Hypervisors, services, zones (Nova API reference, the sections of these names).
 
 use super::input::{self, BOOL, check_query};
 use crate::Compute;
@@ -694,70 +694,4 @@ off! {
     assisted_create policy::ASSISTED_SNAPSHOT_CREATE;
     /// `DELETE /os-assisted-volume-snapshots/{id}`
     assisted_delete policy::ASSISTED_SNAPSHOT_DELETE;
-}
-
-/// `GET /os-migrations`: servers do not move yet.
-pub(crate) async fn migrations(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce(policy::MIGRATIONS_LIST, &Target::default())?;
-    Ok(Reply::ok(&json!({"migrations": []})))
-}
-
-const EXTENSIONS: &[(&str, &str)] = &[
-    ("OS-DCF", "DiskConfig"),
-    ("OS-EXT-AZ", "ExtendedAvailabilityZone"),
-    ("OS-EXT-IPS", "ExtendedIps"),
-    ("OS-EXT-IPS-MAC", "ExtendedIpsMac"),
-    ("OS-EXT-SRV-ATTR", "ExtendedServerAttributes"),
-    ("OS-EXT-STS", "ExtendedStatus"),
-    ("OS-FLV-DISABLED", "FlavorDisabled"),
-    ("OS-FLV-EXT-DATA", "FlavorExtraData"),
-    ("OS-SCH-HNT", "SchedulerHints"),
-    ("OS-SRV-USG", "ServerUsage"),
-    ("os-admin-actions", "AdminActions"),
-    ("os-aggregates", "Aggregates"),
-    ("os-attach-interfaces", "AttachInterfaces"),
-    ("os-availability-zone", "AvailabilityZone"),
-    ("os-config-drive", "ConfigDrive"),
-    ("os-console-output", "ConsoleOutput"),
-    ("os-flavor-access", "FlavorAccess"),
-    ("os-flavor-extra-specs", "FlavorExtraSpecs"),
-    ("os-flavor-manage", "FlavorManage"),
-    ("os-hosts", "Hosts"),
-    ("os-hypervisors", "Hypervisors"),
-    ("os-instance-actions", "InstanceActions"),
-    ("os-keypairs", "Keypairs"),
-    ("os-lock-server", "LockServer"),
-    ("os-pause-server", "PauseServer"),
-    ("os-quota-class-sets", "QuotaClasses"),
-    ("os-quota-sets", "Quotas"),
-    ("os-security-groups", "SecurityGroups"),
-    ("os-server-diagnostics", "ServerDiagnostics"),
-    ("os-server-groups", "ServerGroups"),
-    ("os-services", "Services"),
-    ("os-simple-tenant-usage", "SimpleTenantUsage"),
-    ("os-used-limits", "UsedLimits"),
-    ("os-user-data", "UserData"),
-    ("os-volumes", "Volumes"),
-];
-
-fn extension_view(alias: &str, name: &str) -> Value {
-    json!({"alias": alias, "name": name, "description": "", "links": [], "updated": "2014-12-03T00:00:00Z",
-        "namespace": "http://docs.openstack.org/compute/ext/fake_xml"})
-}
-
-/// `GET /extensions`
-pub(crate) async fn extensions(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce(policy::EXTENSIONS, &Target::default())?;
-    Ok(Reply::ok(
-        &json!({"extensions": EXTENSIONS.iter().map(|(a, n)| extension_view(a, n)).collect::<Vec<_>>()}),
-    ))
-}
-
-/// `GET /extensions/{alias}`
-pub(crate) async fn extension(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce(policy::EXTENSIONS, &Target::default())?;
-    match EXTENSIONS.iter().find(|(a, _)| *a == req.param("alias")) {
-        Some((a, n)) => Ok(Reply::ok(&json!({"extension": extension_view(a, n)}))),
-        None => Err(Error::not_found("The resource could not be found.")),
-    }
 }

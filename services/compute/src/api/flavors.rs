@@ -3,6 +3,7 @@
 use super::input::{self, FLAVOR_CREATE, LONG_DESCRIPTION};
 use super::view;
 use crate::Compute;
+use crate::logic::list_servers::regex;
 use crate::model::Flavor;
 use crate::policy::acts;
 use crate::store::flavor_access_set;
@@ -22,16 +23,31 @@ const QUERY: &[&str] = &[
     "minDisk",
     "sort_key",
     "sort_dir",
+    NAME,
 ];
+/// Since 2.102.
+const NAME: &str = "name";
 
 fn specs_shown(ctx: &Ctx) -> bool {
     ctx.may(acts::SpecsList::RULE, &Target::own(ctx))
 }
 
+fn sort_key(asked: &str) -> Error {
+    Error::field(
+        "sort_key",
+        format!(
+            "Invalid input for query parameters sort_key. Value: {asked}. Known: name, flavorid, memory_mb, root_gb, vcpus, is_public, created_at, updated_at."
+        ),
+    )
+}
+
 async fn list(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
     let ctx = req.ctx()?;
     ctx.enforce(acts::FlavorShow::RULE, &Target::own(ctx))?;
-    input::check_query(&req, QUERY)?;
+    let named = req.version >= Ver(2, 102);
+    let known: Vec<&str> = QUERY.iter().copied().filter(|q| named || *q != NAME).collect();
+    input::check_query(&req, &known)?;
+    let name = req.q("name").filter(|_| named).map(|t| regex("name", t)).transpose()?;
     let page = Page::of(&req)?;
     let column = match req.q("sort_key") {
         None | Some("flavorid") => "id",
@@ -43,15 +59,9 @@ async fn list(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
         Some("updated_at") => "updated_at",
         Some("created_at" | "id") => "created_at",
         // The same for all, or seldom ordered by: the id decides.
+        Some("rxtx_factor") if named => return Err(sort_key("rxtx_factor")),
         Some("description" | "disabled" | "ephemeral_gb" | "rxtx_factor" | "swap" | "vcpu_weight") => "id",
-        Some(other) => {
-            return Err(Error::field(
-                "sort_key",
-                format!(
-                    "Invalid input for query parameters sort_key. Value: {other}. Known: name, flavorid, memory_mb, root_gb, vcpus, is_public, created_at, updated_at."
-                ),
-            ));
-        }
+        Some(other) => return Err(sort_key(other)),
     };
     let dir = match req.q("sort_dir") {
         None | Some("asc") => Dir::Asc,
@@ -116,7 +126,15 @@ async fn list(app: Arc<Compute>, req: Req, detail: bool) -> Result<Reply> {
             vec![value, at.id.as_str().into()]
         });
     }
-    let mut rows = tx.list::<Flavor>(&query.limit(page.fetch())).await?;
+    let mut rows = match name {
+        None => tx.list::<Flavor>(&query.limit(page.fetch())).await?,
+        // The database knows no regular expressions that both of them understand alike.
+        Some(name) => {
+            let mut all = tx.list::<Flavor>(&query).await?;
+            all.retain(|x| name.is_match(&x.name));
+            all
+        }
+    };
     let more = page.cut(&mut rows);
     let specs = specs_shown(ctx);
     let mut body = json!({"flavors": rows.iter().map(|x| view::flavor(x, req.version, &req.base, detail, specs)).collect::<Vec<_>>()});

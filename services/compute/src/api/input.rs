@@ -1,9 +1,10 @@
 //! Fields of requests as const data (Nova's JSON schemas), and helpers that read checked values.
 
 use base64::Engine as _;
+use haneul_auth::{Ctx, Target};
 use haneul_core::{Error, Result};
 use haneul_http::fields::{self, Kind as K};
-use haneul_http::{Body, Page, Req, f};
+use haneul_http::{Body, Page, Req, Ver, f};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -238,7 +239,7 @@ pub(crate) static FLAVOR_CREATE: Body = Body {
         f("disk", AMOUNT).req(),
         f("OS-FLV-EXT-DATA:ephemeral", AMOUNT),
         f("swap", AMOUNT),
-        f("rxtx_factor", FACTOR),
+        f("rxtx_factor", FACTOR).until(2, 101),
         f("os-flavor-access:is_public", BOOL),
         f("description", LONG_DESCRIPTION).since(2, 55),
     ],
@@ -287,20 +288,6 @@ pub(crate) fn tag_ok(s: &str) -> Result<(), String> {
         _ if s.contains([',', '/']) => Err("A tag must not contain commas or slashes.".into()),
         _ => Ok(()),
     }
-}
-
-/// 403 when there would be more metadata than a server may have.
-pub(crate) fn within(m: &BTreeMap<String, String>) -> Result<()> {
-    if m.len() > 128 {
-        return Err(Error::new(
-            haneul_core::Kind::OverQuota,
-            format!(
-                "Maximum number of metadata items exceeds 128: there would be {}.",
-                m.len()
-            ),
-        ));
-    }
-    Ok(())
 }
 
 pub(crate) fn metadata_ok(v: &Value, nullable: bool) -> Result<(), String> {
@@ -352,12 +339,6 @@ pub(crate) fn pairs(v: &Value, name: &str) -> Option<BTreeMap<String, String>> {
             .collect(),
     )
 }
-/// The `metadata` of a request, no more of it than a server may have.
-pub(crate) fn metadata(v: &Value) -> Result<Option<BTreeMap<String, String>>> {
-    let m = pairs(v, "metadata");
-    m.as_ref().map_or(Ok(()), within)?;
-    Ok(m)
-}
 /// A list of strings.
 pub(crate) fn strings(v: &Value, name: &str) -> Option<Vec<String>> {
     Some(
@@ -386,6 +367,13 @@ pub(crate) fn loose_id(v: &Value, name: &str) -> Option<String> {
     }
 }
 
+/// The caller, when the rule lets it do this in its own project.
+pub(crate) fn allowed(req: &Req, rule: &str) -> Result<Ctx> {
+    let ctx = req.ctx()?;
+    ctx.enforce(rule, &Target::own(ctx))?;
+    Ok(ctx.clone())
+}
+
 /// The part of a list that `offset` and `limit` ask for.
 pub(crate) fn limited<T>(req: &Req, all: Vec<T>) -> Result<Vec<T>> {
     let limit = Page::of(req)?.limit;
@@ -403,7 +391,12 @@ pub(crate) fn limited<T>(req: &Req, all: Vec<T>) -> Result<Vec<T>> {
 
 /// From 2.75 on unknown query parameters are refused.
 pub(crate) fn check_query(req: &Req, known: &[&str]) -> Result<()> {
-    if req.version < haneul_http::Ver(2, 75) {
+    only_query(req, Ver(2, 75), known)
+}
+
+/// From this version on unknown query parameters are refused.
+pub(crate) fn only_query(req: &Req, since: Ver, known: &[&str]) -> Result<()> {
+    if req.version < since {
         return Ok(());
     }
     match req.query.iter().find(|(k, _)| !known.contains(&k.as_str())) {

@@ -1,15 +1,20 @@
 //! The route table. Paths are below /compute.
 
 mod actions;
+mod addresses;
 mod admin;
 mod aggregates;
 mod consoles;
+mod extensions;
 mod flavors;
 mod groups;
+mod images;
 mod input;
 mod instance_actions;
 mod interfaces;
 mod keypairs;
+mod migrations;
+mod old;
 mod os_hosts;
 mod quotas;
 mod security_groups;
@@ -20,12 +25,35 @@ mod view;
 
 pub(crate) use input::check_query;
 
-use crate::{Compute, policy};
-use haneul_http::{Routes, Service};
+use crate::Compute;
+use haneul_http::{Routes, Service, Ver};
 use http::Method;
 use std::sync::Arc;
 
 const OWN: &str = "own";
+
+/// Paths that take query parameters; since 2.102 all others refuse them, as these do unknown ones since 2.75.
+const WITH_QUERY: &[&str] = &[
+    "/v2.1/flavors",
+    "/v2.1/flavors/detail",
+    "/v2.1/limits",
+    "/v2.1/os-hypervisors",
+    "/v2.1/os-hypervisors/detail",
+    "/v2.1/os-hypervisors/{id}",
+    "/v2.1/os-keypairs",
+    "/v2.1/os-keypairs/{name}",
+    "/v2.1/os-migrations",
+    "/v2.1/os-quota-sets/{id}",
+    "/v2.1/os-quota-sets/{id}/detail",
+    "/v2.1/os-server-groups",
+    "/v2.1/os-services",
+    "/v2.1/os-simple-tenant-usage",
+    "/v2.1/os-simple-tenant-usage/{id}",
+    "/v2.1/servers",
+    "/v2.1/servers/detail",
+    "/v2.1/servers/{id}/os-instance-actions",
+    "/v2.1/servers/{id}/os-volume_attachments",
+];
 
 /// All routes of this service.
 pub(crate) fn routes(app: &Arc<Compute>) -> Routes<Compute> {
@@ -35,8 +63,11 @@ pub(crate) fn routes(app: &Arc<Compute>) -> Routes<Compute> {
     let r = server_routes(r);
     let r = sub_routes(r);
     let r = user_routes(r);
-    let r = proxy_routes(r);
-    admin_routes(r).legacy("/v2.1", "/v2")
+    let r = old::proxies(r);
+    let r = old::removed(r);
+    admin_routes(r)
+        .legacy("/v2.1", "/v2")
+        .no_query_since(Ver(2, 102), WITH_QUERY)
 }
 
 fn versions_routes(r: Routes<Compute>) -> Routes<Compute> {
@@ -273,13 +304,13 @@ fn sub_routes(r: Routes<Compute>) -> Routes<Compute> {
     .since(2, 6)
     .get(
         "/v2.1/servers/{id}/migrations",
-        sub::migrations,
+        migrations::of_server,
         "os_compute_api:servers:migrations:index",
     )
     .since(2, 23)
     .get(
         "/v2.1/servers/{id}/migrations/{migration}",
-        sub::migration,
+        migrations::of_server_one,
         "os_compute_api:servers:migrations:show",
     )
     .since(2, 23)
@@ -378,58 +409,12 @@ fn user_routes(r: Routes<Compute>) -> Routes<Compute> {
             admin::zones_detail,
             "os_compute_api:os-availability-zone:detail",
         )
-        .get("/v2.1/extensions", admin::extensions, "os_compute_api:extensions")
+        .get("/v2.1/extensions", extensions::index, "os_compute_api:extensions")
         .get(
             "/v2.1/extensions/{alias}",
-            admin::extension,
+            extensions::show,
             "os_compute_api:extensions",
         )
-}
-
-/// What the network and the image service do, as compute did it before them: gone since 2.36.
-fn proxy_routes(r: Routes<Compute>) -> Routes<Compute> {
-    r.get(
-        "/v2.1/os-security-groups",
-        security_groups::index,
-        policy::SECURITY_GROUPS,
-    )
-    .until(2, 35)
-    .post(
-        "/v2.1/os-security-groups",
-        security_groups::create,
-        policy::SECURITY_GROUP_CREATE,
-    )
-    .until(2, 35)
-    .get(
-        "/v2.1/os-security-groups/{id}",
-        security_groups::show,
-        policy::SECURITY_GROUP_SHOW,
-    )
-    .until(2, 35)
-    .put(
-        "/v2.1/os-security-groups/{id}",
-        security_groups::update,
-        policy::SECURITY_GROUP_UPDATE,
-    )
-    .until(2, 35)
-    .delete(
-        "/v2.1/os-security-groups/{id}",
-        security_groups::delete,
-        policy::SECURITY_GROUP_DELETE,
-    )
-    .until(2, 35)
-    .post(
-        "/v2.1/os-security-group-rules",
-        security_groups::rule_create,
-        policy::SECURITY_GROUP_RULE_CREATE,
-    )
-    .until(2, 35)
-    .delete(
-        "/v2.1/os-security-group-rules/{id}",
-        security_groups::rule_delete,
-        policy::SECURITY_GROUP_RULE_DELETE,
-    )
-    .until(2, 35)
 }
 
 fn admin_routes(r: Routes<Compute>) -> Routes<Compute> {
@@ -555,7 +540,7 @@ fn admin_routes(r: Routes<Compute>) -> Routes<Compute> {
     )
     .get(
         "/v2.1/os-migrations",
-        admin::migrations,
+        migrations::index,
         "os_compute_api:os-migrations:index",
     )
     .post(

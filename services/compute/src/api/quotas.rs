@@ -2,99 +2,98 @@
 
 use super::input::{self, BOOL, check_query};
 use crate::Compute;
-use crate::logic::quota as q;
-use crate::model::{Server, ServerGroup};
+use crate::logic::quota::COUNTED;
+use crate::model::Server;
 use crate::policy;
-use haneul_auth::{Target, quota};
+use haneul_auth::Target;
 use haneul_core::{Error, Result, clock};
+use haneul_http::fields::Field;
 use haneul_http::{Body, FieldKind as K, Page, Reply, Req, Ver, f};
 use haneul_store::{Dir, Query, Stored, Tx};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Name, versions in which it is shown, whether it can be set here.
-const RESOURCES: &[(&str, u16, bool)] = &[
-    ("instances", 999, true),
-    ("cores", 999, true),
-    ("ram", 999, true),
-    ("metadata_items", 999, false),
-    ("key_pairs", 999, true),
-    ("server_groups", 999, true),
-    ("server_group_members", 999, true),
-    ("injected_files", 56, false),
-    ("injected_file_content_bytes", 56, false),
-    ("injected_file_path_bytes", 56, false),
-    ("floating_ips", 35, false),
-    ("fixed_ips", 35, false),
-    ("security_groups", 35, false),
-    ("security_group_rules", 35, false),
+/// Name, and the last version in which it is shown.
+const RESOURCES: &[(&str, u16)] = &[
+    ("instances", 999),
+    ("cores", 999),
+    ("ram", 999),
+    ("metadata_items", 999),
+    ("key_pairs", 999),
+    ("server_groups", 999),
+    ("server_group_members", 999),
+    ("injected_files", 56),
+    ("injected_file_content_bytes", 56),
+    ("injected_file_path_bytes", 56),
+    ("floating_ips", 35),
+    ("fixed_ips", 35),
+    ("security_groups", 35),
+    ("security_group_rules", 35),
 ];
 const LIMIT: K = K::Int {
     min: -1,
     max: i32::MAX as i64,
 };
-static UPDATE: Body = Body {
-    open: false,
-    fields: &[
+/// The limits of a body: server groups since 2.`groups`, the network's things until 2.`network`, and `force` until 2.`force`.
+const fn limit_fields(groups: u16, network: u16, force: u16) -> [Field; 15] {
+    [
         f("instances", LIMIT),
         f("cores", LIMIT),
         f("ram", LIMIT),
         f("metadata_items", LIMIT),
         f("key_pairs", LIMIT),
-        f("server_groups", LIMIT),
-        f("server_group_members", LIMIT),
-        f("force", BOOL),
+        f("server_groups", LIMIT).since(2, groups),
+        f("server_group_members", LIMIT).since(2, groups),
         f("injected_files", LIMIT).until(2, 56),
         f("injected_file_content_bytes", LIMIT).until(2, 56),
         f("injected_file_path_bytes", LIMIT).until(2, 56),
-        f("floating_ips", LIMIT).until(2, 35),
-        f("fixed_ips", LIMIT).until(2, 35),
-        f("security_groups", LIMIT).until(2, 35),
-        f("security_group_rules", LIMIT).until(2, 35),
-    ],
+        f("floating_ips", LIMIT).until(2, network),
+        f("fixed_ips", LIMIT).until(2, network),
+        f("security_groups", LIMIT).until(2, network),
+        f("security_group_rules", LIMIT).until(2, network),
+        f("force", BOOL).until(2, force),
+    ]
+}
+static UPDATE: Body = Body {
+    open: false,
+    fields: &limit_fields(1, 35, 999),
+};
+static CLASS_UPDATE: Body = Body {
+    open: false,
+    fields: &limit_fields(50, 49, 0),
 };
 
-impl Compute {
-    fn default_limit(&self, name: &str) -> i64 {
-        match name {
-            "instances" => self.config.quota_instances,
-            "cores" => self.config.quota_cores,
-            "ram" => self.config.quota_ram_mib,
-            "metadata_items" => 128,
-            "key_pairs" => 100,
-            "server_groups" | "server_group_members" => 10,
-            // Files are not injected; the network service has its own quotas.
-            n if n.starts_with("injected_") => 0,
-            _ => -1,
-        }
-    }
-
-    /// A limit of a project.
-    pub(crate) async fn limit(&self, tx: &mut Tx, project: &str, name: &str) -> Result<i64> {
-        Ok(self.quota(tx, project, name).await?.limit)
-    }
-
-    async fn quota(&self, tx: &mut Tx, project: &str, name: &str) -> Result<quota::Quota> {
-        let mut found = quota::show(tx, project, &format!("compute.{name}"), self.default_limit(name)).await?;
-        if name == "server_groups" {
-            found.used = tx.count::<ServerGroup>(&Query::new().eq("project_id", project)).await?;
-        }
-        Ok(found)
-    }
+/// The limits of a checked body.
+fn limits_in(body: &Value) -> Vec<(&'static str, i64)> {
+    RESOURCES
+        .iter()
+        .filter_map(|(n, _)| Some((*n, input::int(body, n)?)))
+        .collect()
 }
 
 fn shown(v: Ver) -> impl Iterator<Item = &'static str> {
     RESOURCES
         .iter()
-        .filter(move |(_, until, _)| v <= Ver(2, *until))
-        .map(|(n, _, _)| *n)
+        .filter(move |(_, until)| v <= Ver(2, *until))
+        .map(|(n, _)| *n)
 }
 
-async fn set_of(app: &Compute, tx: &mut Tx, project: &str, v: Ver, detail: bool) -> Result<Map<String, Value>> {
+/// The quotas of a project, or of one user in it.
+async fn set_of(
+    app: &Compute,
+    tx: &mut Tx,
+    project: &str,
+    user: Option<&str>,
+    v: Ver,
+    detail: bool,
+) -> Result<Map<String, Value>> {
     let mut out = Map::new();
     for name in shown(v) {
-        let found = app.quota(tx, project, name).await?;
+        let found = match user {
+            Some(u) => app.user_quota(tx, project, u, name).await?,
+            None => app.quota(tx, project, name).await?,
+        };
         let value = if detail {
             json!({"limit": found.limit, "in_use": found.used, "reserved": 0})
         } else {
@@ -110,7 +109,7 @@ async fn show_any(app: Arc<Compute>, req: Req, rule: &str, detail: bool) -> Resu
     req.ctx()?.enforce(rule, &Target::project(project))?;
     check_query(&req, &["user_id"])?;
     let mut tx = app.db.read().await?;
-    let mut set = set_of(&app, &mut tx, project, req.version, detail).await?;
+    let mut set = set_of(&app, &mut tx, project, req.q("user_id"), req.version, detail).await?;
     set.insert("id".into(), project.into());
     Ok(Reply::ok(&json!({"quota_set": set})))
 }
@@ -129,66 +128,80 @@ pub(crate) async fn detail(app: Arc<Compute>, req: Req) -> Result<Reply> {
 pub(crate) async fn defaults(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let project = req.param("id");
     req.ctx()?.enforce(policy::QUOTA_DEFAULTS, &Target::project(project))?;
-    let mut set: Map<String, Value> = shown(req.version)
-        .map(|n| (n.to_owned(), app.default_limit(n).into()))
-        .collect();
+    let mut tx = app.db.read().await?;
+    let mut set = class_set(&app, &mut tx, "default", shown(req.version)).await?;
     set.insert("id".into(), project.into());
     Ok(Reply::ok(&json!({"quota_set": set})))
 }
 
-/// `PUT /os-quota-sets/{project}`
+/// What is wrong with a limit of a user: the whole project's bounds it, and only what servers take is counted.
+fn check_users(name: &str, limit: i64, of_project: i64) -> Result<()> {
+    if !COUNTED.contains(&name) {
+        return Err(Error::field(
+            name,
+            format!(
+                "The quota {name} is not kept for single users, only {} are. Set the project's, without user_id.",
+                COUNTED.join(", ")
+            ),
+        ));
+    }
+    if of_project >= 0 && !(0..=of_project).contains(&limit) {
+        return Err(Error::field(
+            name,
+            format!("Quota limit {limit} for {name} must be less than or equal to {of_project}."),
+        ));
+    }
+    Ok(())
+}
+
+/// `PUT /os-quota-sets/{project}`, of one user with `user_id`.
 pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     let (v, ctx, project) = (req.version, req.ctx()?.clone(), req.param("id").to_owned());
     ctx.enforce(policy::QUOTA_UPDATE, &Target::project(&project))?;
     check_query(&req, &["user_id"])?;
-    if req.q("user_id").is_some() {
-        return Err(Error::field(
-            "user_id",
-            "Quotas of single users are not kept. Set the project's, without user_id.",
-        ));
-    }
+    let user = req.q("user_id").map(str::to_owned);
     let body = req.fields("quota_set", &UPDATE).await?;
     let force = input::boolean(&body, "force").unwrap_or(false);
-    let wanted: Vec<(&'static str, i64)> = RESOURCES
-        .iter()
-        .filter_map(|(n, _, _)| Some((*n, input::int(&body, n)?)))
-        .collect();
-    for (name, _) in &wanted {
-        if RESOURCES.iter().any(|(n, _, settable)| n == name && !settable) {
-            return Err(Error::field(
-                *name,
-                format!("The quota {name} is not kept by compute and cannot be set."),
-            ));
-        }
-    }
+    let wanted = limits_in(&body);
     let a = app.clone();
     let set = app
         .db
         .write(&ctx.actor(), async move |tx| {
+            let user = user.as_deref();
             for (name, limit) in &wanted {
-                let now = a.quota(tx, &project, name).await?;
-                if !force && *limit >= 0 && *limit < now.used {
+                let of_project = a.quota(tx, &project, name).await?;
+                let used = match user {
+                    None => of_project.used,
+                    Some(u) => {
+                        check_users(name, *limit, of_project.limit)?;
+                        a.user_quota(tx, &project, u, name).await?.used
+                    }
+                };
+                if !force && *limit >= 0 && *limit < used {
                     return Err(Error::field(
                         *name,
-                        format!("Quota limit {limit} for {name} must be greater than or equal to already used and reserved {}.", now.used),
+                        format!("Quota limit {limit} for {name} must be greater than or equal to already used and reserved {used}."),
                     ));
                 }
-                quota::set(tx, &project, &format!("compute.{name}"), Some(*limit)).await?;
+                a.limit_set(tx, &project, user, name, Some(*limit)).await?;
             }
-            set_of(&a, tx, &project, v, false).await
+            set_of(&a, tx, &project, user, v, false).await
         })
         .await?;
     Ok(Reply::ok(&json!({"quota_set": set})))
 }
 
-/// `DELETE /os-quota-sets/{project}`: back to the defaults.
+/// `DELETE /os-quota-sets/{project}`, of one user with `user_id`: back to the defaults.
 pub(crate) async fn delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
     let (ctx, project) = (req.ctx()?, req.param("id").to_owned());
     ctx.enforce(policy::QUOTA_DELETE, &Target::project(&project))?;
+    check_query(&req, &["user_id"])?;
+    let user = req.q("user_id").map(str::to_owned);
+    let a = app.clone();
     app.db
         .write(&ctx.actor(), async move |tx| {
-            for (name, _, _) in RESOURCES.iter().filter(|(_, _, s)| *s) {
-                quota::set(tx, &project, &format!("compute.{name}"), None).await?;
+            for (name, _) in RESOURCES {
+                a.limit_set(tx, &project, user.as_deref(), name, None).await?;
             }
             Ok(())
         })
@@ -196,28 +209,61 @@ pub(crate) async fn delete(app: Arc<Compute>, req: Req) -> Result<Reply> {
     Ok(Reply::empty(http::StatusCode::ACCEPTED))
 }
 
-/// `GET /os-quota-class-sets/{class}`: the defaults, as class `default`.
+/// What a class shows: the network's numbers until 2.49, server groups since 2.50.
+fn of_class(v: Ver) -> impl Iterator<Item = &'static str> {
+    shown(v).filter(move |n| match *n {
+        "server_groups" | "server_group_members" => v >= Ver(2, 50),
+        n => v < Ver(2, 50) || !(n.ends_with("_ips") || n.starts_with("security_")),
+    })
+}
+
+async fn class_set(
+    app: &Compute,
+    tx: &mut Tx,
+    class: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Result<Map<String, Value>> {
+    let mut out = Map::new();
+    for name in names {
+        out.insert(name.into(), app.class_limit(tx, class, name).await?.into());
+    }
+    Ok(out)
+}
+
+/// `GET /os-quota-class-sets/{class}`
 pub(crate) async fn class_show(app: Arc<Compute>, req: Req) -> Result<Reply> {
     req.ctx()?.enforce(policy::QUOTA_CLASS_SHOW, &Target::default())?;
-    let v = req.version;
-    let hidden = |n: &str| {
-        n.starts_with("server_group") && v < Ver(2, 50)
-            || (n.ends_with("_ips") || n.starts_with("security_")) && v >= Ver(2, 50)
-    };
-    let mut set: Map<String, Value> = shown(v)
-        .filter(|n| !hidden(n))
-        .map(|n| (n.to_owned(), app.default_limit(n).into()))
-        .collect();
+    let mut tx = app.db.read().await?;
+    let mut set = class_set(&app, &mut tx, req.param("id"), of_class(req.version)).await?;
     set.insert("id".into(), req.param("id").into());
     Ok(Reply::ok(&json!({"quota_class_set": set})))
 }
 
-/// `PUT /os-quota-class-sets/{class}`: defaults are configuration.
-pub(crate) async fn class_update(_app: Arc<Compute>, req: Req) -> Result<Reply> {
-    req.ctx()?.enforce(policy::QUOTA_CLASS_UPDATE, &Target::default())?;
-    Err(Error::forbidden(
-        "The default quotas are set in the configuration (section compute).",
-    ))
+/// `PUT /os-quota-class-sets/{class}`: those of `default` hold for every project without its own.
+pub(crate) async fn class_update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
+    let (v, ctx, class) = (req.version, req.ctx()?.clone(), req.param("id").to_owned());
+    ctx.enforce(policy::QUOTA_CLASS_UPDATE, &Target::default())?;
+    if class.chars().count() > 255 {
+        return Err(Error::field(
+            "id",
+            format!(
+                "The name of a quota class has at most 255 characters, and this one {}.",
+                class.chars().count()
+            ),
+        ));
+    }
+    let wanted = limits_in(&req.fields("quota_class_set", &CLASS_UPDATE).await?);
+    let a = app.clone();
+    let set = app
+        .db
+        .write(&ctx.actor(), async move |tx| {
+            for (name, limit) in &wanted {
+                a.class_limit_set(tx, &class, name, *limit).await?;
+            }
+            class_set(&a, tx, &class, of_class(v)).await
+        })
+        .await?;
+    Ok(Reply::ok(&json!({"quota_class_set": set})))
 }
 
 /// `GET /limits`
@@ -265,7 +311,6 @@ pub(crate) async fn limits(app: Arc<Compute>, req: Req) -> Result<Reply> {
             absolute.insert(name.into(), app.quota(&mut tx, project, resource).await?.used.into());
         }
     }
-    debug_assert_eq!(q::RAM, "compute.ram");
     Ok(Reply::ok(&json!({"limits": {"rate": [], "absolute": absolute}})))
 }
 

@@ -335,7 +335,7 @@ pub(crate) fn create_request(v: &Value, hints: Value, ver: Ver) -> Result<Create
         image,
         key_name: input::text(v, "key_name"),
         user_data: input::text(v, "user_data"),
-        metadata: input::metadata(v)?.unwrap_or_default(),
+        metadata: input::pairs(v, "metadata").unwrap_or_default(),
         tags,
         config_drive: input::boolean(v, "config_drive").unwrap_or(false),
         zone,

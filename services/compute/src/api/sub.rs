@@ -2,7 +2,7 @@
 //! diagnostics (Nova API reference, the sections of these names).
 
 use super::actions::find;
-use super::input::{self, metadata_ok, tag_ok, within};
+use super::input::{self, metadata_ok, tag_ok};
 use super::view::Addresses;
 use crate::Compute;
 use crate::logic::actions::check_lock;
@@ -38,6 +38,9 @@ where
             if s == old.value {
                 return Ok(Stored::clone(&old));
             }
+            if s.metadata.len() > old.metadata.len() {
+                a.check_metadata(tx, &s.project_id, s.metadata.len()).await?;
+            }
             let told = s.metadata != old.metadata || s.hostname != old.hostname;
             // The host hears of it; nothing that is being done waits for anything else because of it.
             if told && s.host_id.is_some() && (s.launched_at.is_some() || s.vm_state == VmState::Building) {
@@ -48,12 +51,12 @@ where
         .await
 }
 
-static METADATA: Body = Body {
+pub(super) static METADATA: Body = Body {
     open: true,
     fields: &[],
 };
 
-fn checked(v: &Value, field: &str) -> Result<BTreeMap<String, String>> {
+pub(super) fn checked(v: &Value, field: &str) -> Result<BTreeMap<String, String>> {
     metadata_ok(v, false)
         .map_err(|why| Error::field(field, format!("Invalid input for field/attribute {field}. {why}")))?;
     Ok(v.as_object()
@@ -75,7 +78,7 @@ pub(crate) async fn metadata_create(app: Arc<Compute>, mut req: Req) -> Result<R
     let new = checked(&req.fields("metadata", &METADATA).await?, "metadata")?;
     let s = change(&app, &ctx, acts::MetaCreate, req.param("id"), move |s| {
         s.metadata.extend(new.clone());
-        within(&s.metadata)
+        Ok(())
     })
     .await?;
     Ok(Reply::ok(&json!({"metadata": s.metadata})))
@@ -87,13 +90,13 @@ pub(crate) async fn metadata_replace(app: Arc<Compute>, mut req: Req) -> Result<
     let new = checked(&req.fields("metadata", &METADATA).await?, "metadata")?;
     let s = change(&app, &ctx, acts::MetaUpdateAll, req.param("id"), move |s| {
         s.metadata.clone_from(&new);
-        within(&s.metadata)
+        Ok(())
     })
     .await?;
     Ok(Reply::ok(&json!({"metadata": s.metadata})))
 }
 
-fn no_item() -> Error {
+pub(super) fn no_item() -> Error {
     Error::not_found("Metadata item was not found")
 }
 
@@ -116,7 +119,7 @@ pub(crate) async fn metadata_item_set(app: Arc<Compute>, mut req: Req) -> Result
     let shown = new.clone();
     change(&app, &ctx, acts::MetaUpdate, req.param("id"), move |s| {
         s.metadata.extend(new.clone());
-        within(&s.metadata)
+        Ok(())
     })
     .await?;
     Ok(Reply::ok(&json!({"meta": shown})))
@@ -309,6 +312,7 @@ refused! {
 
 /// `GET /servers/{id}/os-volume_attachments`: there are none without a volume service.
 pub(crate) async fn volumes(app: Arc<Compute>, req: Req) -> Result<Reply> {
+    input::check_query(&req, &["limit", "offset"])?;
     find(&app, req.ctx()?, acts::Volumes, req.param("id")).await?;
     Ok(Reply::ok(&json!({"volumeAttachments": []})))
 }
@@ -391,20 +395,19 @@ pub(crate) async fn server_password_clear(app: Arc<Compute>, req: Req) -> Result
     Ok(Reply::no_content())
 }
 
-/// `GET /servers/{id}/migrations`: servers do not move yet.
-pub(crate) async fn migrations(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    find(&app, req.ctx()?, acts::ServerMigrations, req.param("id")).await?;
-    Ok(Reply::ok(&json!({"migrations": []})))
-}
-
-/// `GET /servers/{id}/migrations/{migration}`
-pub(crate) async fn migration(app: Arc<Compute>, req: Req) -> Result<Reply> {
-    let s = find(&app, req.ctx()?, acts::ServerMigrationShow, req.param("id")).await?;
-    Err(Error::not_found(format!(
-        "In-progress live migration {} is not found for server {}.",
-        req.param("migration"),
-        s.id
-    )))
+/// A server is let go of its zone, or pinned to the one that it is in.
+fn pinned(s: &Server, wanted: Option<String>) -> Result<Option<String>> {
+    let refused = |why: String| Err(Error::conflict(why).with_field("pinned_availability_zone"));
+    match (&s.pinned_availability_zone, &wanted) {
+        (Some(now), Some(zone)) if now != zone => refused(format!(
+            "Cannot change pinned availability zone directly from '{now}' to '{zone}'. Unpin first by setting pinned_availability_zone to null."
+        )),
+        (None, Some(zone)) if *zone != s.availability_zone => refused(format!(
+            "Server can only be pinned to its current availability zone '{}', but '{zone}' was requested.",
+            s.availability_zone
+        )),
+        _ => Ok(wanted),
+    }
 }
 
 /// Reads a `PUT /servers/{id}` body into what changes.
@@ -419,6 +422,7 @@ pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
             f("description", input::DESCRIPTION).since(2, 19),
             f("hostname", input::HOSTNAME).since(2, 90).until(2, 93),
             f("hostname", input::FQDN).since(2, 94),
+            f("pinned_availability_zone", K::Name).null().since(2, 104),
         ],
     };
     let ctx = req.ctx()?.clone();
@@ -432,6 +436,9 @@ pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
         }
         if let Some(h) = input::text(&v, "hostname") {
             s.hostname = h;
+        }
+        if let Some(zone) = input::resettable(&v, "pinned_availability_zone") {
+            s.pinned_availability_zone = pinned(s, zone)?;
         }
         if let Some(d) = v.get("OS-DCF:diskConfig").and_then(Value::as_str) {
             s.auto_disk_config = d == "AUTO";

@@ -164,6 +164,14 @@ pub(crate) const TABLE: &[(u16, &str, Served)] = &[
     (98, "servers: properties of the image", Served::Yes),
     (99, "remote-consoles: spice-direct", Served::Refused),
     (100, "servers: scheduler_hints", Served::Yes),
+    (101, "volumes: attaching answers 202", Served::Refused),
+    (
+        102,
+        "flavors: name filter, no rxtx_factor, no disabled; unknown query parameters are 400 everywhere",
+        Served::Yes,
+    ),
+    (103, "os-volumes_boot is gone", Served::Nothing),
+    (104, "servers: update of pinned_availability_zone", Served::Yes),
 ];
 
 /// Version 2.0 is 2.1 for clients of before microversions: see `Routes::legacy`.

@@ -430,9 +430,11 @@ pub(crate) fn flavor(f: &Flavor, v: Ver, base: &str, detail: bool, specs: bool) 
             },
         );
         m.insert("OS-FLV-EXT-DATA:ephemeral".into(), f.ephemeral.into());
-        m.insert("OS-FLV-DISABLED:disabled".into(), f.disabled.into());
         m.insert("os-flavor-access:is_public".into(), f.is_public.into());
-        m.insert("rxtx_factor".into(), f.rxtx_factor.into());
+        if v < Ver(2, 102) {
+            m.insert("OS-FLV-DISABLED:disabled".into(), f.disabled.into());
+            m.insert("rxtx_factor".into(), f.rxtx_factor.into());
+        }
         if v >= Ver(2, 61) && specs {
             m.insert("extra_specs".into(), serde_json::json!(f.extra_specs));
         }

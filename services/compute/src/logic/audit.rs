@@ -2,7 +2,7 @@
 
 use crate::Compute;
 use crate::logic::delete_server::counted;
-use crate::logic::quota;
+use crate::logic::quota::{self, COUNTED};
 use crate::model::Server;
 use haneul_agent_api::Kind;
 use haneul_core::Result;
@@ -123,13 +123,16 @@ impl Compute {
         let mut used: BTreeMap<(String, &str), i64> = BTreeMap::new();
         for s in &servers {
             let (cores, ram) = counted(s);
-            for (name, n) in [(quota::INSTANCES, 1), (quota::CORES, cores), (quota::RAM, ram)] {
+            for (name, n) in COUNTED.into_iter().zip([1, cores, ram]) {
                 *used.entry((s.project_id.clone(), name)).or_default() += n;
             }
         }
-        for name in [quota::INSTANCES, quota::CORES, quota::RAM] {
+        for name in COUNTED {
             for row in tx
-                .rows("SELECT project_id, used FROM quota WHERE resource = $1", &[name.into()])
+                .rows(
+                    "SELECT project_id, used FROM quota WHERE resource = $1",
+                    &[quota::key(name).into()],
+                )
                 .await?
             {
                 let (project, counted) = (row.str(0)?, row.i64(1)?);

@@ -5,8 +5,9 @@
 use crate::Compute;
 use crate::logic::decide::{Change, GroupWish, Refusal, Request};
 use crate::logic::deps::{self, BootImage, NicRequest};
+use crate::logic::guest;
+use crate::logic::quota::COUNTED;
 use crate::logic::zones::Zones;
-use crate::logic::{guest, quota};
 use crate::model::server::ServerImage;
 use crate::model::{Fault, Flavor, FlavorShot, Keypair, Server, ServerGroup, Task, VmState, power};
 use crate::policy::{self, acts};
@@ -286,14 +287,10 @@ impl Compute {
         }
         let mut tx = self.db.read().await?;
         let mut most = r.max_count as i64;
-        for (name, each, default) in [
-            (quota::INSTANCES, 1, self.config.quota_instances),
-            (quota::CORES, p.flavor.vcpus, self.config.quota_cores),
-            (quota::RAM, p.flavor.ram, self.config.quota_ram_mib),
-        ] {
-            let q = haneul_auth::quota::show(&mut tx, ctx.project_id(), name, default).await?;
-            if q.limit >= 0 && each > 0 {
-                most = most.min((q.limit - q.used) / each);
+        let owner = (ctx.project_id(), ctx.user_id.as_str());
+        for (name, each) in COUNTED.into_iter().zip([1, p.flavor.vcpus, p.flavor.ram]) {
+            if let Some(room) = self.room(&mut tx, owner, name).await?.filter(|_| each > 0) {
+                most = most.min(room / each);
             }
         }
         Ok((most.max(0) as usize).clamp(r.min_count, r.max_count))
@@ -429,8 +426,9 @@ impl Compute {
                 boot_image(&app, tx, &c, &image).await?;
                 let n = plan.len() as i64;
                 let flavor = &template.flavor;
-                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram)
-                    .await?;
+                let owner = (c.project_id(), c.user_id.as_str());
+                app.quota_change(tx, owner, n, n * flavor.vcpus, n * flavor.ram).await?;
+                app.check_metadata(tx, c.project_id(), r.metadata.len()).await?;
                 let nics = app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
                 let zones = Zones::read(tx).await?;
                 let mut out = Vec::with_capacity(plan.len());
@@ -504,8 +502,9 @@ impl Compute {
                 app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
                 let n = count as i64;
                 let flavor = &template.flavor;
-                app.quota_change(tx, c.project_id(), n, n * flavor.vcpus, n * flavor.ram)
-                    .await?;
+                let owner = (c.project_id(), c.user_id.as_str());
+                app.quota_change(tx, owner, n, n * flavor.vcpus, n * flavor.ram).await?;
+                app.check_metadata(tx, c.project_id(), r.metadata.len()).await?;
                 let mut out = Vec::with_capacity(count);
                 for i in 0..count {
                     let mut s = template.clone();

@@ -60,7 +60,8 @@ impl Compute {
         }
         // While a resize waits, cores and memory of the larger flavor are counted.
         let (cores, ram) = counted(&s);
-        self.quota_change(tx, &s.project_id, -1, -cores, -ram).await?;
+        self.quota_change(tx, s.owner(), -1, -cores, -ram).await?;
+        self.migrations_forget(tx, &s.id).await?;
         tx.delete(&System::of(s)).await?;
         let cache = self.snapshot.clone();
         tx.after_commit(move || cache.drop_it());

@@ -1,7 +1,9 @@
 //! What this crate asks of the other services, in one place.
 
-pub use haneul_image::{Images as Image, NewImage};
-pub use haneul_network::{Holder, Network, NewRule, NicRequest, SecurityGroup, SecurityGroupRule, ServerPort};
+pub use haneul_image::{Images as Image, NewImage, SeenImage};
+pub use haneul_network::{
+    Holder, NamedNetwork, Network, NewRule, NicRequest, PooledIp, SecurityGroup, SecurityGroupRule, ServerPort,
+};
 
 use haneul_auth::Ctx;
 use haneul_core::Result;

@@ -223,7 +223,7 @@ impl Late {
 }
 
 /// A regular expression of a user: linear time, bounded size.
-fn regex(name: &str, text: &str) -> Result<Regex> {
+pub(crate) fn regex(name: &str, text: &str) -> Result<Regex> {
     RegexBuilder::new(text)
         .size_limit(1 << 18)
         .nest_limit(32)

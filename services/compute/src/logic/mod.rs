@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod interfaces;
 pub mod keys;
 pub mod list_servers;
+pub mod migrations;
 pub mod observe;
 pub mod password;
 pub mod quota;

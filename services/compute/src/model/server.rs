@@ -190,6 +190,10 @@ impl Server {
     pub fn status(&self) -> &'static str {
         state::status(self.vm_state, self.task_state)
     }
+    /// Whose quotas count it: project and user.
+    pub fn owner(&self) -> (&str, &str) {
+        (&self.project_id, &self.user_id)
+    }
     /// `instance-0000001a`.
     pub fn instance_name(&self) -> String {
         format!("instance-{:08x}", self.ec2_number)

@@ -56,6 +56,19 @@ names!(
     }
 );
 
+names!(
+    /// How far a resize is, which Nova keeps as a migration.
+    MigrationStatus {
+        Migrating = "migrating",
+        // It waits to be confirmed or reverted.
+        Finished = "finished",
+        Confirmed = "confirmed",
+        Reverting = "reverting",
+        Reverted = "reverted",
+        Error = "error",
+    }
+);
+
 /// Power states by number (`OS-EXT-STS:power_state`).
 pub mod power {
     pub const NOSTATE: i64 = 0;

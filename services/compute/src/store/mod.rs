@@ -45,6 +45,15 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
           CREATE TABLE host_aggregate(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
               created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL);
           CREATE UNIQUE INDEX host_aggregate_by_name ON host_aggregate(name)",
+}, Migration {
+    owner: "compute",
+    number: 4,
+    sql: "CREATE TABLE migration(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL,
+              number BIGINT NOT NULL, user_id TEXT NOT NULL, server_id TEXT NOT NULL, host_id TEXT NOT NULL,
+              status TEXT NOT NULL);
+          CREATE INDEX migration_by_server ON migration(server_id);
+          CREATE INDEX migration_by_age ON migration(created_at, number)",
 }];
 
 /// Makes what lists of flavors look up the same as the flavor's own list of projects; none when it is gone.

@@ -119,7 +119,7 @@ fn rows() -> Vec<Row> {
         row(DEMO, "2.96", Method::POST, s, { let mut b = server(json!({})); b["os:scheduler_hints"] = json!({"group": uuid}); b }, 400, "could not be found", CREATE),
         row(READER, "2.96", Method::POST, s, server(json!({})), 403, "os_compute_api:servers:create", "policies/servers.py"),
         row("nonsense", "2.96", Method::POST, s, server(json!({})), 401, "authentication", "keystonemiddleware"),
-        row(DEMO, "2.101", Method::GET, s, Value::Null, 406, "maximum is 2.100", "api-guide: microversions"),
+        row(DEMO, "2.105", Method::GET, s, Value::Null, 406, "maximum is 2.104", "api-guide: microversions"),
         row(DEMO, "2.0", Method::GET, s, Value::Null, 406, "Minimum is 2.1", "api-guide: microversions"),
         row(DEMO, "two", Method::GET, s, Value::Null, 400, "invalid format", "api-guide: microversions"),
         row(DEMO, "2.96", Method::GET, "/v2.1/servers?limit=-1", Value::Null, 400, "limit", LIST),

@@ -45,6 +45,7 @@ impl Authenticator for Stub {
             };
             let names: &[&str] = match *role {
                 "admin" => &["admin", "manager", "member", "reader"],
+                "manager" => &["manager", "member", "reader"],
                 "member" => &["member", "reader"],
                 "reader" => &["reader"],
                 _ => return Err(Error::unauthorized()),

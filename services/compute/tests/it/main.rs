@@ -8,5 +8,6 @@ mod interfaces;
 mod lab;
 mod lifecycle;
 mod proxies;
+mod quotas;
 mod resources;
 mod views;

@@ -244,3 +244,266 @@ async fn legacy_v2() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn networks_by_their_old_names() {
+    let lab = Lab::start().await;
+    let labels = |v: Value| -> Vec<String> {
+        let list = v["networks"].as_array().unwrap().clone();
+        list.iter().map(|n| n["label"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        labels(lab.get(DEMO, "2.35", "/v2.1/os-networks").await),
+        ["public", "private"]
+    );
+    assert_eq!(
+        labels(lab.get(OTHER, "2.35", "/v2.1/os-tenant-networks").await),
+        ["public"]
+    );
+    let one = lab
+        .get(DEMO, "2.35", &format!("/v2.1/os-networks/{}", lab.network))
+        .await;
+    assert_eq!(one["network"]["label"], "private");
+    assert!(
+        one["network"].as_object().unwrap().len() == 11,
+        "no fields of administrators: {one}"
+    );
+    let one = lab
+        .get(ADMIN, "2.35", &format!("/v2.1/os-networks/{}", lab.network))
+        .await;
+    assert!(one["network"].get("vlan").is_some());
+    let pools = lab.get(READER, "2.35", "/v2.1/os-floating-ip-pools").await;
+    assert_eq!(pools["floating_ip_pools"], json!([{"name": "public"}]));
+    for path in ["os-networks", "os-tenant-networks"] {
+        let at = format!("/v2.1/{path}/{}", lab.network);
+        assert_eq!(
+            call(&lab, OTHER, Method::GET, &at, Value::Null).await.status,
+            404,
+            "{path}"
+        );
+        assert_eq!(
+            lab.call(DEMO, "2.36", Method::GET, &at, None).await.status,
+            404,
+            "{path} is gone"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floating_ips() {
+    let lab = Lab::start().await;
+    let _host = FakeHost::join(&lab, 8, 8192, 100).await;
+    let neutron = |method: Method, path: String, body: Value| {
+        let lab = &lab;
+        async move {
+            let a = lab
+                .at(DEMO, "2.1")
+                .raw(
+                    lab,
+                    method,
+                    &format!("/network/v2.0/{path}"),
+                    body.to_string().into(),
+                    "",
+                )
+                .await;
+            assert!(a.status.is_success(), "{path}: {}", a.body);
+            a.body
+        }
+    };
+    let nets = neutron(Method::GET, "networks?router:external=true".into(), Value::Null).await;
+    let public = nets["networks"][0]["id"].as_str().unwrap().to_owned();
+    let body = json!({"router": {"external_gateway_info": {"network_id": public}}});
+    let router = neutron(Method::POST, "routers".into(), body).await;
+    let router = router["router"]["id"].as_str().unwrap();
+    let subnets = neutron(Method::GET, format!("subnets?network_id={}", lab.network), Value::Null).await;
+    let body = json!({"subnet_id": subnets["subnets"][0]["id"]});
+    neutron(Method::PUT, format!("routers/{router}/add_router_interface"), body).await;
+    let mut servers = Vec::new();
+    for name in ["one", "two"] {
+        let body = json!({"server": {"name": name, "flavorRef": "1", "imageRef": lab.image, "networks": [{"uuid": lab.network}]}});
+        let made = lab.post(DEMO, "2.96", "/v2.1/servers", body, 202).await;
+        servers.push(made["server"]["id"].as_str().unwrap().to_owned());
+        lab.wait(servers.last().unwrap(), "ACTIVE").await;
+    }
+    let all = "/v2.1/os-floating-ips";
+    let ip = lab.post(DEMO, "2.35", all, json!({"pool": "public"}), 200).await["floating_ip"].take();
+    assert_eq!(
+        (&ip["pool"], &ip["fixed_ip"], &ip["instance_id"]),
+        (&json!("public"), &Value::Null, &Value::Null)
+    );
+    let bare = call(&lab, DEMO, Method::POST, all, Value::Null).await;
+    assert_eq!(bare.status, 200, "without a body, of the cloud's own: {}", bare.body);
+    let list = lab.get(READER, "2.35", all).await;
+    assert_eq!(list["floating_ips"].as_array().unwrap().len(), 2);
+    let at = format!("{all}/{}", ip["id"].as_str().unwrap());
+    let act = |id: &str, body: Value| {
+        let (lab, path) = (&lab, format!("/v2.1/servers/{id}/action"));
+        async move { lab.call(DEMO, "2.43", Method::POST, &path, Some(body)).await }
+    };
+    let add = json!({"addFloatingIp": {"address": ip["ip"]}});
+    let remove = json!({"removeFloatingIp": {"address": ip["ip"]}});
+    assert_eq!(act(&servers[0], remove.clone()).await.status, 409, "it leads nowhere");
+    assert_eq!(act(&servers[0], add.clone()).await.status, 202);
+    let shown = lab.get(DEMO, "2.35", &at).await;
+    assert_eq!(shown["floating_ip"]["instance_id"], servers[0].as_str());
+    let second = json!({"addFloatingIp": {"address": bare.body["floating_ip"]["ip"]}});
+    assert_eq!(
+        act(&servers[0], second).await.status,
+        400,
+        "one of a network for each address"
+    );
+    assert_eq!(act(&servers[1], add.clone()).await.status, 202, "it moves");
+    assert_eq!(act(&servers[0], remove.clone()).await.status, 409);
+    let addresses = lab.server(&servers[1]).await["addresses"]["private"].clone();
+    assert_eq!(addresses[1]["addr"], ip["ip"]);
+    for (who, method, path, body, status) in [
+        (DEMO, Method::POST, all.to_owned(), json!({"pool": "nowhere"}), 404),
+        (DEMO, Method::POST, all.to_owned(), json!({"pool": 7}), 400),
+        (READER, Method::POST, all.to_owned(), json!({}), 403),
+        (OTHER, Method::GET, at.clone(), Value::Null, 404),
+        (OTHER, Method::DELETE, at.clone(), Value::Null, 404),
+    ] {
+        let a = call(&lab, who, method.clone(), &path, body).await;
+        assert_eq!(a.status, status, "{method} {path}: {}", a.body);
+    }
+    for (body, status) in [
+        (json!({"addFloatingIp": {"address": ""}}), 400),
+        (json!({"addFloatingIp": {"address": "0.0.0.0"}}), 404),
+        (json!({"removeFloatingIp": {"address": "0.0.0.0"}}), 404),
+        (
+            json!({"addFloatingIp": {"address": ip["ip"], "fixed_address": "10.9.9.9"}}),
+            400,
+        ),
+    ] {
+        let a = act(&servers[1], body.clone()).await;
+        assert_eq!(a.status, status, "{body}: {}", a.body);
+    }
+    assert_eq!(act(&servers[1], remove).await.status, 202);
+    assert_eq!(call(&lab, DEMO, Method::DELETE, &at, Value::Null).await.status, 202);
+    assert_eq!(call(&lab, DEMO, Method::GET, &at, Value::Null).await.status, 404);
+    assert_eq!(lab.call(DEMO, "2.36", Method::GET, all, None).await.status, 404, "gone");
+    lab.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images() {
+    let lab = Lab::start().await;
+    let body = json!({"name": "mine", "disk_format": "raw", "container_format": "bare", "os_distro": "none"});
+    let made = lab
+        .at(DEMO, "2.1")
+        .raw(
+            &lab,
+            Method::POST,
+            "/image/v2/images",
+            body.to_string().into(),
+            "application/json",
+        )
+        .await;
+    let id = made.body["id"].as_str().unwrap().to_owned();
+    let at = format!("/v2.1/images/{id}");
+    let shown = lab.get(DEMO, "2.35", &at).await["image"].take();
+    assert_eq!(
+        (&shown["status"], &shown["progress"], &shown["metadata"]),
+        (&json!("SAVING"), &json!(25), &json!({"os_distro": "none"}))
+    );
+    assert_eq!(shown["links"][2]["href"], format!("http://cloud/image/images/{id}"));
+    let names = |v: Value| -> Vec<String> {
+        let list = v["images"].as_array().unwrap().clone();
+        list.iter().map(|n| n["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(lab.get(DEMO, "2.35", "/v2.1/images").await), ["mine", "tiny"]);
+    assert_eq!(names(lab.get(OTHER, "2.35", "/v2.1/images").await), ["tiny"]);
+    for (query, want) in [
+        ("status=ACTIVE", "tiny"),
+        ("name=mine", "mine"),
+        ("property-os_distro=none", "mine"),
+        ("limit=1&marker=MARKER", "tiny"),
+    ] {
+        let path = format!("/v2.1/images/detail?{}", query.replace("MARKER", &id));
+        assert_eq!(names(lab.get(DEMO, "2.35", &path).await), [want], "{query}");
+    }
+    let page = lab.get(DEMO, "2.35", "/v2.1/images?limit=1").await;
+    assert!(
+        page["images_links"][0]["href"]
+            .as_str()
+            .unwrap()
+            .ends_with(&format!("limit=1&marker={id}"))
+    );
+
+    let metadata = format!("{at}/metadata");
+    let put = call(
+        &lab,
+        DEMO,
+        Method::PUT,
+        &metadata,
+        json!({"metadata": {"a": "1", "b": "2"}}),
+    )
+    .await;
+    assert_eq!(put.body, json!({"metadata": {"a": "1", "b": "2"}}));
+    let added = lab
+        .post(DEMO, "2.38", &metadata, json!({"metadata": {"b": "3", "c": "4"}}), 200)
+        .await;
+    assert_eq!(added["metadata"], json!({"a": "1", "b": "3", "c": "4"}));
+    let item = format!("{metadata}/a");
+    assert_eq!(lab.get(READER, "2.38", &item).await, json!({"meta": {"a": "1"}}));
+    let set = call(&lab, DEMO, Method::PUT, &item, json!({"meta": {"a": "9"}})).await;
+    assert_eq!(set.body, json!({"meta": {"a": "9"}}));
+    assert_eq!(call(&lab, DEMO, Method::DELETE, &item, Value::Null).await.status, 204);
+    assert_eq!(
+        lab.get(DEMO, "2.38", &metadata).await["metadata"],
+        json!({"b": "3", "c": "4"})
+    );
+    let many: serde_json::Map<String, Value> = (0..129).map(|i| (format!("k{i}"), json!("v"))).collect();
+    let public = format!("/v2.1/images/{}", lab.image);
+    for (who, method, path, body, status) in [
+        (DEMO, Method::GET, item.clone(), Value::Null, 404),
+        (DEMO, Method::DELETE, item.clone(), Value::Null, 404),
+        (DEMO, Method::PUT, item, json!({"meta": {"b": "9"}}), 400),
+        (
+            DEMO,
+            Method::POST,
+            metadata.clone(),
+            json!({"metadata": {"name": "other"}}),
+            400,
+        ),
+        (DEMO, Method::POST, metadata.clone(), json!({"metadata": {"x": 7}}), 400),
+        (DEMO, Method::PUT, metadata.clone(), json!({"metadata": many}), 403),
+        (OTHER, Method::GET, metadata.clone(), Value::Null, 404),
+        (OTHER, Method::DELETE, at.clone(), Value::Null, 404),
+        (DEMO, Method::DELETE, public, Value::Null, 403),
+        (DEMO, Method::GET, "/v2.1/images?limit=x".into(), Value::Null, 400),
+    ] {
+        let a = call(&lab, who, method.clone(), &path, body).await;
+        assert_eq!(a.status, status, "{method} {path}: {}", a.body);
+    }
+    assert_eq!(lab.call(DEMO, "2.36", Method::GET, &at, None).await.status, 404, "gone");
+    assert_eq!(
+        lab.call(DEMO, "2.39", Method::GET, &metadata, None).await.status,
+        404,
+        "gone"
+    );
+    assert_eq!(call(&lab, DEMO, Method::DELETE, &at, Value::Null).await.status, 204);
+    assert_eq!(call(&lab, DEMO, Method::GET, &at, Value::Null).await.status, 404);
+}
+
+/// What Nova has no more is gone, not unknown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removed() {
+    let lab = Lab::start().await;
+    for (method, path) in [
+        (Method::GET, "/v2.1/os-cells"),
+        (Method::POST, "/v2.1/os-networks"),
+        (Method::GET, "/v2.1/servers/any/consoles"),
+    ] {
+        assert_eq!(
+            call(&lab, DEMO, method.clone(), path, Value::Null).await.status,
+            410,
+            "{path}"
+        );
+        assert_eq!(
+            call(&lab, "nobody", method, path, Value::Null).await.status,
+            401,
+            "{path}"
+        );
+    }
+}

@@ -492,3 +492,67 @@ async fn aggregates_make_zones() {
     assert_eq!(lab.get(ADMIN, "2.41", path).await["aggregates"], json!([]));
     lab.audit().await;
 }
+
+/// 2.102 and 2.104: flavors by name, no query where there is nothing to ask, a server's zone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newest() {
+    let lab = Lab::start().await;
+    let _host = FakeHost::join(&lab, 8, 8192, 100).await;
+    let names = |v: Value| -> Vec<String> {
+        let list = v["flavors"].as_array().unwrap().clone();
+        list.iter().map(|f| f["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        names(lab.get(DEMO, "2.102", "/v2.1/flavors?name=%5Ef%5B12%5D").await),
+        ["f1", "f2"]
+    );
+    assert_eq!(
+        names(lab.get(DEMO, "2.102", "/v2.1/flavors?name=f&limit=1").await),
+        ["f1"]
+    );
+    let one = lab.get(DEMO, "2.102", "/v2.1/flavors/1").await;
+    assert!(one["flavor"].get("rxtx_factor").is_none() && one["flavor"].get("OS-FLV-DISABLED:disabled").is_none());
+    assert!(
+        lab.get(DEMO, "2.101", "/v2.1/flavors/1?x=1").await["flavor"]
+            .get("rxtx_factor")
+            .is_some()
+    );
+    let factor = json!({"flavor": {"name": "x", "vcpus": 1, "ram": 1, "disk": 0, "rxtx_factor": 1.0}});
+    lab.post(ADMIN, "2.102", "/v2.1/flavors", factor, 400).await;
+    for path in [
+        "/v2.1/flavors?name=%5B",
+        "/v2.1/flavors?sort_key=rxtx_factor",
+        "/v2.1/flavors/1?x=1",
+        "/v2.1/os-availability-zone?x=1",
+    ] {
+        assert_eq!(
+            lab.call(DEMO, "2.102", Method::GET, path, None).await.status,
+            400,
+            "{path}"
+        );
+    }
+
+    let id = lab.create("s", "1").await;
+    let s = lab.wait(&id, "ACTIVE").await;
+    let zone = s["OS-EXT-AZ:availability_zone"].clone();
+    let path = format!("/v2.1/servers/{id}");
+    for (wanted, status) in [
+        (json!("elsewhere"), 409),
+        (zone.clone(), 200),
+        (zone.clone(), 200),
+        (json!("elsewhere"), 409),
+        (Value::Null, 200),
+        (Value::Null, 200),
+    ] {
+        let body = json!({"server": {"pinned_availability_zone": wanted}});
+        let put = lab.call(DEMO, "2.104", Method::PUT, &path, Some(body.clone())).await;
+        assert_eq!(put.status, status, "{wanted}: {}", put.body);
+        if status == 200 {
+            assert_eq!(put.body["server"]["pinned_availability_zone"], wanted);
+        }
+        assert_eq!(
+            lab.call(DEMO, "2.103", Method::PUT, &path, Some(body)).await.status,
+            400
+        );
+    }
+}

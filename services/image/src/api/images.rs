@@ -2,50 +2,19 @@
 
 use super::{errors, json_body, media_type, view};
 use crate::Images;
-use crate::logic::{create_image, delete_image, update_image};
-use crate::model::{Draft, Image, ListRequest, parse_patch};
-use crate::policy::{GetImage, GetImages};
-use crate::store::{image_fetch, image_list, tasks_of_image};
-use haneul_auth::{Action, Secured, Target};
+use crate::logic::{create_image, delete_image, listing, update_image};
+use crate::model::{Draft, parse_patch};
+use crate::policy::GetImage;
+use crate::store::{image_fetch, tasks_of_image};
+use haneul_auth::Secured;
 use haneul_core::{Error, Kind, Result};
 use haneul_http::{Reply, Req};
-use haneul_store::Stored;
 use serde_json::json;
 use std::sync::Arc;
 
 pub(super) async fn index(app: Arc<Images>, req: Req) -> Result<Reply> {
-    let ctx = req.ctx()?;
-    ctx.enforce(GetImages::RULE, &Target::own(ctx))?;
-    let request = ListRequest::parse(&req.query, req.max_limit)?;
-    let mut tx = app.db.read().await?;
-    let marker = match &request.marker {
-        None => None,
-        Some(id) => Some(image_fetch(&mut tx, ctx, GetImage, id).await.map_err(|_| {
-            Error::field(
-                "marker",
-                format!("No image found with ID {id}: the marker must be an image of the list."),
-            )
-        })?),
-    };
-    let query = request.query(ctx, marker.as_deref());
-    let mut images = image_list(&mut tx, &query).await?;
-    drop(tx);
-    let page = usize::try_from(request.limit).unwrap_or(0);
-    let more = images.len() > page && page > 0;
-    images.truncate(page);
-    let next = images.last().filter(|_| more).map(|i| i.id.clone());
-    // The WHERE is the scope; an operator's own rule for get_image narrows it further.
-    images.retain(|i| may_show(ctx, i));
+    let (images, next) = listing::images(&app, req.ctx()?, &req.query, req.max_limit).await?;
     Ok(Reply::ok(&view::images(&images, &req.query, next.as_deref())))
-}
-
-/// The WHERE let the row pass, so for a shared image of another project the caller is a member.
-fn may_show(ctx: &haneul_auth::Ctx, image: &Stored<Image>) -> bool {
-    let mut image = image.value.clone();
-    if image.owner.as_deref() != Some(ctx.project_id()) {
-        image.caller_member = Some(ctx.project_id().to_owned());
-    }
-    ctx.may(GetImage::RULE, &image.target())
 }
 
 pub(super) async fn create(app: Arc<Images>, mut req: Req) -> Result<Reply> {

@@ -11,12 +11,22 @@ use haneul_store::Stored;
 
 /// Applies a patch; nothing is written when it changes nothing.
 pub(crate) async fn patch(app: &Images, ctx: &Ctx, id: &str, changes: Vec<Change>) -> Result<Stored<Image>> {
+    change(app, ctx, id, move |_| Ok(changes.clone())).await
+}
+
+/// The same with a patch that depends on what the image is.
+pub(crate) async fn change(
+    app: &Images,
+    ctx: &Ctx,
+    id: &str,
+    changes: impl Fn(&Image) -> Result<Vec<Change>> + Send + 'static,
+) -> Result<Stored<Image>> {
     let (ctx_, id) = (ctx.clone(), id.to_owned());
     app.db
         .write(&ctx.actor(), async move |tx| {
             let found = image_fetch(tx, &ctx_, ModifyImage, &id).await?;
             let mut image = found.edit();
-            apply(&mut image, &changes, editor(&ctx_, &found.target()))?;
+            apply(&mut image, &changes(&found)?, editor(&ctx_, &found.target()))?;
             if image == found.value {
                 return Ok(Stored::clone(&found));
             }

@@ -3,8 +3,8 @@
 use super::input::{self, In, Shape, kind};
 use super::list::{self, Col, Listed, Shown, standard, with};
 use crate::Network;
-use crate::logic::groups;
 use crate::logic::publish::Touched;
+use crate::logic::{groups, rules};
 use crate::model::{Group, Rule};
 use crate::policy::action::{
     DeleteSecurityGroup, DeleteSecurityGroupRule, GetSecurityGroup, GetSecurityGroupRule, UpdateSecurityGroup,
@@ -293,7 +293,7 @@ pub async fn rule_create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                 let project = (body.has("project_id") || body.has("tenant_id"))
                     .then(|| input::project(&ctx, body))
                     .transpose()?;
-                let rule = groups::make_rule(tx, &ctx, item, project, &mut touched).await?;
+                let rule = rules::make_rule(tx, &ctx, item, project, &mut touched).await?;
                 out.push(list::one(&app, tx, &ctx, &rule).await?);
             }
             app.publish(tx, touched).await?;

@@ -14,4 +14,5 @@ pub(crate) mod proxies;
 pub(crate) mod publish;
 pub(crate) mod quotas;
 pub(crate) mod routers;
+pub(crate) mod rules;
 pub(crate) mod subnets;

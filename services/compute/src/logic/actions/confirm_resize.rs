@@ -2,7 +2,7 @@
 
 use super::{check_lock, check_state};
 use crate::Compute;
-use crate::model::VmState;
+use crate::model::{MigrationStatus, VmState};
 use crate::policy::acts;
 use haneul_auth::{Ctx, fetch};
 use haneul_core::{Result, fault_point};
@@ -22,6 +22,7 @@ impl Compute {
                 s.settle_as_wanted();
                 s.note("confirmResize", &c.request_id);
                 tx.update(&old, &s).await?;
+                app.migration_is(tx, &s.id, MigrationStatus::Confirmed).await?;
                 Ok(())
             })
             .await?;

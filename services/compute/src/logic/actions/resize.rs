@@ -8,7 +8,7 @@ use crate::Compute;
 use crate::logic::create_server::find_flavor;
 use crate::logic::decide::{CLASSES, Stock};
 use crate::logic::delete_server::counted;
-use crate::model::{Fault, FlavorShot, Server, Task, VmState, power};
+use crate::model::{Fault, FlavorShot, MigrationStatus, Server, Task, VmState, power};
 use crate::policy::acts;
 use haneul_agent_api::{GuestState, ObservedGuest, Power};
 use haneul_auth::{Ctx, fetch};
@@ -72,9 +72,10 @@ impl Compute {
                 s.old_flavor = Some(std::mem::replace(&mut s.flavor, to));
                 s.auto_disk_config = auto_disk_config.unwrap_or(s.auto_disk_config);
                 let (cores, ram) = counted(&s);
-                app.quota_change(tx, &s.project_id, 0, cores - old.flavor.vcpus, ram - old.flavor.ram).await?;
+                app.quota_change(tx, s.owner(), 0, cores - old.flavor.vcpus, ram - old.flavor.ram).await?;
                 app.claim_growth(tx, &s, &old.amounts()).await?;
                 app.begin::<Resize>(tx, &mut s, Task::ResizePrep, before).await?;
+                app.migration_begin(tx, &s, &old.flavor).await?;
                 tx.update(&old, &s).await?;
                 Ok(())
             })
@@ -138,7 +139,7 @@ impl Compute {
         if let Some(host) = s.host_id.as_deref() {
             self.placement.reduce(tx, &s.id, host, &s.amounts()).await?;
         }
-        self.quota_change(tx, &s.project_id, 0, s.flavor.vcpus - cores, s.flavor.ram - ram)
+        self.quota_change(tx, s.owner(), 0, s.flavor.vcpus - cores, s.flavor.ram - ram)
             .await
     }
 }
@@ -152,15 +153,15 @@ impl HostAction for Resize {
         }
     }
     fn done<'t>(
-        _app: &'t Compute,
-        _tx: &'t mut Tx,
+        app: &'t Compute,
+        tx: &'t mut Tx,
         s: &'t mut Server,
         _job: &'t Job,
         _seen: &'t ObservedGuest,
     ) -> BoxFuture<'t, Result<()>> {
         s.settle_as_wanted();
         s.vm_state = VmState::Resized;
-        Box::pin(async { Ok(()) })
+        Box::pin(app.migration_is(tx, &s.id, MigrationStatus::Finished))
     }
     /// The old flavor again, on the host and in the books.
     fn undo<'t>(
@@ -178,7 +179,7 @@ impl HostAction for Resize {
             }
             s.power_state = power::NOSTATE;
             s.fail(fault.clone());
-            Ok(())
+            app.migration_is(tx, &s.id, MigrationStatus::Error).await
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{HostAction, check_lock, check_state, memory};
 use crate::Compute;
-use crate::model::{Fault, Server, Task, VmState};
+use crate::model::{Fault, MigrationStatus, Server, Task, VmState};
 use crate::policy::acts;
 use haneul_agent_api::{GuestState, ObservedGuest, Power};
 use haneul_auth::{Ctx, fetch};
@@ -31,7 +31,7 @@ impl Compute {
                 app.begin::<RevertResize>(tx, &mut s, Task::ResizeReverting, before)
                     .await?;
                 tx.update(&old, &s).await?;
-                Ok(())
+                app.migration_is(tx, &s.id, MigrationStatus::Reverting).await
             })
             .await?;
         fault_point!("compute.revert-resize.committed");
@@ -57,7 +57,7 @@ impl HostAction for RevertResize {
         Box::pin(async move {
             app.drop_other_flavor(tx, s).await?;
             s.settle_as_wanted();
-            Ok(())
+            app.migration_is(tx, &s.id, MigrationStatus::Reverted).await
         })
     }
     /// The host is still asked for the old flavor; the books go with it, and the server is in ERROR.
@@ -71,7 +71,7 @@ impl HostAction for RevertResize {
         Box::pin(async move {
             app.drop_other_flavor(tx, s).await?;
             s.fail(fault.clone());
-            Ok(())
+            app.migration_is(tx, &s.id, MigrationStatus::Error).await
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use super::only;
 use crate::Network;
-use crate::logic::groups;
 use crate::logic::publish::Touched;
+use crate::logic::{groups, rules};
 use crate::model::{Group, Rule};
 use crate::policy::action::{DeleteSecurityGroup, DeleteSecurityGroupRule, GetSecurityGroup, UpdateSecurityGroup};
 use haneul_auth::{Action, Ctx, Secured, fetch};
@@ -140,7 +140,7 @@ impl Network {
             "remote_group_id": new.from_group,
         });
         let mut touched = Touched::default();
-        let rule = groups::make_rule(tx, ctx, &item, None, &mut touched).await?;
+        let rule = rules::make_rule(tx, ctx, &item, None, &mut touched).await?;
         self.publish(tx, touched).await?;
         let sources = sources(tx, ctx, std::slice::from_ref(&rule)).await?;
         shown(&rule, &sources).ok_or_else(|| Error::internal("the source of a new rule is not to be seen"))
