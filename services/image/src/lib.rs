@@ -38,8 +38,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-pub use logic::made::NewImage;
 pub use logic::facade::SeenImage;
+pub use logic::made::NewImage;
 pub use policy::RULES;
 pub use store::MIGRATIONS;
 
