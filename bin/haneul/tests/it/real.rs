@@ -333,7 +333,7 @@ async fn real_guests_survive_us_and_the_host_reboot() {
     let _ = r.run(&address, "poweroff");
     r.wait(&c, &server, "SHUTOFF").await;
     // A server from the image finds what was on the disk.
-    let second = r.server_of(&c, &copy, "second", &net, "10.9.0.20").await;
+    let second = r.server_of(&c, (&copy, "nano"), "second", &net, "10.9.0.20").await;
     r.wait(&c, &second, "ACTIVE").await;
     let (_, other) = r.floating(&c, &second).await;
     assert_eq!(r.login(&other, "hostname; cat /root/kept").await, "second\nkept");

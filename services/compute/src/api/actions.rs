@@ -8,11 +8,12 @@ use crate::Compute;
 use crate::logic::actions::check_lock;
 use crate::logic::actions::create_image::ImageRequest;
 use crate::logic::actions::rebuild::RebuildRequest;
+use crate::logic::quota::metadata_within;
 use crate::model::{Server, VmState};
 use crate::policy::acts;
 use haneul_agent_api::Ask;
 use haneul_auth::{Action, Ctx, fetch};
-use haneul_core::{Error, Kind, Result};
+use haneul_core::{Error, Result};
 use haneul_http::{Body, FieldKind as K, Reply, Req, Ver, f, fields};
 use haneul_store::Stored;
 use http::StatusCode;
@@ -343,8 +344,10 @@ where
 {
     let metadata = input::pairs(arg, "metadata").unwrap_or_default();
     // Until the image proxy's end Nova holds this against its own quota; for backups it always does.
-    if (req.version <= Ver(2, 38) || backup.is_some()) && input::within(&metadata).is_err() {
-        return Err(Error::new(Kind::OverQuota, "Image metadata limit exceeded").with_field("metadata"));
+    if req.version <= Ver(2, 38) || backup.is_some() {
+        let project = req.ctx()?.project_id();
+        let most = app.limit(&mut app.db.read().await?, project, "metadata_items").await?;
+        metadata_within(metadata.len(), most).map_err(|e| e.with_field("metadata"))?;
     }
     let none_stays = backup.as_ref().is_some_and(|(_, rotation)| *rotation == 0);
     let r = ImageRequest {
