@@ -191,7 +191,7 @@ async fn what_is_wrong_with_a_request_changes_nothing() {
             json!({"createImage": {"name": "x", "metadata": many}}),
             "2.38",
             403,
-            "Image metadata limit exceeded",
+            "exceeds 128: there would be 129",
         ),
         // What Glance refuses.
         (
