@@ -84,7 +84,7 @@ static CREATE: Body = Body {
     open: true,
     fields: &[
         f("name", NAME).req(),
-        f("domain_id", ID).null(),
+        f("domain_id", ID),
         f("default_project_id", ID).null(),
         f("description", TEXT).null(),
         f("enabled", common::STRICT_BOOL),
@@ -97,7 +97,7 @@ static UPDATE: Body = Body {
     open: true,
     fields: &[
         f("name", NAME),
-        f("domain_id", ID).null(),
+        f("domain_id", ID),
         f("default_project_id", ID).null(),
         f("description", TEXT).null(),
         f("enabled", common::STRICT_BOOL),
