@@ -45,7 +45,7 @@ fn view(base: &str, i: &SeenImage) -> Result<Value> {
     let mut out = json!({
         "id": i.id, "name": i.name, "minRam": i.min_ram, "minDisk": i.min_disk, "metadata": i.properties,
         "created": clock::iso(i.created_at), "updated": clock::iso(i.updated_at), "status": status,
-        "progress": progress, "OS-EXT-IMG-SIZE:size": i.size, "links": links(base, &i.id)?,
+        "progress": progress, "OS-EXT-IMG-SIZE:size": i.size.unwrap_or(0), "links": links(base, &i.id)?,
     });
     if let Some(id) = i.properties.get("instance_uuid") {
         let links = serde_json::to_value(Links {
