@@ -124,6 +124,16 @@ impl<S: Send + Sync + 'static> Routes<S> {
         self
     }
 
+    /// The routes that `add` adds exist only up to this microversion.
+    pub fn all_until(self, major: u16, minor: u16, add: impl FnOnce(Self) -> Self) -> Self {
+        let before = self.entries.len();
+        let mut all = add(self);
+        for e in all.entries.iter_mut().skip(before) {
+            e.info.until = Some(Ver(major, minor));
+        }
+        all
+    }
+
     #[track_caller]
     fn add<F, Fut>(mut self, method: Method, path: &str, handler: F, rule: &'static str, public: bool) -> Self
     where

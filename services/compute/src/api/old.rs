@@ -65,102 +65,80 @@ async fn gone(_app: Arc<Compute>, _req: Req) -> Result<Reply> {
     ))
 }
 
-/// What the network and the image service do, as compute did it before them: gone since 2.36.
+/// What the network and the image service do, as compute did it before them: gone since 2.36, images' metadata since 2.39.
 pub(super) fn proxies(r: Routes<Compute>) -> Routes<Compute> {
-    r.get(
-        "/v2.1/os-security-groups",
-        security_groups::index,
-        policy::SECURITY_GROUPS,
-    )
-    .until(2, 35)
-    .post(
-        "/v2.1/os-security-groups",
-        security_groups::create,
-        policy::SECURITY_GROUP_CREATE,
-    )
-    .until(2, 35)
-    .get(
-        "/v2.1/os-security-groups/{id}",
-        security_groups::show,
-        policy::SECURITY_GROUP_SHOW,
-    )
-    .until(2, 35)
-    .put(
-        "/v2.1/os-security-groups/{id}",
-        security_groups::update,
-        policy::SECURITY_GROUP_UPDATE,
-    )
-    .until(2, 35)
-    .delete(
-        "/v2.1/os-security-groups/{id}",
-        security_groups::delete,
-        policy::SECURITY_GROUP_DELETE,
-    )
-    .until(2, 35)
-    .post(
-        "/v2.1/os-security-group-rules",
-        security_groups::rule_create,
-        policy::SECURITY_GROUP_RULE_CREATE,
-    )
-    .until(2, 35)
-    .delete(
-        "/v2.1/os-security-group-rules/{id}",
-        security_groups::rule_delete,
-        policy::SECURITY_GROUP_RULE_DELETE,
-    )
-    .until(2, 35)
-    .get("/v2.1/os-networks", addresses::networks, policy::NETWORKS)
-    .until(2, 35)
-    .get("/v2.1/os-networks/{id}", addresses::network, policy::NETWORK_SHOW)
-    .until(2, 35)
-    .get(
-        "/v2.1/os-tenant-networks",
-        addresses::tenant_networks,
-        policy::TENANT_NETWORKS,
-    )
-    .until(2, 35)
-    .get(
-        "/v2.1/os-tenant-networks/{id}",
-        addresses::tenant_network,
-        policy::TENANT_NETWORK_SHOW,
-    )
-    .until(2, 35)
-    .get(
-        "/v2.1/os-floating-ip-pools",
-        addresses::pools,
-        policy::FLOATING_IP_POOLS,
-    )
-    .until(2, 35)
-    .get("/v2.1/os-floating-ips", addresses::index, policy::FLOATING_IPS)
-    .until(2, 35)
-    .post("/v2.1/os-floating-ips", addresses::create, policy::FLOATING_IP_CREATE)
-    .until(2, 35)
-    .get("/v2.1/os-floating-ips/{id}", addresses::show, policy::FLOATING_IP_SHOW)
-    .until(2, 35)
-    .delete(
-        "/v2.1/os-floating-ips/{id}",
-        addresses::delete,
-        policy::FLOATING_IP_DELETE,
-    )
-    .until(2, 35)
-    .get("/v2.1/images", images::index, OWN)
-    .until(2, 35)
-    .get("/v2.1/images/detail", images::detail, OWN)
-    .until(2, 35)
-    .get("/v2.1/images/{id}", images::show, OWN)
-    .until(2, 35)
-    .delete("/v2.1/images/{id}", images::delete, OWN)
-    .until(2, 35)
-    .get("/v2.1/images/{id}/metadata", images::metadata, OWN)
-    .until(2, 38)
-    .post("/v2.1/images/{id}/metadata", images::metadata_create, OWN)
-    .until(2, 38)
-    .put("/v2.1/images/{id}/metadata", images::metadata_replace, OWN)
-    .until(2, 38)
-    .get("/v2.1/images/{id}/metadata/{key}", images::metadata_item, OWN)
-    .until(2, 38)
-    .put("/v2.1/images/{id}/metadata/{key}", images::metadata_item_set, OWN)
-    .until(2, 38)
-    .delete("/v2.1/images/{id}/metadata/{key}", images::metadata_item_delete, OWN)
-    .until(2, 38)
+    r.all_until(2, 35, |r| {
+        r.get(
+            "/v2.1/os-security-groups",
+            security_groups::index,
+            policy::SECURITY_GROUPS,
+        )
+        .post(
+            "/v2.1/os-security-groups",
+            security_groups::create,
+            policy::SECURITY_GROUP_CREATE,
+        )
+        .get(
+            "/v2.1/os-security-groups/{id}",
+            security_groups::show,
+            policy::SECURITY_GROUP_SHOW,
+        )
+        .put(
+            "/v2.1/os-security-groups/{id}",
+            security_groups::update,
+            policy::SECURITY_GROUP_UPDATE,
+        )
+        .delete(
+            "/v2.1/os-security-groups/{id}",
+            security_groups::delete,
+            policy::SECURITY_GROUP_DELETE,
+        )
+        .post(
+            "/v2.1/os-security-group-rules",
+            security_groups::rule_create,
+            policy::SECURITY_GROUP_RULE_CREATE,
+        )
+        .delete(
+            "/v2.1/os-security-group-rules/{id}",
+            security_groups::rule_delete,
+            policy::SECURITY_GROUP_RULE_DELETE,
+        )
+        .get("/v2.1/os-networks", addresses::networks, policy::NETWORKS)
+        .get("/v2.1/os-networks/{id}", addresses::network, policy::NETWORK_SHOW)
+        .get(
+            "/v2.1/os-tenant-networks",
+            addresses::tenant_networks,
+            policy::TENANT_NETWORKS,
+        )
+        .get(
+            "/v2.1/os-tenant-networks/{id}",
+            addresses::tenant_network,
+            policy::TENANT_NETWORK_SHOW,
+        )
+        .get(
+            "/v2.1/os-floating-ip-pools",
+            addresses::pools,
+            policy::FLOATING_IP_POOLS,
+        )
+        .get("/v2.1/os-floating-ips", addresses::index, policy::FLOATING_IPS)
+        .post("/v2.1/os-floating-ips", addresses::create, policy::FLOATING_IP_CREATE)
+        .get("/v2.1/os-floating-ips/{id}", addresses::show, policy::FLOATING_IP_SHOW)
+        .delete(
+            "/v2.1/os-floating-ips/{id}",
+            addresses::delete,
+            policy::FLOATING_IP_DELETE,
+        )
+        .get("/v2.1/images", images::index, OWN)
+        .get("/v2.1/images/detail", images::detail, OWN)
+        .get("/v2.1/images/{id}", images::show, OWN)
+        .delete("/v2.1/images/{id}", images::delete, OWN)
+    })
+    .all_until(2, 38, |r| {
+        r.get("/v2.1/images/{id}/metadata", images::metadata, OWN)
+            .post("/v2.1/images/{id}/metadata", images::metadata_create, OWN)
+            .put("/v2.1/images/{id}/metadata", images::metadata_replace, OWN)
+            .get("/v2.1/images/{id}/metadata/{key}", images::metadata_item, OWN)
+            .put("/v2.1/images/{id}/metadata/{key}", images::metadata_item_set, OWN)
+            .delete("/v2.1/images/{id}/metadata/{key}", images::metadata_item_delete, OWN)
+    })
 }
