@@ -190,8 +190,12 @@ section!(
 section!(
     /// Neutron.
     Network {
-        /// MTU of tenant networks.
+        /// MTU of tenant networks at the most. With several hosts, new ones get what fits between the hosts, if that is less.
         mtu: u32 = 1500,
+        /// UDP port of the tunnels between hosts; the same on all of them.
+        vxlan_port: u16 = 4789,
+        /// Seconds for which a router's host may be silent before the router moves to another one.
+        router_failover_s: u64 = 3,
         /// Name of the external network made at first start; empty: none.
         external_name: String = "public".into(),
         /// Its range; default: the first free one of a list.
@@ -240,6 +244,8 @@ section!(
         hypervisor: String = "qemu".into(),
         /// `kernel`, or `fake` with `lab = true`.
         network: String = "kernel".into(),
+        /// Address of this host at which other hosts reach it; default: that of the way to the default gateway.
+        underlay: Option<IpAddr> = None,
         /// `auto`, `kvm` or `tcg`.
         accelerator: String = "auto".into(),
         /// First of 65,536 user ids that guests run as, one each.

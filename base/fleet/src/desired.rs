@@ -7,6 +7,9 @@ use haneul_store::Tx;
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// Lines that are read together.
+const LINES: usize = 500;
+
 impl Fleet {
     /// Writes what a host shall hold. The same content again changes nothing. Answers the generation that
     /// an observation must reach.
@@ -91,6 +94,15 @@ impl Fleet {
             .is_some())
     }
 
+    /// Hosts that shall hold this object.
+    pub async fn hosts_of(&self, tx: &mut Tx, kind: Kind, id: &str) -> Result<Vec<String>> {
+        // By way of the hosts, which are few: the key of the table begins with them.
+        let sql = "SELECT d.host_id FROM host h JOIN fleet_desired d ON d.host_id = h.id
+                   WHERE d.kind = $1 AND d.id = $2 AND d.removed = 0 ORDER BY d.host_id";
+        let rows = tx.rows(sql, &[kind.as_str().into(), id.into()]).await?;
+        rows.iter().map(|r| r.str(0)).collect()
+    }
+
     /// All desired ids of a kind: (host, id, whether it is a tombstone). For audits.
     pub async fn all_desired(&self, tx: &mut Tx, kind: Kind) -> Result<Vec<(String, String, bool)>> {
         tx.rows(
@@ -114,23 +126,31 @@ impl Fleet {
         row.map(|r| Ok(serde_json::from_str(&r.str(0)?)?)).transpose()
     }
 
-    /// Lines of the watch stream after a generation, oldest first; the last generation with them.
-    pub(crate) async fn lines(&self, host: &str, after: i64) -> Result<(Vec<ToAgent>, i64)> {
+    /// Lines of the watch stream after a generation, oldest first; the last generation with them, and whether there may
+    /// be more.
+    pub(crate) async fn lines(&self, host: &str, after: i64) -> Result<(Vec<ToAgent>, i64, bool)> {
         let mut tx = self.db.read().await?;
         let rows = tx
             .rows(
-                "SELECT kind, id, generation, removed, doc FROM fleet_desired WHERE host_id = $1 AND generation > $2 ORDER BY generation LIMIT 500",
-                &[host.into(), after.into()],
+                "SELECT kind, id, generation, removed, doc FROM fleet_desired WHERE host_id = $1 AND generation > $2 ORDER BY generation LIMIT $3",
+                &[host.into(), after.into(), (LINES as i64).into()],
             )
             .await?;
         let mut last = after;
         let mut lines = Vec::with_capacity(rows.len());
+        let speaks = self.hub.speaks(host);
+        let full = rows.len() == LINES;
         for r in rows {
             last = r.i64(2)?;
             let generation = last as u64;
+            let kind = Kind::parse(&r.str(0)?).ok_or_else(|| Error::internal("unknown kind"))?;
+            // An agent of the release before gets its list anew when it is of this one.
+            if kind.since() > speaks {
+                continue;
+            }
             let line = if r.i64(3)? != 0 {
                 ToAgent::Remove(Tombstone {
-                    kind: Kind::parse(&r.str(0)?).ok_or_else(|| Error::internal("unknown kind"))?,
+                    kind,
                     id: Uuid::try_parse(&r.str(1)?).map_err(Error::internal)?,
                     epoch: self.epoch,
                     generation,
@@ -144,7 +164,7 @@ impl Fleet {
             };
             lines.push(line);
         }
-        Ok((lines, last))
+        Ok((lines, last, full))
     }
 
     /// Records a guest's observation; an older one than the last is dropped.

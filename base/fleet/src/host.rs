@@ -1,7 +1,7 @@
 //! Hosts: a row each, made by the first greeting.
 
 use crate::Fleet;
-use haneul_agent_api::{Greeting, HypervisorInfo, Inventory};
+use haneul_agent_api::{Greeting, HypervisorInfo, Inventory, Underlay};
 use haneul_core::Result;
 use haneul_store::{Actor, Dir, Query, Resource, System, Tx, V};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub struct Host {
     pub release: String,
     pub inventory: Inventory,
     pub hypervisor: HypervisorInfo,
+    /// Where other hosts reach it.
+    #[serde(default)]
+    pub underlay: Option<Underlay>,
 }
 
 impl Resource for Host {
@@ -60,8 +63,11 @@ impl Fleet {
             release: g.release.clone(),
             inventory: g.inventory.clone(),
             hypervisor: g.hypervisor.clone(),
+            underlay: g.underlay,
         };
-        match tx.find::<Host>(&host.id).await? {
+        let old = tx.find::<Host>(&host.id).await?;
+        let moved = old.as_ref().is_some_and(|old| old.underlay != host.underlay);
+        match old {
             None => {
                 tx.insert(&System::create(), &host).await?;
             }
@@ -72,6 +78,9 @@ impl Fleet {
         }
         for o in self.observers() {
             o.host_up(tx, g).await?;
+            if moved {
+                o.underlay_changed(tx, &host.id).await?;
+            }
         }
         Ok(())
     }

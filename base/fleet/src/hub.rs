@@ -43,6 +43,8 @@ pub(crate) struct Watch {
 struct State {
     next: u64,
     watches: HashMap<String, Watch>,
+    /// Protocol that each agent greeted with.
+    protocols: HashMap<String, u32>,
     streams: HashMap<Uuid, oneshot::Sender<Bytes>>,
     tunnels: HashMap<Uuid, oneshot::Sender<std::result::Result<Tunnel, String>>>,
 }
@@ -62,6 +64,15 @@ impl Hub {
         if let Some(w) = self.lock().watches.get(host) {
             w.wake.notify_one();
         }
+    }
+
+    pub fn greeted(&self, host: &str, protocol: u32) {
+        self.lock().protocols.insert(host.to_owned(), protocol);
+    }
+
+    /// The protocol version of a host's agent; the oldest when it is not known.
+    pub fn speaks(&self, host: &str) -> u32 {
+        self.lock().protocols.get(host).copied().unwrap_or(1)
     }
 
     pub fn open(&self, host: &str) -> (Watch, mpsc::Receiver<ToAgent>) {

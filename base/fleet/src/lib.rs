@@ -50,6 +50,11 @@ pub trait Observer: Send + Sync {
         let _ = (tx, greeting);
         Box::pin(async { Ok(()) })
     }
+    /// Other hosts reach this one at another address than before.
+    fn underlay_changed<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host);
+        Box::pin(async { Ok(()) })
+    }
     /// The stream of a host ended. A silent agent is not a dead host: guests go on.
     fn host_down<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
         let _ = (tx, host);

@@ -111,6 +111,7 @@ async fn greet(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
             cloud_id: fleet.cloud_id,
             epoch: fleet.epoch,
         };
+        fleet.hub.greeted(&g.host_id.to_string(), g.protocol);
         let f = fleet.clone();
         fleet
             .db
@@ -154,8 +155,7 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
             break "not greeted";
         }
         match fleet.lines(&id, last).await {
-            Ok((lines, newest)) => {
-                let full = lines.len() == 500;
+            Ok((lines, newest, full)) => {
                 last = newest;
                 let mut out = Vec::new();
                 for line in &lines {
@@ -371,7 +371,46 @@ mod tests {
                 cores: 1,
                 threads: 1,
             },
+            underlay: None,
         }
+    }
+
+    /// What the release before does not know would end its watch.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_older_agent_is_told_of_what_it_knows() {
+        use haneul_agent_api::{Neighbour, Object, SecurityGroup};
+        let dir = std::env::temp_dir().join(format!("haneul-fleet-{}", haneul_core::id::hex()));
+        let fleet = fleet(&dir).await;
+        let (host, id) = (Uuid::new_v4(), Uuid::new_v4());
+        let group = Object::SecurityGroup(SecurityGroup {
+            id,
+            rules: vec![],
+            members: vec![],
+            stateful: true,
+        });
+        let neighbour = Object::Neighbour(Neighbour {
+            id,
+            network_id: id,
+            mac: String::new(),
+            addresses: vec![],
+            dns_name: String::new(),
+            host: [10, 0, 0, 1].into(),
+        });
+        let f = fleet.clone();
+        fleet
+            .db
+            .write(&agent(host), async move |tx| {
+                f.put(tx, &host.to_string(), &group).await?;
+                f.put(tx, &host.to_string(), &neighbour).await
+            })
+            .await
+            .unwrap();
+        for (protocol, lines) in [(1, 1), (2, 2)] {
+            fleet.hub.greeted(&host.to_string(), protocol);
+            let (told, last, _) = fleet.lines(&host.to_string(), 0).await.unwrap();
+            assert_eq!((told.len(), last), (lines, 2), "protocol {protocol}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     /// An agent comes back at once, and the end of its former stream is written late.

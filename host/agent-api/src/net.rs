@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Network {
     pub id: Uuid,
-    /// From the cloud's registry of short numbers: names of devices and, later, the VNI come from it.
+    /// From the cloud's registry of short numbers: names of devices and the VNI come from it.
     pub index: u32,
     pub mtu: u32,
     pub subnets: Vec<Subnet>,
@@ -185,6 +185,29 @@ pub struct FloatingIp {
     pub fixed: IpAddr,
 }
 
+/// A port of a network of this host that is on another host: a guest's, or a router's interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// The port's.
+    pub id: Uuid,
+    pub network_id: Uuid,
+    pub mac: String,
+    pub addresses: Vec<IpAddr>,
+    /// Name for DNS.
+    #[serde(default)]
+    pub dns_name: String,
+    /// Underlay address of the host that has it.
+    pub host: IpAddr,
+}
+
+/// Where other hosts reach this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    pub address: IpAddr,
+    /// MTU of the interface that has the address.
+    pub mtu: u32,
+}
+
 /// How the host carries the external network (setting `uplink`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -204,6 +227,8 @@ pub struct NetDesired {
     pub ports: Vec<Port>,
     pub security_groups: Vec<SecurityGroup>,
     pub routers: Vec<Router>,
+    #[serde(default)]
+    pub neighbours: Vec<Neighbour>,
 }
 
 /// Observed state of one port, router or network.

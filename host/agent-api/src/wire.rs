@@ -1,11 +1,13 @@
 //! Envelope: greeting, watch stream, reports, byte streams.
 
-use crate::{Guest, Network, ObservedGuest, ObservedNet, Port, PostedPassword, Router, SecurityGroup};
+use crate::{
+    Guest, Neighbour, Network, ObservedGuest, ObservedNet, Port, PostedPassword, Router, SecurityGroup, Underlay,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Newest protocol version spoken by this release; N and N-1 are understood.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Longest line on a watch stream, bytes.
 pub const MAX_LINE: usize = 1 << 20;
 /// Seconds between pings on a quiet watch stream; three missed mean that the peer is gone.
@@ -40,6 +42,9 @@ pub struct Greeting {
     pub boot_id: String,
     pub inventory: Inventory,
     pub hypervisor: HypervisorInfo,
+    /// Since 2. None: the host has no address at which others could reach it.
+    #[serde(default)]
+    pub underlay: Option<Underlay>,
 }
 
 /// What the host has, before overcommit.
@@ -90,6 +95,7 @@ pub enum Object {
     Port(Port),
     SecurityGroup(SecurityGroup),
     Router(Router),
+    Neighbour(Neighbour),
 }
 
 /// The kind of a desired object, as stored and as named in tombstones.
@@ -101,16 +107,25 @@ pub enum Kind {
     Router,
     Port,
     Guest,
+    Neighbour,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 6] = [
         Kind::Network,
         Kind::SecurityGroup,
         Kind::Router,
         Kind::Port,
         Kind::Guest,
+        Kind::Neighbour,
     ];
+    /// The protocol version that brought the kind. Older agents are never told of it.
+    pub fn since(self) -> u32 {
+        match self {
+            Kind::Neighbour => 2,
+            _ => 1,
+        }
+    }
     /// The name in the store and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -119,6 +134,7 @@ impl Kind {
             Kind::Router => "router",
             Kind::Port => "port",
             Kind::Guest => "guest",
+            Kind::Neighbour => "neighbour",
         }
     }
     pub fn parse(s: &str) -> Option<Kind> {
@@ -134,6 +150,7 @@ impl Object {
             Object::Port(_) => Kind::Port,
             Object::SecurityGroup(_) => Kind::SecurityGroup,
             Object::Router(_) => Kind::Router,
+            Object::Neighbour(_) => Kind::Neighbour,
         }
     }
     pub fn id(&self) -> Uuid {
@@ -143,6 +160,7 @@ impl Object {
             Object::Port(x) => x.id,
             Object::SecurityGroup(x) => x.id,
             Object::Router(x) => x.id,
+            Object::Neighbour(x) => x.id,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Which drivers this host uses.
 
-use haneul_agent_api::Uplink;
+use haneul_agent_api::{Underlay, Uplink};
 use haneul_blockdev::BlockDriver;
 use haneul_core::config::Config;
 use haneul_core::{Error, Result};
 use haneul_hypervisor::Hypervisor;
 use haneul_netdev::NetDriver;
 use haneul_netdev::real::{Real, RealConfig};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -16,6 +17,8 @@ pub struct Drivers {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub net: Arc<dyn NetDriver>,
     pub block: Arc<dyn BlockDriver>,
+    /// Where other hosts reach this one.
+    pub underlay: Option<Underlay>,
     /// Whether the hypervisor is the fake of a lab.
     pub fake: bool,
 }
@@ -54,6 +57,7 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
             Arc::new(haneul_blockdev::file::File::open(&dir.join("block"))?),
         )
     };
+    let underlay = underlay(config);
     let net: Arc<dyn NetDriver> = if config.agent.network == "fake" {
         Arc::new(haneul_netdev::fake::Fake::default())
     } else {
@@ -66,6 +70,8 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
         let settings = RealConfig {
             dns_upstream: (!upstream.is_empty()).then(|| upstream.iter().map(|ip| (*ip, 53).into()).collect()),
             dns_domain: config.network.dns_domain.clone(),
+            underlay: underlay.map(|u| u.address),
+            vxlan_port: config.network.vxlan_port,
             ..RealConfig::new(host_id, uplink, dir.join("net"))
         };
         Arc::new(Real::open(settings).map_err(crate::failed)?)
@@ -74,7 +80,22 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
         hypervisor,
         net,
         block,
+        underlay,
         fake,
+    })
+}
+
+/// Some address of the world: only the way there is asked for.
+const AFAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// A host without one serves its own guests; only networks that span hosts fail there, and say so.
+fn underlay(config: &Config) -> Option<Underlay> {
+    if config.agent.network == "fake" {
+        return config.agent.underlay.map(|address| Underlay { address, mtu: 1500 });
+    }
+    haneul_netdev::real::underlay(config.agent.underlay, AFAR).unwrap_or_else(|f| {
+        tracing::error!(message = f.message, detail = f.detail, "no underlay address");
+        None
     })
 }
 

@@ -167,6 +167,7 @@ async fn greeting(shared: &Arc<Shared>) -> Greeting {
             .to_owned(),
         inventory: shared.inventory().await,
         hypervisor: shared.drivers.hypervisor.info(),
+        underlay: shared.drivers.underlay,
     }
 }
 

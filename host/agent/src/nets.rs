@@ -100,7 +100,10 @@ fn tell(shared: &Shared, order: Vec<(Kind, Uuid, u64, u64)>, failure: Option<&Fa
     let mut ready = HashMap::with_capacity(order.len());
     let mut told = shared.net_told.lock();
     for (kind, id, epoch, generation) in order {
-        ready.insert(id, generation);
+        // A port has its id also as another host's neighbour.
+        if kind == Kind::Port {
+            ready.insert(id, generation);
+        }
         let now = (epoch, generation, failure.cloned());
         if told.get(&(kind, id)) == Some(&now) {
             continue;

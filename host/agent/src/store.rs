@@ -405,6 +405,7 @@ impl Store {
                 Object::Port(x) => all.ports.push(x.clone()),
                 Object::SecurityGroup(x) => all.security_groups.push(x.clone()),
                 Object::Router(x) => all.routers.push(x.clone()),
+                Object::Neighbour(x) => all.neighbours.push(x.clone()),
                 Object::Guest(_) => continue,
             }
             order.push((*kind, *id, d.epoch, d.generation));

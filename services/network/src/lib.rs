@@ -29,6 +29,7 @@ use haneul_fleet::Fleet;
 use haneul_http::Routes;
 use haneul_store::{Actor, Db};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What the service needs of the configuration.
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub external_cidr: Option<String>,
     pub dns_domain: String,
     pub availability_zone: String,
+    /// For how long a router's host may be silent.
+    pub router_failover: Duration,
 }
 
 /// The service's state and facade.
@@ -48,11 +51,13 @@ pub struct Network {
     pub(crate) settings: Settings,
     /// Somebody left a row in `members_changed`.
     pub(crate) members_wake: Arc<Notify>,
+    /// Hosts whose stream is gone.
+    pub(crate) silent: Arc<logic::gateways::Silent>,
 }
 
 impl Network {
-    /// Makes the service: at first start the external network, and the task that tells hosts the members of
-    /// security groups.
+    /// Makes the service: at first start the external network, and the tasks that tell hosts the members of
+    /// security groups and that move routers off silent hosts.
     pub async fn new(db: Db, config: &Config, fleet: Arc<Fleet>) -> Result<Arc<Self>> {
         let app = Arc::new(Self {
             db,
@@ -63,14 +68,17 @@ impl Network {
                 external_cidr: config.network.external_cidr.clone(),
                 dns_domain: config.network.dns_domain.clone(),
                 availability_zone: config.compute.availability_zone.clone(),
+                router_failover: Duration::from_secs(config.network.router_failover_s),
             },
             members_wake: Arc::new(Notify::new()),
+            silent: Arc::default(),
         });
         let me = app.clone();
         app.db
             .write(&Actor::system("start"), async move |tx| me.bootstrap(tx, "").await)
             .await?;
         tokio::spawn(app.clone().follow_members());
+        tokio::spawn(app.clone().follow_silence());
         Ok(app)
     }
 

@@ -155,6 +155,22 @@ const BASE: &[RuleDefault] = &[
         check: ADMIN,
     },
     RuleDefault {
+        name: "get_l3-agents",
+        check: ADMIN,
+    },
+    RuleDefault {
+        name: "get_l3-routers",
+        check: ADMIN,
+    },
+    RuleDefault {
+        name: "get_dhcp-agents",
+        check: ADMIN,
+    },
+    RuleDefault {
+        name: "get_dhcp-networks",
+        check: ADMIN,
+    },
+    RuleDefault {
         name: "get_quota",
         check: READER,
     },

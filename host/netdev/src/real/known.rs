@@ -6,7 +6,7 @@
 //! written, and a crash of the machine takes the kernel state along that this file describes.
 
 use super::err::{Context, failure};
-use haneul_agent_api::{Failure, Kind, NetDesired, Network, Port, Router, SecurityGroup};
+use haneul_agent_api::{Failure, Kind, Neighbour, NetDesired, Network, Port, Router, SecurityGroup};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ pub struct Known {
     pub groups: BTreeMap<Uuid, SecurityGroup>,
     /// Routers.
     pub routers: BTreeMap<Uuid, Router>,
+    /// Ports on other hosts.
+    #[serde(default)]
+    pub neighbours: BTreeMap<Uuid, Neighbour>,
 }
 
 fn file(dir: &Path) -> PathBuf {
@@ -74,6 +77,9 @@ impl Known {
                 }
             }
         }
+        for n in &desired.neighbours {
+            self.neighbours.insert(n.id, n.clone());
+        }
         for r in &desired.routers {
             let taken = self.routers.values().find(|x| x.index == r.index && x.id != r.id);
             match taken.map(|x| x.id) {
@@ -85,6 +91,15 @@ impl Known {
         }
     }
 
+    /// Ports on other hosts, by network.
+    pub fn neighbours_of(&self) -> BTreeMap<Uuid, Vec<&Neighbour>> {
+        let mut out: BTreeMap<Uuid, Vec<&Neighbour>> = BTreeMap::new();
+        for n in self.neighbours.values() {
+            out.entry(n.network_id).or_default().push(n);
+        }
+        out
+    }
+
     /// Takes one object out.
     pub fn remove(&mut self, kind: Kind, id: Uuid) -> bool {
         match kind {
@@ -92,6 +107,7 @@ impl Known {
             Kind::SecurityGroup => self.groups.remove(&id).is_some(),
             Kind::Router => self.routers.remove(&id).is_some(),
             Kind::Port => self.ports.remove(&id).is_some(),
+            Kind::Neighbour => self.neighbours.remove(&id).is_some(),
             Kind::Guest => false,
         }
     }

@@ -25,7 +25,24 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
+/// A bridge's port that learns nothing, gets no frame for a MAC that nobody knows, and no question that the bridge
+/// can answer.
+const QUIET_PORT: [(u16, u8); 3] = [
+    (IFLA_BRPORT_LEARNING, 0),
+    (IFLA_BRPORT_UNICAST_FLOOD, 0),
+    (IFLA_BRPORT_NEIGH_SUPPRESS, 1),
+];
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
@@ -47,6 +64,21 @@ pub struct Link {
     pub up: bool,
     /// Hardware address.
     pub mac: [u8; 6],
+    /// Of a VXLAN device.
+    pub vxlan: Option<Vxlan>,
+    /// A port of a bridge that is as [`Ns::quiet_port`] makes it.
+    pub quiet_port: bool,
+}
+
+/// What a VXLAN device is for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Network identifier.
+    pub vni: u32,
+    /// Address that its packets come from.
+    pub local: Option<IpAddr>,
+    /// UDP port.
+    pub port: u16,
 }
 
 /// All links by name.
@@ -58,6 +90,31 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> Vec<u8> {
     b.extend(flags.to_ne_bytes());
     b.extend(change.to_ne_bytes());
     b
+}
+
+/// What the kernel says of a device's own kind, and of its being a bridge's port.
+fn link_info(info: &[u8]) -> (Option<Vxlan>, bool) {
+    let of = |wanted: u16| attrs(info).find(|(k, _)| *k == wanted).map(|(_, d)| d);
+    let kind = of(IFLA_INFO_KIND).unwrap_or_default();
+    let vxlan = kind.starts_with(b"vxlan").then(|| {
+        let mut v = Vxlan {
+            vni: 0,
+            local: None,
+            port: 0,
+        };
+        for (k, d) in attrs(of(IFLA_INFO_DATA).unwrap_or_default()) {
+            match k {
+                IFLA_VXLAN_ID => v.vni = int(d, 0) as u32,
+                IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => v.local = bytes_ip(d),
+                IFLA_VXLAN_PORT => v.port = d.try_into().map_or(0, u16::from_be_bytes),
+                _ => {}
+            }
+        }
+        v
+    });
+    let port = of(IFLA_INFO_SLAVE_DATA).unwrap_or_default();
+    let quiet = |(kind, value): &(u16, u8)| attrs(port).any(|(k, d)| k == *kind && d == [*value]);
+    (vxlan, QUIET_PORT.iter().all(quiet))
 }
 
 /// What to make of or change on a link.
@@ -93,6 +150,7 @@ impl Ns {
                     IFLA_MASTER => link.master = int(data, 0) as u32,
                     IFLA_MTU => link.mtu = int(data, 0) as u32,
                     IFLA_ADDRESS => link.mac = data.try_into().unwrap_or_default(),
+                    IFLA_LINKINFO => (link.vxlan, link.quiet_port) = link_info(data),
                     _ => {}
                 }
             }
@@ -119,9 +177,9 @@ impl Ns {
     }
 
     /// Makes a bridge: no spanning tree, no delay, no snooping.
-    pub fn bridge_add(&self, name: &str, mtu: u32) -> io::Result<()> {
+    pub fn bridge_add(&self, name: &str, mtu: u32, mac: [u8; 6]) -> io::Result<()> {
         let mut m = Msg::new(&ifinfo(0, IFF_UP, IFF_UP));
-        m.str(IFLA_IFNAME, name).u32(IFLA_MTU, mtu);
+        m.str(IFLA_IFNAME, name).u32(IFLA_MTU, mtu).attr(IFLA_ADDRESS, &mac);
         m.nest(IFLA_LINKINFO | NESTED, &[], |m| {
             m.attr(IFLA_INFO_KIND, b"bridge");
             m.nest(IFLA_INFO_DATA | NESTED, &[], |m| {
@@ -131,6 +189,44 @@ impl Ns {
             });
         });
         self.route(|s| s.call(RTM_NEWLINK, F_CREATE, &m)).map(drop)
+    }
+
+    /// Makes a VXLAN device in the namespace `there`, down; its packets come and go here.
+    pub fn vxlan_add(&self, name: &str, there: &Ns, of: Vxlan, mtu: u32) -> io::Result<()> {
+        let mut m = Msg::new(&ifinfo(0, 0, 0));
+        m.str(IFLA_IFNAME, name).u32(IFLA_MTU, mtu);
+        m.u32(IFLA_NET_NS_FD, there.fd().as_raw_fd() as u32);
+        m.nest(IFLA_LINKINFO | NESTED, &[], |m| {
+            m.attr(IFLA_INFO_KIND, b"vxlan");
+            m.nest(IFLA_INFO_DATA | NESTED, &[], |m| {
+                m.u32(IFLA_VXLAN_ID, of.vni);
+                m.attr(IFLA_VXLAN_LEARNING, &[0]);
+                m.attr(IFLA_VXLAN_PORT, &of.port.to_be_bytes());
+                if let Some(local) = of.local {
+                    let kind = if local.is_ipv4() {
+                        IFLA_VXLAN_LOCAL
+                    } else {
+                        IFLA_VXLAN_LOCAL6
+                    };
+                    m.attr(kind, &ip_bytes(local).1);
+                }
+            });
+        });
+        self.route(|s| s.call(RTM_NEWLINK, F_CREATE, &m)).map(drop)
+    }
+
+    /// Makes a bridge's port one that learns nothing and floods nothing that has one receiver.
+    pub fn quiet_port(&self, index: u32) -> io::Result<()> {
+        let mut m = Msg::new(&ifinfo(index, 0, 0));
+        m.nest(IFLA_LINKINFO | NESTED, &[], |m| {
+            m.attr(IFLA_INFO_SLAVE_KIND, b"bridge");
+            m.nest(IFLA_INFO_SLAVE_DATA | NESTED, &[], |m| {
+                for (kind, value) in QUIET_PORT {
+                    m.attr(kind, &[value]);
+                }
+            });
+        });
+        self.route(|s| s.call(RTM_NEWLINK, 0, &m)).map(drop)
     }
 
     /// Makes a veth pair, `name` here (set by `here`) and `peer` in the namespace `there`; both up.
@@ -364,14 +460,16 @@ fn is_eui64_ll(net: &IpNet) -> bool {
     }
 }
 
-fn ip_bytes(ip: IpAddr) -> (u8, Vec<u8>) {
+/// Family and bytes of an address.
+pub fn ip_bytes(ip: IpAddr) -> (u8, Vec<u8>) {
     match ip {
         IpAddr::V4(a) => (libc::AF_INET as u8, a.octets().to_vec()),
         IpAddr::V6(a) => (libc::AF_INET6 as u8, a.octets().to_vec()),
     }
 }
 
-fn bytes_ip(b: &[u8]) -> Option<IpAddr> {
+/// The address that these bytes are.
+pub fn bytes_ip(b: &[u8]) -> Option<IpAddr> {
     match b.len() {
         4 => Some(IpAddr::from(<[u8; 4]>::try_from(b).ok()?)),
         16 => Some(IpAddr::from(<[u8; 16]>::try_from(b).ok()?)),

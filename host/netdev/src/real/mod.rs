@@ -11,12 +11,14 @@
 
 mod conntrack;
 mod err;
+mod fdb;
 mod known;
 pub mod link;
 mod model;
 mod names;
 mod netlink;
 mod ns;
+mod observe;
 mod packet;
 mod router;
 mod rules;
@@ -25,10 +27,11 @@ mod service;
 mod tap;
 mod uplink;
 mod view;
+mod vxlan;
 
 use crate::{BoxFuture, MetadataSource, NetDriver, NetObserved};
 use err::{Context, failure};
-use haneul_agent_api::{Failure, FailureCode, Kind, NetDesired, Port, Uplink};
+use haneul_agent_api::{Failure, FailureCode, Kind, Neighbour, NetDesired, Network, Port, Uplink};
 use known::Known;
 use link::{Links, Set, parse_mac};
 use model::Model;
@@ -44,6 +47,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 use view::View;
+pub use vxlan::underlay;
 
 /// Settings of the driver.
 #[derive(Clone, Debug)]
@@ -60,6 +64,10 @@ pub struct RealConfig {
     pub lease_time: u32,
     /// Domain of guests on networks without one.
     pub dns_domain: String,
+    /// Where packets to other hosts come from; none: networks cannot span hosts.
+    pub underlay: Option<IpAddr>,
+    /// UDP port of the tunnels between hosts; the same on all.
+    pub vxlan_port: u16,
     /// Lab: ports are veths whose far end `eth0` lies in a namespace `hXXXXXX-gINDEX`.
     pub lab_ports: bool,
     /// Lab: this namespace plays the user's host.
@@ -76,6 +84,8 @@ impl RealConfig {
             dns_upstream: None,
             lease_time: 86_400,
             dns_domain: "openstacklocal".into(),
+            underlay: None,
+            vxlan_port: 4789,
             lab_ports: false,
             lab_host_ns: None,
         }
@@ -92,6 +102,8 @@ struct Core {
     names: Names,
     rt: Handle,
     host: Ns,
+    /// Tells the host's namespace apart from others of the machine; empty for the machine's own.
+    tag: String,
     upstream: dns::Upstream,
     shared: Arc<metadata::Shared>,
     state: Mutex<State>,
@@ -107,11 +119,12 @@ struct State {
     routers: HashMap<Uuid, router::Standing>,
     adverts: HashMap<Uuid, (Vec<view::Advert>, Tasks)>,
     uplink: uplink::Standing,
+    tunnels: HashMap<Uuid, vxlan::Standing>,
     /// When everything was compared last, not only what was told to have changed.
     swept: Option<haneul_core::clock::Micros>,
 }
 
-/// Unchanged routers are compared with the kernel at least this often.
+/// Unchanged routers and tunnels are compared with the kernel at least this often.
 const SWEEP: haneul_core::clock::Micros = 60 * haneul_core::clock::SECOND;
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
@@ -147,6 +160,10 @@ impl Real {
                 .context(|| n.clone())?
                 .ok_or_else(|| unsupported("the lab's host namespace is missing", n.clone()))?,
         };
+        let tag = match &config.lab_host_ns {
+            Some(n) => n.clone(),
+            None => host.beside_the_machines(),
+        };
         let fixed = config.dns_upstream.clone();
         let upstream: dns::Upstream = Arc::new(move || match &fixed {
             Some(f) => f.clone(),
@@ -162,6 +179,7 @@ impl Real {
                 config,
                 rt,
                 host,
+                tag,
                 upstream,
                 shared: Arc::default(),
                 state: Mutex::new(state),
@@ -247,7 +265,7 @@ impl Core {
         uplink::Host {
             names: &self.names,
             ns: &self.host,
-            tag: self.config.lab_host_ns.as_deref().unwrap_or(""),
+            tag: &self.tag,
             dir: &self.config.state_dir,
             uplink: &self.config.uplink,
         }
@@ -258,10 +276,15 @@ impl Core {
         if let Some(ns) = st.switch.as_ref().filter(|n| n.is_current()) {
             return Ok(ns.clone());
         }
+        if let Some(ghost) = st.switch.take() {
+            // Its tunnels' sockets live in the host's namespace and would keep the new ones out.
+            delete_tunnels(&ghost)?;
+        }
         st.rules = None;
         st.services.clear();
         st.routers.clear();
         st.adverts.clear();
+        st.tunnels.clear();
         let (ns, fresh) = Ns::ensure(&self.names.switch()).context(|| "making the switch namespace".into())?;
         haneul_core::fault_point!("netdev.real.switch");
         // Also on an old one: a crash may have come between.
@@ -318,9 +341,14 @@ impl Core {
         for p in known.ports.values() {
             by_net.entry(p.network_id).or_default().push(p);
         }
+        let elsewhere = known.neighbours_of();
+        let same = !sweep && before.neighbours == known.neighbours && before.networks == known.networks;
         for n in known.networks.values() {
             let ports = by_net.remove(&n.id).unwrap_or_default();
-            let view = View::of(n, &ports, &self.config.dns_domain);
+            let neighbours = elsewhere.get(&n.id).map(Vec::as_slice).unwrap_or_default();
+            let tunnel = self.tunnel(&sw, &links, n, neighbours, same, &mut st.tunnels);
+            errors.extend(tunnel.err());
+            let view = View::of(n, &ports, neighbours, &self.config.dns_domain);
             let mut slot = st.services.remove(&n.id);
             if let Err(e) = service::ensure(&self.names, &sw, &links, view, &around, &mut slot) {
                 errors.push(e);
@@ -371,6 +399,27 @@ impl Core {
         Err(errors.swap_remove(0))
     }
 
+    fn tunnel(
+        &self,
+        sw: &Ns,
+        links: &Links,
+        n: &Network,
+        neighbours: &[&Neighbour],
+        same: bool,
+        tunnels: &mut HashMap<Uuid, vxlan::Standing>,
+    ) -> Result<(), Failure> {
+        let end = vxlan::End {
+            local: self.config.underlay,
+            port: self.config.vxlan_port,
+        };
+        let mut slot = tunnels.remove(&n.id);
+        let done = vxlan::ensure((&self.host, end), sw, links, n, neighbours, same, &mut slot);
+        if let Some(s) = slot {
+            tunnels.insert(n.id, s);
+        }
+        done
+    }
+
     fn share(&self, known: &Known) {
         let mut slot = self.shared.known.write().unwrap_or_else(PoisonError::into_inner);
         if **slot != *known {
@@ -409,7 +458,8 @@ impl Core {
             let name = names::bridge(n.index);
             match links.get(&name) {
                 None => {
-                    sw.bridge_add(&name, n.mtu).context(|| format!("making {name}"))?;
+                    sw.bridge_add(&name, n.mtu, names::bridge_mac(n.index))
+                        .context(|| format!("making {name}"))?;
                     haneul_core::fault_point!("netdev.real.bridge");
                     if !n.admin_state_up {
                         let index = sw.need_index(&name).context(|| name.clone())?;
@@ -437,6 +487,7 @@ impl Core {
                     link::Link {
                         index,
                         mtu: n.mtu,
+                        mac: names::bridge_mac(n.index),
                         ..link::Link::default()
                     },
                 );
@@ -558,9 +609,22 @@ impl Core {
                 if n.external {
                     uplink::remove(&self.uplink_host(), n, &mut st.uplink)?;
                 }
+                st.tunnels.remove(&id);
                 if let Some(sw) = &sw {
-                    let name = names::bridge(n.index);
-                    sw.link_del(&name).context(|| name.clone())?;
+                    for name in [names::vxlan(n.index), names::bridge(n.index)] {
+                        sw.link_del(&name).context(|| name.clone())?;
+                    }
+                }
+            }
+            Kind::Neighbour => {
+                let Some(gone) = before.neighbours.get(&id) else {
+                    return Ok(());
+                };
+                if let (Some(sw), Some(n)) = (&sw, before.networks.get(&gone.network_id)) {
+                    let mut left = before.neighbours_of().remove(&n.id).unwrap_or_default();
+                    left.retain(|x| x.id != id);
+                    let links = sw.links().context(|| "listing links".into())?;
+                    self.tunnel(sw, &links, n, &left, false, &mut st.tunnels)?;
                 }
             }
             Kind::Port => {
@@ -596,65 +660,6 @@ impl Core {
         st.known.save(&self.config.state_dir)
     }
 
-    fn observe(&self) -> Result<NetObserved, Failure> {
-        let st = self.lock();
-        let mut seen = NetObserved::default();
-        let sw = Ns::open(&self.names.switch()).context(|| "the switch".into())?;
-        let mut links = match &sw {
-            Some(ns) => ns.links().context(|| "listing links".into())?,
-            None => Links::new(),
-        };
-        links.remove("lo");
-        let mut take = |name: &str| links.remove(name).is_some();
-        let mut spaces = ns::list(&format!("{}-", self.names.prefix()));
-        spaces.retain(|s| *s != self.names.switch());
-        let mut host_devs: Vec<String> = self
-            .host
-            .links()
-            .context(|| "listing the host's links".into())?
-            .into_keys()
-            .filter(|d| d.starts_with(&format!("{}u", self.names.prefix())))
-            .collect();
-        for n in st.known.networks.values() {
-            if take(&names::bridge(n.index)) {
-                seen.networks.push(n.id);
-            }
-            for i in 0..n.subnets.len().max(1) {
-                take(&names::service_peer(n.index, i));
-            }
-            if n.external {
-                take(&names::uplink_peer(n.index));
-                if let Uplink::Bridge(dev) = &self.config.uplink {
-                    take(dev);
-                }
-                host_devs.retain(|d| *d != self.names.uplink(n.index));
-            }
-            spaces.retain(|s| *s != self.names.service(n.index));
-        }
-        for p in st.known.ports.values() {
-            if take(&names::tap(p.index)) {
-                seen.ports.push(p.id);
-            }
-            spaces.retain(|s| *s != self.names.guest(p.index));
-        }
-        for r in st.known.routers.values() {
-            let name = self.names.router(r.index);
-            if spaces.contains(&name) {
-                seen.routers.push(r.id);
-            }
-            spaces.retain(|s| *s != name);
-            let inner = r.interfaces.iter().map(|i| i.index);
-            for i in inner.chain(r.gateway.iter().map(|g| g.index)) {
-                take(&names::router_peer(i));
-            }
-        }
-        // The kernel's own fall-back devices that some kernels put into every namespace.
-        links.retain(|name, _| name.starts_with('h'));
-        seen.strays = links.into_keys().chain(spaces).chain(host_devs).collect();
-        seen.strays.sort();
-        Ok(seen)
-    }
-
     fn purge(&self) -> Result<(), Failure> {
         let mut st = self.lock();
         let st = &mut *st;
@@ -663,6 +668,10 @@ impl Core {
         st.routers.clear();
         let sw = Ns::open(&self.names.switch()).context(|| "the switch".into())?;
         uplink::purge(&self.uplink_host(), sw.as_ref(), &mut st.uplink)?;
+        if let Some(sw) = &sw {
+            delete_tunnels(sw)?;
+        }
+        st.tunnels.clear();
         // Also what no record knows: the prefix is this host's alone.
         let prefix = self.names.prefix();
         for (dev, _) in self.host.links().context(|| "listing links".into())? {
@@ -682,6 +691,16 @@ impl Core {
         let _ = std::fs::remove_file(self.config.state_dir.join("netdev.json"));
         Ok(())
     }
+}
+
+/// The kernel takes a namespace down at leisure, and until then the tunnels in it hold their numbers.
+fn delete_tunnels(sw: &Ns) -> Result<(), Failure> {
+    for (name, link) in sw.links().context(|| "listing links".into())? {
+        if link.vxlan.is_some() {
+            sw.link_del(&name).context(|| name.clone())?;
+        }
+    }
+    Ok(())
 }
 
 /// Zone and address of what ports had and have no more.
@@ -719,6 +738,13 @@ impl NetDriver for Real {
             ("namespaces", format!("{}-*", self.core.names.prefix())),
             ("security_groups", "br_netfilter, nftables".into()),
             ("ipv6", "yes".into()),
+            (
+                "underlay",
+                self.core
+                    .config
+                    .underlay
+                    .map_or_else(|| "none".into(), |ip| ip.to_string()),
+            ),
         ]
         .into_iter()
         .map(|(k, v)| (k.into(), v))

@@ -128,6 +128,12 @@ impl Table {
         }
         self
     }
+    /// Adds elements to a set made before.
+    pub fn elements(&mut self, set: &str, keys: impl IntoIterator<Item = String>) {
+        for key in keys {
+            self.element(set, key);
+        }
+    }
     /// Adds an element to a map made before.
     pub fn pair(&mut self, map: &str, key: impl Into<String>, value: impl Into<String>) -> &mut Self {
         if let Some(s) = self.sets.get_mut(map) {

@@ -53,6 +53,15 @@ impl Names {
 pub fn bridge(index: u32) -> String {
     format!("hb{index}")
 }
+/// The bridge's own MAC. Without one it takes on that of a port, and forgets its neighbours with each that comes.
+pub fn bridge_mac(index: u32) -> [u8; 6] {
+    let [a, b, c, d] = index.to_be_bytes();
+    [0x02, 0x68, a, b, c, d]
+}
+/// VXLAN device of a network.
+pub fn vxlan(index: u32) -> String {
+    format!("hv{index}")
+}
 /// Tap (or, in the lab, veth) of a guest port.
 pub fn tap(index: u32) -> String {
     format!("ht{index}")
@@ -97,6 +106,7 @@ mod tests {
         for name in [
             n.uplink(9_999_999),
             bridge(u32::MAX),
+            vxlan(u32::MAX),
             tap(u32::MAX),
             router_peer(u32::MAX),
             router_if(u32::MAX),

@@ -18,6 +18,8 @@ pub const F_DUMP: u16 = 0x300;
 pub const F_CREATE: u16 = 0x400 | 0x200;
 /// Flags: make it or replace it.
 pub const F_REPLACE: u16 = 0x400 | 0x100;
+/// Flags: make it, beside what is there.
+pub const F_APPEND: u16 = 0x400 | 0x800;
 /// Marks an attribute that holds attributes.
 pub const NESTED: u16 = 0x8000;
 

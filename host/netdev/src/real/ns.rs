@@ -94,6 +94,16 @@ impl Ns {
         self.inner.name.as_deref().unwrap_or("(host)")
     }
 
+    /// A word for this namespace that no other of the machine has; empty for the machine's own (that of process 1).
+    pub fn beside_the_machines(&self) -> String {
+        let (dev, inode) = self.inner.inode;
+        let first = std::fs::metadata("/proc/1/ns/net");
+        if first.is_ok_and(|m| (m.dev(), m.ino()) == (dev, inode)) {
+            return String::new();
+        }
+        format!("-{inode}")
+    }
+
     /// Whether the name still leads to this very namespace. After somebody deleted it, our
     /// descriptor keeps a ghost alive that no packet reaches.
     pub fn is_current(&self) -> bool {

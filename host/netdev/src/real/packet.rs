@@ -1,4 +1,4 @@
-//! Frames that we build ourselves: gratuitous ARP, and DHCP answers to clients without an address
+//! Frames that we build ourselves: gratuitous ARP, its like of IPv6, and DHCP answers to clients without an address
 //! (the kernel would ask by ARP for an address that its holder does not know yet).
 
 // System calls that no safe wrapper in the tree offers; each says why it is sound.
@@ -6,7 +6,7 @@
 
 use super::ns::Ns;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// An AF_PACKET socket for sending on one link.
@@ -72,6 +72,31 @@ pub fn gratuitous_arp(ns: &Ns, dev: &str, mac: [u8; 6], ip: Ipv4Addr) -> io::Res
     p.extend([0; 6]);
     p.extend(ip.octets());
     ns.enter(|| Raw::open(index)?.send([0xff; 6], 0x0806, &p))?
+}
+
+/// The same of an IPv6 address: an unsolicited advertisement of a router that overrides what is remembered (RFC 4861).
+pub fn unsolicited_na(ns: &Ns, dev: &str, mac: [u8; 6], ip: Ipv6Addr) -> io::Result<()> {
+    let index = ns.need_index(dev)?;
+    let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let mut na = vec![136, 0, 0, 0, 0xa0, 0, 0, 0];
+    na.extend(ip.octets());
+    na.extend([2, 1]);
+    na.extend(mac);
+    let len = na.len() as u16;
+    let mut pseudo = vec![];
+    pseudo.extend(ip.octets());
+    pseudo.extend(all.octets());
+    pseudo.extend(u32::from(len).to_be_bytes());
+    pseudo.extend([0, 0, 0, 58]);
+    pseudo.extend(&na);
+    na[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    let mut p = vec![0x60, 0, 0, 0];
+    p.extend(len.to_be_bytes());
+    p.extend([58, 255]);
+    p.extend(ip.octets());
+    p.extend(all.octets());
+    p.extend(na);
+    ns.enter(|| Raw::open(index)?.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &p))?
 }
 
 /// An IPv4 UDP packet with both checksums.

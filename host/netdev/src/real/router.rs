@@ -334,9 +334,12 @@ fn announce(ns: &Ns, r: &Router, before: Option<&Router>) {
         if old.contains(&ip) {
             continue;
         }
-        if let IpAddr::V4(ip) = ip
-            && let Err(e) = packet::gratuitous_arp(ns, &names::router_gw(g.index), mac, ip)
-        {
+        let dev = names::router_gw(g.index);
+        let told = match ip {
+            IpAddr::V4(ip) => packet::gratuitous_arp(ns, &dev, mac, ip),
+            IpAddr::V6(ip) => packet::unsolicited_na(ns, &dev, mac, ip),
+        };
+        if let Err(e) = told {
             tracing::warn!(%ip, error = %e, "could not announce an address");
         }
     }

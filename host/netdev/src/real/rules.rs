@@ -6,6 +6,9 @@
 //! packets to it): egress rules in prerouting, by the first mark, ingress rules in forward, by the
 //! second. Bridge-family `ct`, which would make this one table, is missing on many kernels.
 //!
+//! What comes out of a tunnel (`vxlan`) meets the same ingress rules as any other frame; what our responders say
+//! and what is said to them stays on the host, for each host has its own.
+//!
 //! Invariants: a tap that no rule knows passes nothing; every bridge is its own conntrack zone, so
 //! that tenants with the same addresses do not meet; nothing is delivered to the namespace itself.
 
@@ -13,10 +16,11 @@ use super::known::Known;
 use super::link::{link_local, parse_mac, show_mac};
 use super::model::{Model, Table};
 use super::names;
+use super::serve::dhcp4;
 use haneul_agent_api::{Direction, EtherType, Port, Rule, SecurityGroup};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use uuid::Uuid;
 
 /// Numbers that the kernel needs small: conntrack zones of networks, marks of ports.
@@ -62,7 +66,11 @@ pub fn switch(known: &Known) -> Model {
         .base("pre", "type filter hook prerouting priority -300; policy accept;")
         .rule("pre", "iifname vmap @from")
         .rule("pre", "iifname \"ht*\" drop")
-        .base("fw", "type filter hook forward priority -200; policy accept;")
+        .base("fw", "type filter hook forward priority -200; policy accept;");
+    if !known.neighbours.is_empty() {
+        tunnels(guard, known);
+    }
+    guard
         .rule("fw", "meta mark set 0")
         .rule("fw", "oifname != \"ht*\" accept")
         .rule("fw", "meta mark set oifname map @to")
@@ -175,6 +183,65 @@ pub fn switch(known: &Known) -> Model {
         }
     }
     m
+}
+
+/// What must not cross between hosts.
+fn tunnels(guard: &mut Table, known: &Known) {
+    guard
+        .set("local", "type ifname . ether_addr;")
+        .set("own4", "type ifname . ipv4_addr;")
+        .set("own6", "type ifname . ipv6_addr;")
+        .set("served", "type ifname;")
+        // Nobody else has a MAC of this host.
+        .rule("pre", "iifname \"hv*\" iifname . ether saddr @local drop")
+        .rule("fw", "iifname \"hv*\" oifname \"hs*\" drop")
+        .rule("fw", "oifname \"hv*\" jump leaving")
+        .rule("leaving", "iifname \"hs*\" drop")
+        .rule("leaving", "oifname @served udp dport { 67, 547 } drop")
+        // Who has an address of this host? Nobody elsewhere knows better.
+        .rule("leaving", "oifname . arp daddr ip @own4 drop")
+        .rule(
+            "leaving",
+            "oifname . ip6 daddr @own6 icmpv6 type nd-neighbor-solicit drop",
+        );
+    let mut own = |network: Uuid, mac: &str, addresses: &mut dyn Iterator<Item = IpAddr>| {
+        let Some(n) = known.networks.get(&network) else { return };
+        let dev = format!("\"{}\"", names::vxlan(n.index));
+        let mut macs = vec![];
+        macs.extend(parse_mac(mac));
+        guard.elements("local", macs.iter().map(|m| format!("{dev} . {}", show_mac(*m))));
+        let lls = macs.iter().map(|m| IpAddr::from(link_local(*m)));
+        for ip in addresses.chain(lls) {
+            match ip {
+                IpAddr::V4(ip) => guard.element("own4", format!("{dev} . {ip}")),
+                IpAddr::V6(ip) => guard.element("own6", format!("{dev} . {}", solicited(ip))),
+            };
+        }
+    };
+    // A port that is arriving is still elsewhere.
+    let here = known.ports.values().filter(|p| !known.neighbours.contains_key(&p.id));
+    for p in here {
+        own(p.network_id, &p.mac, &mut p.fixed_ips.iter().map(|f| f.ip));
+    }
+    for i in known.routers.values().flat_map(|r| &r.interfaces) {
+        own(i.network_id, &i.mac, &mut i.addresses.iter().map(IpNet::addr));
+    }
+    let mut served = vec![];
+    for n in known.networks.values() {
+        for s in n.subnets.iter().filter(|s| s.enable_dhcp) {
+            let Some(service) = &s.service else { continue };
+            let metadata = [dhcp4::METADATA.into(), super::service::METADATA6.into()];
+            own(n.id, &service.mac, &mut metadata.into_iter().chain([service.ip]));
+            served.push(format!("\"{}\"", names::vxlan(n.index)));
+        }
+    }
+    guard.elements("served", served);
+}
+
+/// The group in which the holder of an address hears questions for it (RFC 4291).
+fn solicited(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = ip.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
 fn is_stateless(known: &Known, p: &Port) -> bool {

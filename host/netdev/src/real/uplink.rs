@@ -10,7 +10,7 @@
 //! dropped (what the host runs is for its user, and DNS is answered inside the network's namespace).
 //!
 //! What is changed on the host is written down first, in the state directory, so that `purge` takes
-//! back exactly that. The former value of a sysctl is kept once for all data planes of the machine
+//! back exactly that. The former value of a sysctl is kept once for all data planes of the host's namespace
 //! (below /run, which a reboot empties as it resets sysctls): the last one to go restores it.
 
 use super::err::{Context, failure};
@@ -103,7 +103,7 @@ pub struct Host<'a> {
     pub names: &'a Names,
     /// The host's namespace.
     pub ns: &'a Ns,
-    /// Set in a lab where another namespace plays the host: tells its shared file apart.
+    /// Set where the host is not the machine's own namespace: tells its shared file apart.
     pub tag: &'a str,
     /// State directory.
     pub dir: &'a Path,

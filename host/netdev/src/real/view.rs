@@ -1,7 +1,7 @@
 //! What the responders of one network know: who is on it, at which address, and what to tell.
 
 use super::link::{link_local, parse_mac};
-use haneul_agent_api::{Network, Port, Router, Subnet};
+use haneul_agent_api::{Neighbour, Network, Port, Router, Subnet};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,15 +16,17 @@ pub struct View {
     pub by_mac: HashMap<[u8; 6], Arc<Port>>,
     /// The same by address, link-local ones included.
     pub by_ip: HashMap<IpAddr, Arc<Port>>,
-    /// The same by DNS name, lower case.
-    pub by_name: HashMap<String, Arc<Port>>,
+    /// Addresses of ports of all hosts, by DNS name in lower case.
+    pub by_name: HashMap<String, Vec<IpAddr>>,
+    /// Their DNS names.
+    pub names: HashMap<IpAddr, String>,
     /// Domain of the guests' names, without a closing dot.
     pub domain: String,
 }
 
 impl View {
     /// Takes the picture.
-    pub fn of(network: &Network, ports: &[&Port], default_domain: &str) -> View {
+    pub fn of(network: &Network, ports: &[&Port], neighbours: &[&Neighbour], default_domain: &str) -> View {
         let domain = match network.dns_domain.trim_matches('.') {
             "" => default_domain.trim_matches('.'),
             d => d,
@@ -34,6 +36,7 @@ impl View {
             by_mac: HashMap::new(),
             by_ip: HashMap::new(),
             by_name: HashMap::new(),
+            names: HashMap::new(),
             domain: domain.to_ascii_lowercase(),
         };
         for p in ports {
@@ -45,9 +48,20 @@ impl View {
             for f in &p.fixed_ips {
                 v.by_ip.insert(f.ip, p.clone());
             }
-            v.by_name.insert(host_name(&p), p.clone());
+            v.name(host_name(&p), p.fixed_ips.iter().map(|f| f.ip).collect());
+        }
+        for n in neighbours {
+            v.name(
+                named(&n.dns_name, n.id, n.addresses.iter().copied()),
+                n.addresses.clone(),
+            );
         }
         v
+    }
+
+    fn name(&mut self, name: String, addresses: Vec<IpAddr>) {
+        self.names.extend(addresses.iter().map(|ip| (*ip, name.clone())));
+        self.by_name.insert(name, addresses);
     }
 
     /// The subnet with this id.
@@ -81,12 +95,16 @@ impl View {
 
 /// A port's name: its own, or one made from its first address as Neutron does.
 pub fn host_name(p: &Port) -> String {
-    if !p.dns_name.is_empty() {
-        return p.dns_name.trim_matches('.').to_ascii_lowercase();
+    named(&p.dns_name, p.id, p.fixed_ips.iter().map(|f| f.ip))
+}
+
+fn named(own: &str, id: Uuid, addresses: impl Iterator<Item = IpAddr>) -> String {
+    if !own.is_empty() {
+        return own.trim_matches('.').to_ascii_lowercase();
     }
-    match p.fixed_ips.iter().min_by_key(|f| f.ip.is_ipv6()) {
-        Some(f) => format!("host-{}", f.ip.to_string().replace([':', '.'], "-")),
-        None => format!("port-{}", p.id.simple()),
+    match addresses.min_by_key(IpAddr::is_ipv6) {
+        Some(ip) => format!("host-{}", ip.to_string().replace([':', '.'], "-")),
+        None => format!("port-{}", id.simple()),
     }
 }
 
@@ -117,7 +135,7 @@ pub fn adverts<'a>(r: &Router, network: impl Fn(Uuid) -> Option<&'a Network>, de
         let (Some(net), Some(mac)) = (network(i.network_id), parse_mac(&i.mac)) else {
             continue;
         };
-        let view = View::of(net, &[], default_domain);
+        let view = View::of(net, &[], &[], default_domain);
         let subnets: Vec<Subnet> = net
             .subnets
             .iter()

@@ -38,7 +38,7 @@ impl MetadataSource for Docs {
 }
 
 /// A client that asks and times the answer.
-fn ask(ns: &str, mac: &str, kind: MessageType, want: Option<Ipv4Addr>) -> Option<(Message, Duration)> {
+pub fn ask(ns: &str, mac: &str, kind: MessageType, want: Option<Ipv4Addr>) -> Option<(Message, Duration)> {
     let mac: Vec<u8> = mac.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
     let mut m = Message::default();
     m.set_chaddr(&mac)

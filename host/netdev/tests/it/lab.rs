@@ -119,6 +119,54 @@ pub fn ping(ns: &str, to: &str) -> bool {
     succeeds(&format!("ip netns exec {ns} ping -c1 -W1 {to}"))
 }
 
+/// An address that a lone host says to have.
+pub const NOWHERE: &str = "10.99.0.1";
+
+/// The network between hosts, as a bridge in a namespace of its own that counts what goes over it.
+pub struct Wire(pub String);
+
+impl Wire {
+    pub fn new() -> Wire {
+        let w = format!("t{}-wire", &Uuid::new_v4().simple().to_string()[..6]);
+        ok(&format!(
+            "ip netns add {w} && ip -n {w} link add br0 type bridge forward_delay 0 mcast_snooping 0 && ip -n {w} link set br0 up"
+        ));
+        // Behind the headers of UDP and VXLAN: the inner frame's MACs, its type, and of IPv6 the kind of ICMP.
+        let mut rules =
+            "add table bridge count\nadd chain bridge count fw { type filter hook forward priority 0; }\n".to_string();
+        for (name, what) in [
+            ("all", ""),
+            ("arp", "@th,224,16 0x0806"),
+            ("nd", "@th,224,16 0x86dd @th,288,8 58 @th,560,8 135"),
+            ("dhcp", "@th,224,16 0x0800 @th,312,8 17 @th,416,16 67"),
+            ("nobody", "@th,128,48 0xfa163e777777"),
+            ("spoofed", "@th,224,16 0x0800 @th,336,32 0x0a000163"),
+        ] {
+            rules += &format!(
+                "add counter bridge count n_{name}\nadd rule bridge count fw udp dport 4789 {what} counter name n_{name}\n"
+            );
+        }
+        ok(&format!("ip netns exec {w} nft '{rules}'"));
+        Wire(w)
+    }
+
+    /// Packets so far.
+    pub fn count(&self, what: &str) -> u64 {
+        let said = sh(&format!(
+            "ip netns exec {} nft list counter bridge count n_{what}",
+            self.0
+        ));
+        let n = said.split("packets ").nth(1).and_then(|s| s.split_whitespace().next());
+        n.unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        sh(&format!("ip netns del {}", self.0));
+    }
+}
+
 /// One host's data plane; everything goes when it is dropped, whatever happened.
 pub struct Lab {
     pub real: Real,
@@ -166,6 +214,22 @@ impl Lab {
         Self::of(Uuid::new_v4(), change)
     }
 
+    /// The `n`th host on an underlay: its short numbers and MACs are no other's.
+    pub fn on(wire: &Wire, n: u8) -> Lab {
+        let address = ip(&format!("10.99.0.{n}"));
+        let mut lab = Self::with(|c| {
+            c.underlay = Some(address);
+            let host = c.lab_host_ns.clone().unwrap();
+            let w = &wire.0;
+            ok(&format!(
+                "ip link add u0 netns {host} type veth peer name p{n} netns {w} && ip -n {w} link set p{n} master br0 up &&
+                 ip -n {host} link set u0 up && ip -n {host} addr add {address}/24 dev u0"
+            ));
+        });
+        lab.next = u32::from(n) * 40;
+        lab
+    }
+
     fn of(id: Uuid, change: impl FnOnce(&mut RealConfig)) -> Lab {
         let tag = &id.simple().to_string()[..6];
         let host = format!("t{tag}-host");
@@ -178,6 +242,7 @@ impl Lab {
         config.lab_ports = true;
         config.lab_host_ns = Some(host.clone());
         config.dns_upstream = Some(vec![]);
+        config.underlay = Some(ip(NOWHERE));
         change(&mut config);
         Lab {
             real: Real::open(config.clone()).unwrap(),
@@ -345,6 +410,20 @@ impl Lab {
             }
         }
         ns
+    }
+
+    /// A port on a host that this one knows by name only.
+    pub fn neighbour(&mut self, network: Uuid, address: &str, host: &str) -> Uuid {
+        let (id, index) = (Uuid::new_v4(), self.index());
+        self.want.neighbours.push(Neighbour {
+            id,
+            network_id: network,
+            mac: format!("fa:16:3e:cc:00:{index:02x}"),
+            addresses: vec![ip(address)],
+            dns_name: String::new(),
+            host: ip(host),
+        });
+        id
     }
 
     /// A router on `nets` (it holds their gateways' addresses), with or without a way out.

@@ -299,6 +299,7 @@ async fn crash_child() {
     let mut config = haneul_netdev::real::RealConfig::new(id.parse().unwrap(), Uplink::Nat, &dir);
     config.lab_ports = true;
     config.lab_host_ns = Some(host);
+    config.underlay = Some(ip(NOWHERE));
     let real = haneul_netdev::real::Real::open(config).unwrap();
     let want = serde_json::from_slice(&std::fs::read(format!("{dir}/want")).unwrap()).unwrap();
     let file = std::path::PathBuf::from(format!("{dir}/fault"));
@@ -374,6 +375,7 @@ async fn killed_at_any_point_the_next_apply_repairs() {
             floating: ip("172.24.4.20"),
             fixed: ip("10.0.1.11"),
         });
+        let elsewhere = lab.neighbour(n, "10.0.1.30", "10.99.0.2");
         let mut hit = die_at(&lab, point, "apply");
         lab.restart();
         lab.apply().await;
@@ -387,6 +389,7 @@ async fn killed_at_any_point_the_next_apply_repairs() {
         lab.apply().await;
         lab.real.remove(Kind::Router, r).await.unwrap();
         lab.real.remove(Kind::Port, a).await.unwrap();
+        lab.real.remove(Kind::Neighbour, elsewhere).await.unwrap();
         lab.real.remove(Kind::Network, n).await.unwrap();
         let seen = lab.real.observe().await.unwrap();
         assert!(seen.strays.is_empty() && seen.routers.is_empty(), "{point}: {seen:?}");

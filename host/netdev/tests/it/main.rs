@@ -6,6 +6,7 @@
 
 mod dhcp;
 mod groups;
+mod hosts;
 mod lab;
 mod life;
 mod routers;

@@ -238,8 +238,22 @@ async fn ipv6_is_routed_without_translation() {
     let gateway = lab.want.routers.iter().find(|x| x.id == spare).unwrap().gateway.clone();
     lab.want.routers.retain(|x| x.id == r);
     lab.want.routers[0].gateway = gateway;
+    // The host remembers that somebody else had the address, until it is told.
+    let holder = lab.want.routers[0].gateway.take();
     lab.apply().await;
     let host = lab.host.clone();
+    let veth = sh(&format!(
+        "ip -n {host} -6 -o addr show to fd00:ee::1 | awk '{{print $2}}'"
+    ));
+    let veth = veth.trim();
+    ok(&format!(
+        "ip -n {host} neigh replace fd00:ee::10 lladdr 02:00:00:00:00:01 dev {veth} nud stale"
+    ));
+    let mac = holder.as_ref().unwrap().mac.clone();
+    lab.want.routers[0].gateway = holder;
+    lab.apply().await;
+    let told = sh(&format!("ip -n {host} neigh show fd00:ee::10 dev {veth}"));
+    assert!(told.contains(&mac), "the router says who has its outer address: {told}");
     ok(&format!("ip -n {host} -6 route get fd00:1::11 | grep fd00:ee::10"));
     assert!(ping(&host, &slaac), "the host reaches an open guest");
     assert!(!ping(&host, "fd00:2::11"), "and not a closed one");

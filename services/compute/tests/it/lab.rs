@@ -467,6 +467,7 @@ impl FakeHost {
                 cores: 1,
                 threads: 1,
             },
+            underlay: None,
         };
         host.send(Method::POST, path::GREET, serde_json::to_vec(&greeting).unwrap().into())
             .await;

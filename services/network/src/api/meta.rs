@@ -1,15 +1,14 @@
-//! Versions, extensions, availability zones, agents, usage of addresses.
+//! Versions, extensions, availability zones, usage of addresses.
 
-use super::list::{self, Shown};
 use crate::Network;
 use crate::err::not_found;
 use crate::logic::networks;
 use crate::model::Net;
 use haneul_auth::Secured;
-use haneul_core::{Error, Result, clock};
+use haneul_core::{Error, Result};
 use haneul_http::{Reply, Req};
-use haneul_store::{Dir, Query, Stored};
-use serde_json::{Map, Value, json};
+use haneul_store::{Dir, Query};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Extensions that are served, and no others: alias, name, date, description.
@@ -320,84 +319,6 @@ pub async fn availability_zones(app: Arc<Network>, req: Req) -> Result<Reply> {
         .map(|kind| json!({"name": name, "resource": kind, "state": "available"}))
         .collect();
     Ok(Reply::ok(&json!({"availability_zones": all})))
-}
-
-/// A host, as an agent that does all there is to do on it.
-fn agent_shown(app: &Network, h: &Stored<haneul_fleet::Host>) -> Shown {
-    let mut m = Map::new();
-    for (k, v) in [
-        ("id", json!(h.id)),
-        ("agent_type", json!("Haneul agent")),
-        ("binary", json!("haneul-agent")),
-        ("host", json!(h.name)),
-        ("availability_zone", json!(app.settings.availability_zone)),
-        ("topic", json!("N/A")),
-        ("admin_state_up", json!(true)),
-        ("alive", json!(h.up)),
-        (
-            "created_at",
-            json!(clock::iso(h.created_at).replace('T', " ").trim_end_matches('Z')),
-        ),
-        (
-            "started_at",
-            json!(clock::iso(h.updated_at).replace('T', " ").trim_end_matches('Z')),
-        ),
-        (
-            "heartbeat_timestamp",
-            json!(
-                clock::iso(if h.up { clock::now() } else { h.updated_at })
-                    .replace('T', " ")
-                    .trim_end_matches('Z')
-            ),
-        ),
-        ("configurations", json!({"release": h.release})),
-        ("resources_synced", Value::Null),
-        ("description", Value::Null),
-    ] {
-        m.insert(k.into(), v);
-    }
-    m
-}
-
-async fn hosts(app: &Network, req: &Req) -> Result<Vec<Shown>> {
-    // A list of what may be seen: nothing for who may see none.
-    if !req.ctx()?.may("get_agent", &haneul_auth::Target::default()) {
-        return Ok(vec![]);
-    }
-    let mut tx = app.db.read().await?;
-    let rows = tx
-        .list::<haneul_fleet::Host>(&Query::new().order("created_at", Dir::Asc).order("id", Dir::Asc))
-        .await?;
-    Ok(rows.iter().map(|h| agent_shown(app, h)).collect())
-}
-
-/// `GET /v2.0/agents`
-pub async fn agents(app: Arc<Network>, req: Req) -> Result<Reply> {
-    let mut all = hosts(&app, &req).await?;
-    for (name, value) in &req.query {
-        if name != "fields" {
-            all.retain(|a| match a.get(name) {
-                Some(Value::Bool(b)) => haneul_http::request::parse_bool(value) == Some(*b),
-                Some(Value::String(s)) => s == value,
-                _ => false,
-            });
-        }
-    }
-    list::pick(&req, &mut all);
-    Ok(Reply::ok(&json!({"agents": all})))
-}
-
-/// `GET /v2.0/agents/{id}`
-pub async fn agent(app: Arc<Network>, req: Req) -> Result<Reply> {
-    let id = super::id(&req).to_owned();
-    let found = hosts(&app, &req)
-        .await?
-        .into_iter()
-        .find(|a| a.get("id").and_then(Value::as_str) == Some(&id));
-    match found {
-        Some(a) => Ok(Reply::ok(&json!({"agent": a}))),
-        None => Err(not_found("AgentNotFound", format!("Agent {id} could not be found."))),
-    }
 }
 
 async fn availability(app: &Network, net: &Net, req: &Req) -> Result<Option<Value>> {

@@ -1,5 +1,6 @@
 //! The route table: one line per method and path.
 
+mod agents;
 mod floating_ips;
 mod input;
 mod list;
@@ -69,8 +70,12 @@ pub(crate) fn routes(app: &Arc<Network>) -> Routes<Network> {
             meta::availability_zones,
             "get_availability_zone",
         )
-        .get("/v2.0/agents", meta::agents, "get_agent")
-        .get("/v2.0/agents/{id}", meta::agent, "get_agent")
+        .get("/v2.0/agents", agents::index, "get_agent")
+        .get("/v2.0/agents/{id}", agents::show, "get_agent")
+        .get("/v2.0/agents/{id}/l3-routers", agents::routers, "get_l3-routers")
+        .get("/v2.0/agents/{id}/dhcp-networks", agents::networks, "get_dhcp-networks")
+        .get("/v2.0/routers/{id}/l3-agents", agents::of_router, "get_l3-agents")
+        .get("/v2.0/networks/{id}/dhcp-agents", agents::of_network, "get_dhcp-agents")
         .get(
             "/v2.0/network-ip-availabilities",
             meta::ip_availabilities,

@@ -213,7 +213,8 @@ async fn make(app: &Network, tx: &mut Tx, ctx: &Ctx, body: In<'_>) -> Result<Sto
         ));
     }
     let mtu = match networks::check_mtu(body.int("mtu").unwrap_or(0))? {
-        0 => app.settings.mtu,
+        0 if external => app.settings.mtu,
+        0 => app.default_mtu(tx).await?,
         n => n,
     };
     super::zones(app, body)?;
@@ -267,7 +268,8 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
             body.set_bool("port_security_enabled", &mut net.port_security);
             if let Some(mtu) = body.int("mtu") {
                 net.mtu = match networks::check_mtu(mtu)? {
-                    0 => app.settings.mtu,
+                    0 if net.external => app.settings.mtu,
+                    0 => app.default_mtu(tx).await?,
                     n => n,
                 };
             }

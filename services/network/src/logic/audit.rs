@@ -71,6 +71,8 @@ impl Network {
             }
         }
         self.audit_ports(tx, servers, &mut out).await?;
+        self.audit_routers(tx, &mut out).await?;
+        self.audit_spans(tx, &mut out).await?;
         Ok(out)
     }
 

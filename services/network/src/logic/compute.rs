@@ -331,16 +331,48 @@ impl Network {
         self.publish(tx, touched).await
     }
 
-    /// The server's ports move to another host (rebuilt from the same transaction that moves the server).
+    /// The server is about to move to another host: its ports are made ready there, while they stay where they are.
+    /// Everybody still reaches them there, the new host too. [`Network::server_moved`] or [`Network::server_stays`]
+    /// follows.
+    pub async fn server_arrives(&self, tx: &mut Tx, server_id: &str, host_id: &str) -> Result<()> {
+        let ready = |p: &mut Port| {
+            if p.host_id != host_id {
+                p.arriving_host_id = host_id.to_owned();
+            }
+        };
+        self.rebind(tx, server_id, ready).await
+    }
+
+    /// The server stays where it is: nothing of its ports is left on the host that they were made ready on.
+    pub async fn server_stays(&self, tx: &mut Tx, server_id: &str) -> Result<()> {
+        self.rebind(tx, server_id, |p| p.arriving_host_id.clear()).await
+    }
+
+    /// The server is on another host: its ports are too, from the same transaction on. All other hosts are told. The
+    /// agent that had them lets go of them when their guest is gone there.
     pub async fn server_moved(&self, tx: &mut Tx, server_id: &str, host_id: &str) -> Result<()> {
+        let moved = |p: &mut Port| {
+            if p.host_id == host_id {
+                return;
+            }
+            // What was made ready there is reported already.
+            if p.arriving_host_id != host_id {
+                p.status = "DOWN".into();
+            }
+            p.host_id = host_id.to_owned();
+            p.arriving_host_id.clear();
+        };
+        self.rebind(tx, server_id, moved).await
+    }
+
+    async fn rebind(&self, tx: &mut Tx, server_id: &str, change: impl Fn(&mut Port)) -> Result<()> {
         let mut touched = Touched::default();
         for p in tx.list::<Port>(&Query::new().eq("device_id", server_id)).await? {
-            if !p.is_servers() || p.host_id == host_id {
+            let mut port = p.value.clone();
+            change(&mut port);
+            if !p.is_servers() || port == p.value {
                 continue;
             }
-            let mut port = p.value.clone();
-            port.host_id = host_id.to_owned();
-            port.status = "DOWN".into();
             touched.port_changed(&p.value, &port);
             tx.update(&System::of(p), &port).await?;
         }
@@ -414,6 +446,7 @@ pub(crate) async fn released(tx: &mut Tx, p: Stored<Port>, touched: &mut Touched
     port.device_id.clear();
     port.device_owner.clear();
     port.host_id.clear();
+    port.arriving_host_id.clear();
     port.device_tag = None;
     port.order = 0;
     port.status = "DOWN".into();

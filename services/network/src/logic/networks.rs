@@ -9,19 +9,42 @@ use haneul_auth::Ctx;
 use haneul_core::{Error, Result};
 use haneul_store::{CreateGrant, Grant, Query, Stored, System, Tx};
 
-/// Largest MTU offered: that of the cloud's settings bounds it where guests' frames travel encapsulated; on one
-/// machine they do not.
+/// Largest MTU offered. What is larger than fits between hosts is sent in pieces there.
 const MTU_MAX: i64 = 65535;
+/// IPv4 asks for no less.
+const MTU_MIN: u32 = 68;
+/// What a guest's frame grows by on its way to another host: Ethernet, VXLAN, UDP, and IPv4 or IPv6.
+const OUTER4: u32 = 50;
+const OUTER6: u32 = 70;
 
 /// Checks an MTU.
 pub(crate) fn check_mtu(mtu: i64) -> Result<u32> {
-    if mtu != 0 && !(68..=MTU_MAX).contains(&mtu) {
+    if mtu != 0 && !(MTU_MIN.into()..=MTU_MAX).contains(&mtu) {
         return Err(invalid(
             "mtu",
             format!("mtu {mtu} is not possible: write 68 (IPv6: 1280) to {MTU_MAX}, or 0 for the default."),
         ));
     }
     u32::try_from(mtu).map_err(Error::internal)
+}
+
+impl crate::Network {
+    /// MTU of a new tenant network: the setting's; with several hosts no more than fits between them.
+    pub(crate) async fn default_mtu(&self, tx: &mut Tx) -> Result<u32> {
+        let hosts = self.fleet.hosts(tx).await?;
+        if hosts.len() < 2 {
+            return Ok(self.settings.mtu);
+        }
+        let fits = hosts.iter().filter_map(|h| h.underlay).map(|u| {
+            let outer = if u.address.is_ipv4() { OUTER4 } else { OUTER6 };
+            u.mtu.saturating_sub(outer)
+        });
+        Ok(fits
+            .min()
+            .unwrap_or(self.settings.mtu)
+            .min(self.settings.mtu)
+            .max(MTU_MIN))
+    }
 }
 
 /// Narrows a list to the networks that the caller sees.
@@ -100,6 +123,10 @@ pub(crate) async fn update(
             value.follow(net);
             tx.update(&System::of(s), &value).await?;
         }
+    }
+    if old.external != net.external {
+        let ports = tx.list::<Port>(&Query::new().eq("network_id", &*net.id)).await?;
+        touched.ports.extend(ports.into_iter().map(|p| p.value.id));
     }
     touched.networks.insert(net.id.clone());
     Ok(stored)

@@ -1,7 +1,7 @@
 //! What hosts report: ports come up, routers with their floating IPs come up. Only changes are written.
 
 use crate::Network;
-use crate::logic::publish::{Touched, router_ports};
+use crate::logic::publish::router_ports;
 use crate::model::{FloatingIp, Port, Router};
 use haneul_agent_api::{Greeting, Kind, ObservedNet};
 use haneul_core::Result;
@@ -10,7 +10,23 @@ use haneul_store::{Query, System, Tx};
 
 impl Observer for Network {
     fn host_up<'t>(&'t self, tx: &'t mut Tx, greeting: &'t Greeting) -> BoxFuture<'t, Result<()>> {
-        Box::pin(async move { self.adopt_routers(tx, &greeting.host_id.to_string()).await })
+        Box::pin(async move {
+            let host = greeting.host_id.to_string();
+            let silent = self.silent.clone();
+            let back = host.clone();
+            tx.after_commit(move || silent.back(&back));
+            self.adopt_routers(tx, &host).await
+        })
+    }
+
+    fn host_down<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
+        let (silent, host) = (self.silent.clone(), host.to_owned());
+        tx.after_commit(move || silent.lost(&host));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn underlay_changed<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
+        Box::pin(Network::underlay_changed(self, tx, host))
     }
 
     fn net<'t>(
@@ -73,24 +89,4 @@ async fn router_seen(tx: &mut Tx, host: &str, id: &str, up: bool) -> Result<()> 
         tx.update(&System::of(fip), &value).await?;
     }
     Ok(())
-}
-
-impl Network {
-    /// Routers that were made before there was a host go to this one.
-    async fn adopt_routers(&self, tx: &mut Tx, host: &str) -> Result<()> {
-        let homeless = tx.list::<Router>(&Query::new().eq("host_id", "")).await?;
-        let mut touched = Touched::default();
-        for r in homeless {
-            let mut router = r.value.clone();
-            router.host_id = host.to_owned();
-            for p in router_ports(tx, &router.id).await? {
-                let mut port = p.value.clone();
-                port.host_id = host.to_owned();
-                tx.update(&System::of(p), &port).await?;
-            }
-            touched.routers.insert(router.id.clone());
-            tx.update(&System::of(r), &router).await?;
-        }
-        self.publish(tx, touched).await
-    }
 }

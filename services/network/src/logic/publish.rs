@@ -2,7 +2,7 @@
 //!
 //! A host that carries a guest's port holds the port, its network, and the security groups that the port
 //! uses or whose members a rule of them names. A host that carries a router holds the router and its
-//! networks. What no longer has a reason to be on a host gets a tombstone. An object whose content did not
+//! networks. What is of these networks on other hosts, it holds as neighbours (logic/neighbours.rs). What no longer has a reason to be on a host gets a tombstone. An object whose content did not
 //! change gets no new generation (base/fleet compares).
 //!
 //! Members of groups are the one thing that is not published at once: a group of 20,000 ports would be
@@ -31,6 +31,8 @@ pub(crate) struct Touched {
     pub groups: BTreeSet<String>,
     /// Groups whose members changed.
     pub members: BTreeSet<String>,
+    /// Ports that are nowhere any more.
+    gone: BTreeSet<String>,
     left: Vec<Left>,
     routers_left: Vec<(String, String)>,
     networks_left: BTreeSet<(String, String)>,
@@ -50,8 +52,16 @@ impl Touched {
     /// The port changed; `before` is what it was.
     pub fn port_changed(&mut self, before: &Port, after: &Port) {
         self.ports.insert(after.id.clone());
-        if before.is_carried() && (before.host_id != after.host_id || !after.is_carried()) {
-            self.port_gone(before);
+        let stays: Vec<&String> = after.carriers().collect();
+        for host in before.carriers().filter(|h| !stays.contains(h)) {
+            self.leaves(before, host);
+        }
+        if before.host_id != after.host_id {
+            self.members.extend(before.security_groups.iter().cloned());
+            if before.is_service() && !before.host_id.is_empty() {
+                self.networks_left
+                    .insert((before.host_id.clone(), before.network_id.clone()));
+            }
         }
         let same_addresses = before.fixed_ips == after.fixed_ips;
         let old: BTreeSet<&String> = before.security_groups.iter().collect();
@@ -62,26 +72,33 @@ impl Touched {
         } else {
             self.members.extend(old.union(&new).map(|g| (*g).clone()));
         }
-        if before.is_carried() && before.host_id == after.host_id && old != new {
+        for host in stays.into_iter().filter(|_| before.is_carried() && old != new) {
             self.left.push(Left {
-                host: before.host_id.clone(),
+                host: host.clone(),
                 port: String::new(),
                 network: String::new(),
                 groups: old.difference(&new).map(|g| (*g).clone()).collect(),
             });
         }
     }
-    /// The port is gone from its host (deleted or unbound).
+    fn leaves(&mut self, port: &Port, host: &str) {
+        self.left.push(Left {
+            host: host.to_owned(),
+            port: port.id.clone(),
+            network: port.network_id.clone(),
+            groups: port.security_groups.clone(),
+        });
+    }
+    /// The port is deleted.
     pub fn port_gone(&mut self, port: &Port) {
         self.members.extend(port.security_groups.iter().cloned());
-        if port.is_carried() {
-            self.left.push(Left {
-                host: port.host_id.clone(),
-                port: port.id.clone(),
-                network: port.network_id.clone(),
-                groups: port.security_groups.clone(),
-            });
-        } else if !port.host_id.is_empty() {
+        if port.is_reached() {
+            self.gone.insert(port.id.clone());
+        }
+        for host in port.carriers() {
+            self.leaves(port, host);
+        }
+        if !port.is_carried() && !port.host_id.is_empty() {
             self.networks_left
                 .insert((port.host_id.clone(), port.network_id.clone()));
         }
@@ -102,7 +119,7 @@ impl Touched {
     }
 }
 
-fn uuid(text: &str) -> Result<Uuid> {
+pub(crate) fn uuid(text: &str) -> Result<Uuid> {
     Uuid::try_parse(text).map_err(|e| Error::internal(format!("id {text}: {e}")))
 }
 
@@ -123,22 +140,22 @@ impl Network {
             let Some(port) = tx.find::<Port>(id).await? else {
                 continue;
             };
-            if port.is_carried() {
-                let key = (port.host_id.clone(), port.network_id.clone());
+            for host in port.carriers() {
+                let key = (host.clone(), port.network_id.clone());
                 if looked_at.insert(key.clone()) && !has_neighbour(tx, &key, &touched.ports).await? {
                     networks.insert(key);
                 }
                 for g in &port.security_groups {
-                    let key = (port.host_id.clone(), g.clone());
+                    let key = (host.clone(), g.clone());
                     if looked_at.insert(key.clone()) && !group_has_neighbour(tx, &key, &touched.ports).await? {
                         groups.insert(key);
                         for remote in remotes(tx, g).await? {
-                            groups.insert((port.host_id.clone(), remote));
+                            groups.insert((host.clone(), remote));
                         }
                     }
                 }
-                ports.push(port);
             }
+            ports.push(port);
         }
         let mut routers = Vec::new();
         for id in &touched.routers {
@@ -170,9 +187,12 @@ impl Network {
             self.put_router(tx, router).await?;
         }
         for port in &ports {
-            let object = api::Object::Port(port_object(port)?);
-            self.fleet.put(tx, &port.host_id, &object).await?;
+            for host in port.carriers() {
+                let object = api::Object::Port(port_object(port)?);
+                self.fleet.put(tx, host, &object).await?;
+            }
         }
+        self.neighbours(tx, &ports, &touched.ports, &touched.gone).await?;
         self.tombstones(tx, &touched).await?;
         if !touched.members.is_empty() {
             for id in &touched.members {
@@ -209,12 +229,13 @@ impl Network {
         for (host, id) in networks {
             let needed = tx
                 .row(
-                    "SELECT 1 FROM port WHERE network_id = $1 AND host_id = $2 LIMIT 1",
+                    "SELECT 1 FROM port_host WHERE network_id = $1 AND host_id = $2 LIMIT 1",
                     &[(&id).into(), (&host).into()],
                 )
                 .await?
                 .is_some();
             if !needed {
+                self.forget_neighbours(tx, &host, &id).await?;
                 self.fleet.remove(tx, &host, api::Kind::Network, &id).await?;
             }
         }
@@ -303,10 +324,10 @@ async fn strings(tx: &mut Tx, sql: &str, args: &[haneul_store::V]) -> Result<Vec
     tx.rows(sql, args).await?.iter().map(|r| r.str(0)).collect()
 }
 
-async fn hosts_of_network(tx: &mut Tx, id: &str) -> Result<Vec<String>> {
+pub(crate) async fn hosts_of_network(tx: &mut Tx, id: &str) -> Result<Vec<String>> {
     strings(
         tx,
-        "SELECT DISTINCT host_id FROM port WHERE network_id = $1 AND host_id > ''",
+        "SELECT DISTINCT host_id FROM port_host WHERE network_id = $1 ORDER BY host_id",
         &[id.into()],
     )
     .await
@@ -316,8 +337,8 @@ async fn hosts_of_network(tx: &mut Tx, id: &str) -> Result<Vec<String>> {
 async fn hosts_of_group(tx: &mut Tx, id: &str) -> Result<Vec<String>> {
     strings(
         tx,
-        "SELECT DISTINCT p.host_id FROM port_security_group m JOIN port p ON p.id = m.port_id
-         WHERE p.host_id > '' AND (m.security_group_id = $1
+        "SELECT DISTINCT p.host_id FROM port_security_group m JOIN port_host p ON p.id = m.port_id
+         WHERE (m.security_group_id = $1
             OR m.security_group_id IN (SELECT security_group_id FROM security_group_rule WHERE remote_group_id = $1))",
         &[id.into()],
     )
@@ -327,7 +348,7 @@ async fn hosts_of_group(tx: &mut Tx, id: &str) -> Result<Vec<String>> {
 async fn group_needed(tx: &mut Tx, host: &str, id: &str) -> Result<bool> {
     Ok(tx
         .row(
-            "SELECT 1 FROM port p JOIN port_security_group m ON m.port_id = p.id
+            "SELECT 1 FROM port_host p JOIN port_security_group m ON m.port_id = p.id
              WHERE p.host_id = $1 AND (m.security_group_id = $2
                 OR m.security_group_id IN (SELECT security_group_id FROM security_group_rule WHERE remote_group_id = $2)) LIMIT 1",
             &[host.into(), id.into()],
@@ -357,14 +378,18 @@ pub(crate) async fn named_remotely(tx: &mut Tx, id: &str) -> Result<bool> {
 }
 
 /// Whether the host carries a port of this network that is none of these new ones, and so has the network already.
-async fn has_neighbour(tx: &mut Tx, (host, network): &(String, String), new: &BTreeSet<String>) -> Result<bool> {
-    let sql = "SELECT id FROM port WHERE network_id = $1 AND host_id = $2 LIMIT $3";
+pub(crate) async fn has_neighbour(
+    tx: &mut Tx,
+    (host, network): &(String, String),
+    new: &BTreeSet<String>,
+) -> Result<bool> {
+    let sql = "SELECT id FROM port_host WHERE network_id = $1 AND host_id = $2 LIMIT $3";
     any_but(tx, sql, (network, host), new).await
 }
 
 /// The same of a security group.
 async fn group_has_neighbour(tx: &mut Tx, (host, group): &(String, String), new: &BTreeSet<String>) -> Result<bool> {
-    let sql = "SELECT p.id FROM port_security_group m JOIN port p ON p.id = m.port_id
+    let sql = "SELECT p.id FROM port_security_group m JOIN port_host p ON p.id = m.port_id
                WHERE m.security_group_id = $1 AND p.host_id = $2 LIMIT $3";
     any_but(tx, sql, (group, host), new).await
 }

@@ -25,17 +25,6 @@ pub(crate) struct WantedGateway {
 }
 
 impl Network {
-    /// The host that new routers go to: the first one (there is one for now).
-    pub(crate) async fn router_host(&self, tx: &mut Tx) -> Result<String> {
-        Ok(self
-            .fleet
-            .hosts(tx)
-            .await?
-            .into_iter()
-            .next()
-            .map_or_else(String::new, |h| h.id))
-    }
-
     /// Sets, changes or clears (`None`) the gateway of a router that is about to be stored.
     pub(crate) async fn set_gateway(
         &self,

@@ -62,6 +62,8 @@ pub struct Port {
     pub device_owner: String,
     /// The host that carries it; empty: unbound.
     pub host_id: String,
+    /// The host that it is made ready on, while its server moves there.
+    pub arriving_host_id: String,
     pub vnic_type: String,
     pub profile: serde_json::Map<String, serde_json::Value>,
     /// `ACTIVE`, `DOWN`, or `N/A` for addresses without a device.
@@ -86,6 +88,7 @@ resource!(Port, "port", "port", {
     "host_id" => |p| (&p.host_id).into(),
     "mac" => |p| (&p.mac).into(),
     "status" => |p| (&p.status).into(),
+    "arriving_host_id" => |p| (&p.arriving_host_id).into(),
 });
 
 impl Port {
@@ -100,6 +103,16 @@ impl Port {
     /// A guest's port that a host shall carry.
     pub fn is_carried(&self) -> bool {
         !self.host_id.is_empty() && !self.is_service()
+    }
+    /// A port that frames are for: a guest's or a router's inner interface.
+    pub fn is_reached(&self) -> bool {
+        self.is_carried() || (self.device_owner == owner::ROUTER_INTERFACE && !self.host_id.is_empty())
+    }
+    /// The hosts that hold a guest's port: one, two while it moves.
+    pub fn carriers(&self) -> impl Iterator<Item = &String> {
+        let carried = self.is_carried();
+        let all = [&self.host_id, &self.arriving_host_id].into_iter();
+        all.filter(move |h| carried && !h.is_empty())
     }
 }
 

@@ -14,7 +14,8 @@ macro_rules! table {
 }
 
 /// Numbered from 1; only added to.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
     owner: "network",
     number: 1,
     sql: concat!(
@@ -79,4 +80,16 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         // Groups whose members changed since hosts were told (logic/publish.rs).
         "CREATE TABLE members_changed(security_group_id TEXT PRIMARY KEY)"
     ),
-}];
+},
+    Migration {
+        owner: "network",
+        number: 2,
+        // A port that is on its way is on two hosts: where it is, and where it is made ready.
+        sql: "ALTER TABLE port ADD COLUMN arriving_host_id TEXT NOT NULL DEFAULT '';
+              CREATE INDEX port_by_arriving_host ON port(arriving_host_id, network_id);
+              CREATE VIEW port_host(id, network_id, host_id) AS
+                  SELECT id, network_id, host_id FROM port WHERE host_id > ''
+                  UNION ALL
+                  SELECT id, network_id, arriving_host_id FROM port WHERE arriving_host_id > ''",
+    },
+];

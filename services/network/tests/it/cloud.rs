@@ -1,6 +1,6 @@
 //! A small cloud: database, fleet, the service behind a loopback port, one host.
 
-use haneul_agent_api::{Greeting, HypervisorInfo, Inventory, Kind, Object, ObservedNet, Report, path};
+use haneul_agent_api::{Greeting, HypervisorInfo, Inventory, Kind, Object, ObservedNet, Report, Underlay, path};
 use haneul_auth::context::CtxInner;
 use haneul_auth::{Authenticator, BoxFuture, Ctx, Policy, RoleRef, ScopeKind};
 use haneul_core::config::Config;
@@ -126,7 +126,8 @@ async fn open(url: &str, dir: PathBuf, postgres: Option<Postgres>) -> Cloud {
     .await
     .unwrap();
     let fleet = Fleet::open(db.clone()).await.unwrap();
-    let config = Config::default();
+    let mut config = Config::default();
+    config.network.router_failover_s = 1;
     let app = Network::new(db.clone(), &config, fleet.clone()).await.unwrap();
     fleet.set_observers(vec![app.clone()]);
     let policy = Arc::new(Policy::new(haneul_network::RULES, &[]).unwrap());
@@ -157,17 +158,21 @@ async fn open(url: &str, dir: PathBuf, postgres: Option<Postgres>) -> Cloud {
         dir,
         _postgres: postgres,
     };
-    cloud.greet().await;
+    cloud.join(cloud.host, "one", None).await;
     cloud
 }
 
+/// An agent's open watch. The host is down when it is dropped.
+pub struct Stream(#[allow(dead_code)] tokio::net::UnixStream);
+
 impl Cloud {
-    async fn greet(&self) {
+    /// A host greets; with an underlay address it is one among several.
+    pub async fn join(&self, host: Uuid, name: &str, underlay: Option<&str>) {
         let greeting = Greeting {
-            protocol: 1,
+            protocol: 2,
             release: "0".into(),
-            host_id: self.host,
-            host_name: "one".into(),
+            host_id: host,
+            host_name: name.into(),
             boot_id: "b".into(),
             inventory: Inventory {
                 vcpus: 1,
@@ -186,6 +191,10 @@ impl Cloud {
                 cores: 1,
                 threads: 1,
             },
+            underlay: underlay.map(|ip| Underlay {
+                address: ip.parse().unwrap(),
+                mtu: 1500,
+            }),
         };
         self.agent(path::GREET, &serde_json::to_value(greeting).unwrap()).await;
     }
@@ -232,13 +241,31 @@ impl Cloud {
         }
     }
 
+    /// Opens a host's watch and waits for its first line.
+    pub async fn watch(&self, host: Uuid) -> Stream {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let Peer::Unix(socket) = &self.agents else {
+            unreachable!()
+        };
+        let mut s = tokio::net::UnixStream::connect(socket).await.unwrap();
+        let ask = format!("GET {}?host={host} HTTP/1.1\r\nhost: control\r\n\r\n", path::WATCH);
+        s.write_all(ask.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("bookmark") {
+            assert!(s.read_buf(&mut seen).await.unwrap() > 0, "the watch ended");
+        }
+        Stream(s)
+    }
+
     /// What the host shall hold, with its generation.
     pub async fn desired(&self, kind: Kind, id: &str) -> Option<(i64, Object)> {
+        self.desired_on(self.host, kind, id).await
+    }
+
+    /// The same of any host.
+    pub async fn desired_on(&self, host: Uuid, kind: Kind, id: &str) -> Option<(i64, Object)> {
         let mut tx = self.db.read().await.unwrap();
-        self.fleet
-            .desired(&mut tx, &self.host.to_string(), kind, id)
-            .await
-            .unwrap()
+        self.fleet.desired(&mut tx, &host.to_string(), kind, id).await.unwrap()
     }
 
     pub async fn raw(

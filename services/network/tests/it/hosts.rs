@@ -14,7 +14,12 @@ async fn boot(c: &Cloud, network: &str) -> (String, String) {
 
 /// A server with a port on each of these networks.
 async fn boot_on(c: &Cloud, networks: &[&str]) -> (String, Vec<String>) {
-    let (app, ctx, server, host) = (c.app.clone(), c.ctx(ALICE), id::uuid(), c.host.to_string());
+    boot_at(c, c.host, networks).await
+}
+
+/// The same on any host.
+pub async fn boot_at(c: &Cloud, host: uuid::Uuid, networks: &[&str]) -> (String, Vec<String>) {
+    let (app, ctx, server, host) = (c.app.clone(), c.ctx(ALICE), id::uuid(), host.to_string());
     let nics: Vec<NicRequest> = networks
         .iter()
         .map(|n| NicRequest {
@@ -33,7 +38,7 @@ async fn boot_on(c: &Cloud, networks: &[&str]) -> (String, Vec<String>) {
     (server, ports.into_iter().map(|p| p.port_id).collect())
 }
 
-async fn gone(c: &Cloud, server: &str) {
+pub async fn gone(c: &Cloud, server: &str) {
     let (app, server) = (c.app.clone(), server.to_owned());
     c.db.write(&c.ctx(ADMIN).actor(), async move |tx| {
         app.server_gone(tx, &server).await

@@ -9,6 +9,7 @@ mod compute;
 mod hosts;
 mod life;
 mod lists;
+mod spanning;
 
 /// Each case runs on SQLite and on PostgreSQL.
 macro_rules! suite {
@@ -34,4 +35,5 @@ suite! {
     lists { filters_sorts_pages, tags, discovery }
     compute { servers_ports, choosing_networks }
     hosts { desired_state, members, observed }
+    spanning { neighbours, a_server_moves, a_router_fails_over, agents }
 }

@@ -199,10 +199,9 @@ pub fn local(v: &View, q: &[u8]) -> Option<Vec<u8>> {
     let (name, kind, end) = question(q)?;
     let mut records: Vec<(u16, Vec<u8>)> = vec![];
     if let Some(ip) = reverse(&name) {
-        let p = v.by_ip.get(&ip)?;
+        let host = v.names.get(&ip)?;
         if matches!(kind, PTR | ANY) {
-            let host = crate::real::view::host_name(p);
-            records.push((PTR, encode_name(&join(&host, &v.domain))));
+            records.push((PTR, encode_name(&join(host, &v.domain))));
         }
     } else {
         let host = match name.strip_suffix(&v.domain) {
@@ -212,9 +211,9 @@ pub fn local(v: &View, q: &[u8]) -> Option<Vec<u8>> {
             _ => return None,
         };
         match v.by_name.get(host) {
-            Some(p) => {
-                for f in &p.fixed_ips {
-                    match f.ip {
+            Some(addresses) => {
+                for ip in addresses {
+                    match ip {
                         IpAddr::V4(a) if matches!(kind, A | ANY) => {
                             records.push((A, a.octets().to_vec()));
                         }
@@ -225,7 +224,6 @@ pub fn local(v: &View, q: &[u8]) -> Option<Vec<u8>> {
                     }
                 }
             }
-            // Ports on other hosts are not known here; the cloud's resolver may know them.
             None => return None,
         }
     }
