@@ -450,6 +450,7 @@ fn full_default() -> Config {
     c.security_compliance.password_regex = Some(String::new());
     c.security_compliance.password_regex_description = Some(String::new());
     c.network.external_cidr = Some(String::new());
+    c.agent.underlay = Some(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
     c.image.convert_to = Some(String::new());
     c
 }

@@ -17,6 +17,7 @@ mod fake_sweep;
 mod power_cut;
 mod real;
 mod real_crash;
+mod real_hosts;
 mod real_lab;
 mod rfb;
 mod setup;

@@ -57,10 +57,16 @@ pub struct Real {
 impl Real {
     /// A cloud whose external range is of its own, so that two tests never meet.
     pub async fn new(range: &str) -> Real {
+        Real::with(range, vec![]).await
+    }
+
+    /// The same with more settings.
+    pub async fn with(range: &str, mut sets: Vec<String>) -> Real {
         let file = guest_image();
+        sets.push(format!("network.external_cidr={range}"));
         let cloud = Cloud::start(Options {
             real: true,
-            sets: vec![format!("network.external_cidr={range}")],
+            sets,
             ..options()
         })
         .await;

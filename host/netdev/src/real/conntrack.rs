@@ -4,17 +4,26 @@
 //! went, every entry is asked again (the same question that the rules answer for a first packet) and
 //! deleted when the answer is no: what is still allowed is not disturbed. Mid-stream pick-up is off in
 //! our namespaces (`nf_conntrack_tcp_loose`), or the guest's next segment would open a cut TCP
-//! connection again from the inside.
+//! connection again from the inside. A guest that arrives from another host brings connections that this kernel has
+//! never seen: for their sake it is on for a while.
 
 use super::known::Known;
 use super::netlink::{F_DUMP, Msg, NESTED, Socket, attrs};
 use super::ns::Ns;
 use super::rules::{Flow, Numbers, allows, identities};
+use super::serve::Tasks;
 use haneul_agent_api::{Direction, Port, Router};
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
+use tokio::runtime::Handle;
 use uuid::Uuid;
+
+/// Whether TCP that is under way becomes a connection here.
+pub const MIDSTREAM: &str = "netfilter/nf_conntrack_tcp_loose";
+/// So long a guest that arrives, and whom it talks to, have to say something.
+const ARRIVAL: Duration = Duration::from_secs(120);
 
 const GET: u16 = 0x0101;
 const DELETE: u16 = 0x0102;
@@ -102,6 +111,21 @@ fn entry(m: &[u8]) -> Option<Entry> {
         reply: reply?,
         raw_orig: raw,
     })
+}
+
+/// Takes in what is under way, until some time has passed since the last call. What is taken in meets the rules as a
+/// first packet does.
+pub fn let_in(ns: &Ns, rt: &Handle) -> io::Result<Tasks> {
+    ns.sysctl(&[(MIDSTREAM, "1")], false)?;
+    let ns = ns.clone();
+    let mut end = Tasks::default();
+    end.spawn(rt, async move {
+        tokio::time::sleep(ARRIVAL).await;
+        if let Err(e) = ns.sysctl(&[(MIDSTREAM, "0")], false) {
+            tracing::warn!(error = %e, "connections from the middle are still taken in");
+        }
+    });
+    Ok(end)
 }
 
 /// Deletes the entries of a namespace for which `doomed` says so; returns how many.

@@ -120,6 +120,7 @@ struct State {
     adverts: HashMap<Uuid, (Vec<view::Advert>, Tasks)>,
     uplink: uplink::Standing,
     tunnels: HashMap<Uuid, vxlan::Standing>,
+    midstream: Tasks,
     /// When everything was compared last, not only what was told to have changed.
     swept: Option<haneul_core::clock::Micros>,
 }
@@ -254,7 +255,7 @@ const SWITCH_SYSCTLS_OPTIONAL: &[(&str, &str)] = &[
     ("ipv6/conf/default/disable_ipv6", "1"),
 ];
 /// Written after the rules: where connection tracking is a module, the first rule loads it.
-const TRACKING_SYSCTLS: &[(&str, &str)] = &[("netfilter/nf_conntrack_tcp_loose", "0")];
+const TRACKING_SYSCTLS: &[(&str, &str)] = &[(conntrack::MIDSTREAM, "0")];
 
 impl Core {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -278,7 +279,7 @@ impl Core {
         }
         if let Some(ghost) = st.switch.take() {
             // Its tunnels' sockets live in the host's namespace and would keep the new ones out.
-            delete_tunnels(&ghost)?;
+            vxlan::delete_all(&ghost)?;
         }
         st.rules = None;
         st.services.clear();
@@ -326,6 +327,9 @@ impl Core {
         haneul_core::fault_point!("netdev.real.cut");
         if took_away {
             conntrack::cut_disallowed(&sw, known).context(|| "cutting connections".into())?;
+        }
+        if known.ports.keys().any(|id| known.neighbours.contains_key(id)) {
+            st.midstream = conntrack::let_in(&sw, &self.rt).context(|| "connection tracking".into())?;
         }
         let gone = gone_addresses(&before, known);
         if !gone.is_empty() {
@@ -669,7 +673,7 @@ impl Core {
         let sw = Ns::open(&self.names.switch()).context(|| "the switch".into())?;
         uplink::purge(&self.uplink_host(), sw.as_ref(), &mut st.uplink)?;
         if let Some(sw) = &sw {
-            delete_tunnels(sw)?;
+            vxlan::delete_all(sw)?;
         }
         st.tunnels.clear();
         // Also what no record knows: the prefix is this host's alone.
@@ -691,16 +695,6 @@ impl Core {
         let _ = std::fs::remove_file(self.config.state_dir.join("netdev.json"));
         Ok(())
     }
-}
-
-/// The kernel takes a namespace down at leisure, and until then the tunnels in it hold their numbers.
-fn delete_tunnels(sw: &Ns) -> Result<(), Failure> {
-    for (name, link) in sw.links().context(|| "listing links".into())? {
-        if link.vxlan.is_some() {
-            sw.link_del(&name).context(|| name.clone())?;
-        }
-    }
-    Ok(())
 }
 
 /// Zone and address of what ports had and have no more.

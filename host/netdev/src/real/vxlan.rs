@@ -169,6 +169,16 @@ pub fn ensure(
     Ok(())
 }
 
+/// Takes all tunnels away: the kernel takes a namespace down at leisure, and until then the tunnels in it hold their numbers.
+pub fn delete_all(sw: &Ns) -> Result<(), Failure> {
+    for (name, link) in sw.links().context(|| "listing links".into())? {
+        if link.vxlan.is_some() {
+            sw.link_del(&name).context(|| name.clone())?;
+        }
+    }
+    Ok(())
+}
+
 fn standing(sw: &Ns, device: u32, bridge: u32) -> std::io::Result<BTreeSet<Entry>> {
     let ours = |(index, e): (u32, Entry)| match e {
         Entry::Neighbour(..) => (index == bridge).then_some(e),

@@ -1,0 +1,232 @@
+//! The real lane on two hosts: the second one is a network namespace of this machine, with an agent of its own.
+
+use crate::real_lab::{Real, cannot, speaks_ssh};
+use crate::setup::id;
+use haneul_testkit::{Client, Cloud, eventually};
+use serde_json::json;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn ok(command: &str) {
+    let out = Command::new("sh").arg("-c").arg(command).output().unwrap();
+    assert!(
+        out.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+/// A host beside the machine itself, with a wire between the two.
+struct Second {
+    ns: String,
+    wire: String,
+    agent: Option<Child>,
+    down: Option<Command>,
+}
+
+impl Second {
+    /// The namespace and the wire: 10.98.7.1 here, 10.98.7.2 there.
+    fn wire() -> Second {
+        let tag = &haneul_core::id::hex()[..6];
+        let (ns, wire) = (format!("t{tag}-two"), format!("t{tag}w"));
+        ok(&format!(
+            "ip netns add {ns} && ip -n {ns} link set lo up && ip link add {wire} type veth peer name u0 netns {ns} &&
+             ip addr add 10.98.7.1/24 dev {wire} && ip link set {wire} up &&
+             ip -n {ns} addr add 10.98.7.2/24 dev u0 && ip -n {ns} link set u0 up"
+        ));
+        Second {
+            ns,
+            wire,
+            agent: None,
+            down: None,
+        }
+    }
+
+    /// Starts the agent there. It dials the same socket, which no network is between.
+    fn start(&mut self, cloud: &Cloud) {
+        let dir = cloud.dir.join("two");
+        std::fs::create_dir_all(dir.join("run")).unwrap();
+        std::os::unix::fs::symlink(cloud.dir.join("run/agent.sock"), dir.join("run/agent.sock")).unwrap();
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        let there = |word: &[&str]| {
+            let haneul = cloud.command();
+            let mut c = Command::new("nsenter");
+            c.arg(format!("--net=/run/netns/{}", self.ns));
+            c.args(["unshare", "--uts", "sh", "-c", "hostname two; exec \"$@\"", "--"]);
+            c.arg(haneul.get_program()).args(haneul.get_args());
+            let state = format!("state_dir={}", dir.display());
+            for set in [state.as_str(), "agent.underlay=10.98.7.2", "agent.first_uid=710000000"] {
+                c.args(["--set", set]);
+            }
+            c.args(word).stdin(Stdio::null());
+            c
+        };
+        let agent = there(&["agent"])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let down = there(&["down", "--purge", "--yes"]);
+        (self.agent, self.down) = (Some(agent), Some(down));
+    }
+
+    /// The host is gone for everybody: no agent, no wire.
+    fn kill(&mut self) {
+        ok(&format!("ip link set {} down", self.wire));
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+
+    /// A command in the host's network.
+    fn enter(&self, command: Command) -> Command {
+        let mut c = Command::new("nsenter");
+        c.arg(format!("--net=/run/netns/{}", self.ns));
+        c.arg(command.get_program())
+            .args(command.get_args())
+            .stdin(Stdio::null());
+        c
+    }
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        if let Some(down) = &mut self.down {
+            let _ = down.output();
+        }
+        let _ = Command::new("ip").args(["netns", "del", &self.ns]).output();
+        let _ = Command::new("ip").args(["link", "del", &self.wire]).output();
+    }
+}
+
+/// Compute takes new servers only to this host.
+async fn only(admin: &Client, host: &str) {
+    let all = admin
+        .get("/compute/v2.1/os-services?binary=nova-compute")
+        .await
+        .expect(200);
+    for s in all["services"].as_array().unwrap() {
+        let status = if s["host"] == host { "enabled" } else { "disabled" };
+        let path = format!("/compute/v2.1/os-services/{}", s["id"].as_str().unwrap());
+        admin.put(&path, &json!({"status": status})).await.expect(200);
+    }
+}
+
+/// Guests of one network on two hosts reach each other, get their addresses and documents from their own host, and are
+/// reached by floating addresses through the router's host; when that host is gone, through the other one within 5 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_two_hosts_and_the_end_of_the_routers() {
+    if let Some(why) = cannot() {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let wire = Second::wire();
+    let r = Real::with("172.31.221.0/24", vec!["agent.underlay=10.98.7.1".into()]).await;
+    // After the cloud, so that it goes before it.
+    let mut two = wire;
+    two.start(&r.cloud);
+    let admin = r.admin.at("compute 2.53");
+    let hosts = eventually("two hosts are up", Duration::from_secs(20), || async {
+        let all = admin
+            .get("/compute/v2.1/os-services?binary=nova-compute")
+            .await
+            .expect(200);
+        let up: Vec<String> = all["services"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|s| s["state"] == "up")
+            .map(|s| id(s, "/host"))
+            .collect();
+        (up.len() == 2).then_some(up)
+    })
+    .await;
+    let here = hosts.iter().find(|h| *h != "two").unwrap();
+    let c = r.project("alpha").await;
+    // Of two hosts the one with fewer routers gets the next.
+    c.post("/network/v2.0/routers", &json!({"router": {"name": "first"}}))
+        .await
+        .expect(201);
+    let (net, router) = r.network(&c).await;
+    let agents = r
+        .admin
+        .get(&format!("/network/v2.0/routers/{router}/l3-agents"))
+        .await
+        .expect(200);
+    assert_eq!(agents["agents"][0]["host"], "two");
+    r.group(&c).await;
+    only(&admin, here).await;
+    let a = r.server(&c, "one", &net, "10.9.0.10").await;
+    r.wait(&c, &a, "ACTIVE").await;
+    only(&admin, "two").await;
+    let b = r.server(&c, "two", &net, "10.9.0.11").await;
+    r.wait(&c, &b, "ACTIVE").await;
+    let ports = r
+        .admin
+        .get(&format!("/network/v2.0/ports?network_id={net}"))
+        .await
+        .expect(200);
+    let on: std::collections::BTreeSet<&str> = ports["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|p| p["device_owner"].as_str().unwrap().starts_with("compute:"))
+        .map(|p| p["binding:host_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(on.len(), 2, "a guest on each host");
+    let (_, address) = r.floating(&c, &a).await;
+    let (_, address_b) = r.floating(&c, &b).await;
+    // Through the router's host to the guest of the other one: it has its address from DHCP, its name from its host.
+    let login = async |address: &str, command: &str| {
+        eventually(&format!("login on {address}"), Duration::from_secs(90), || async {
+            let o = two.enter(r.ssh(address, command)).output().unwrap();
+            o.status
+                .success()
+                .then(|| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+        })
+        .await
+    };
+    assert_eq!(login(&address, "hostname").await, "one");
+    assert_eq!(login(&address_b, "hostname").await, "two");
+    let seen = "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json";
+    for (ip, server) in [(&address, &a), (&address_b, &b)] {
+        let seen = login(ip, &format!("timeout 20 {seen}")).await;
+        assert!(seen.contains(server.as_str()), "{seen}");
+    }
+    for (ip, other) in [(&address, "10.9.0.11"), (&address_b, "10.9.0.10")] {
+        login(ip, &format!("ping -c1 -W1 {other}")).await;
+    }
+    r.cloud.audit().await;
+    // The router's host is gone.
+    assert!(!speaks_ssh(&address), "the router is on the other host");
+    two.kill();
+    let gone = Instant::now();
+    // One attempt beside the other: each may hang for as long as nobody answers.
+    let (said, answers) = std::sync::mpsc::channel();
+    loop {
+        let (said, address) = (said.clone(), address.clone());
+        std::thread::spawn(move || speaks_ssh(&address).then(|| said.send(())));
+        match answers.recv_timeout(Duration::from_millis(100)) {
+            Ok(()) => break,
+            Err(_) => assert!(
+                gone.elapsed() < Duration::from_secs(20),
+                "not reached\n{}",
+                r.cloud.tail()
+            ),
+        }
+    }
+    let took = gone.elapsed();
+    println!("the guest was reached again after {took:?}");
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    let agents = r
+        .admin
+        .get(&format!("/network/v2.0/routers/{router}/l3-agents"))
+        .await
+        .expect(200);
+    assert_eq!(agents["agents"][0]["host"], here.as_str());
+}
