@@ -214,6 +214,10 @@ section!(
         build_timeout_s: u64 = 600,
         /// Seconds for the other actions.
         action_timeout_s: u64 = 180,
+        /// Seconds that a server may take on its way to another host before it stays where it is.
+        live_migration_timeout_s: u64 = 3600,
+        /// Milliseconds that it may stand still at the end.
+        live_migration_downtime_ms: u64 = 300,
         /// Seconds that the copy of a server's disk may take, and as many its way into the image service.
         image_timeout_s: u64 = 6 * 3600,
         /// Virtual CPUs per real one.
@@ -250,6 +254,8 @@ section!(
         accelerator: String = "auto".into(),
         /// First of 65,536 user ids that guests run as, one each.
         first_uid: u32 = 700_000_000,
+        /// First and last port at which guests arrive from other hosts, two for each that is on its way.
+        move_ports: String = "49152-49215".into(),
         /// With the fake hypervisor: the inventory to pretend.
         fake_vcpus: u32 = 64,
         fake_memory_mib: u64 = 262_144,
@@ -298,6 +304,24 @@ impl SecurityCompliance {
             ));
         }
         Ok(())
+    }
+}
+
+impl Agent {
+    /// `move_ports`.
+    ///
+    /// # Errors
+    /// It is no range of ports, or one of fewer than two.
+    pub fn ports_of_moves(&self) -> Result<std::ops::RangeInclusive<u16>> {
+        let given = &self.move_ports;
+        let (first, last) = given.split_once('-').unwrap_or_default();
+        match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
+            (Ok(first), Ok(last)) if first > 0 && first < last => Ok(first..=last),
+            _ => Err(Error::field(
+                "agent.move_ports",
+                format!("agent.move_ports = \"{given}\": write FIRST-LAST, at least two ports from 1 to 65535"),
+            )),
+        }
     }
 }
 
@@ -372,6 +396,7 @@ impl Config {
                 ),
             ));
         }
+        self.agent.ports_of_moves()?;
         for (name, value, real) in [
             ("agent.hypervisor", &self.agent.hypervisor, "qemu"),
             ("agent.network", &self.agent.network, "kernel"),

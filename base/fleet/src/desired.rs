@@ -103,6 +103,13 @@ impl Fleet {
         rows.iter().map(|r| r.str(0)).collect()
     }
 
+    /// Whether a host has something of this id, or shall (a tombstone that was not carried out counts).
+    pub async fn is_left(&self, tx: &mut Tx, host: &str, kind: Kind, id: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3";
+        let row = tx.row(sql, &[host.into(), kind.as_str().into(), id.into()]).await?;
+        Ok(row.is_some())
+    }
+
     /// All desired ids of a kind: (host, id, whether it is a tombstone). For audits.
     pub async fn all_desired(&self, tx: &mut Tx, kind: Kind) -> Result<Vec<(String, String, bool)>> {
         tx.rows(

@@ -370,6 +370,7 @@ mod tests {
                 sockets: 1,
                 cores: 1,
                 threads: 1,
+                moves: true,
             },
             underlay: None,
         }

@@ -1,5 +1,6 @@
 //! What a guest (a server, in Nova's words) shall be, and what it is.
 
+use crate::{Arriving, Layout, Leaving, ObservedMove};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -68,6 +69,12 @@ pub struct Guest {
     /// qcow2 file of that name, which [`crate::Ask::Snapshot`] reads; without it the host keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Uuid>,
+    /// It comes from another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arriving: Option<Box<Arriving>>,
+    /// It goes to another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Box<Leaving>>,
 }
 
 fn default_stop_timeout() -> u32 {
@@ -220,6 +227,12 @@ pub struct ObservedGuest {
     /// How far the image of its root disk is.
     #[serde(default)]
     pub snapshot: Option<ObservedSnapshot>,
+    /// The machine that it has, while it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Box<Layout>>,
+    /// How far its move is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Box<ObservedMove>>,
 }
 
 /// The image that is made of a guest's root disk.

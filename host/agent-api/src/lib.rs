@@ -13,11 +13,13 @@
 
 pub mod documents;
 pub mod guest;
+pub mod moving;
 pub mod net;
 pub mod password;
 pub mod wire;
 
 pub use guest::*;
+pub use moving::*;
 pub use net::*;
 pub use password::*;
 pub use wire::*;

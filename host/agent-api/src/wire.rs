@@ -75,6 +75,9 @@ pub struct HypervisorInfo {
     pub cores: u32,
     #[serde(default)]
     pub threads: u32,
+    /// Guests can come here from other hosts.
+    #[serde(default)]
+    pub moves: bool,
 }
 
 /// Answer to a [`Greeting`].

@@ -28,6 +28,7 @@ pub struct Drivers {
 pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
     let dir = config.agent_dir();
     let fake = config.agent.hypervisor == "fake";
+    let underlay = underlay(config);
     let (hypervisor, block): (Arc<dyn Hypervisor>, Arc<dyn BlockDriver>) = if fake {
         (
             Arc::new(haneul_hypervisor::fake::Fake::open(&dir.join("guests"))?),
@@ -41,6 +42,8 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
             },
             dir: dir.join("qemu"),
             no_vnc: !config.compute.vnc,
+            move_address: underlay.map(|u| u.address),
+            move_ports: config.agent.ports_of_moves()?,
             ..Default::default()
         };
         // Asking QEMU what it is blocks for about 0.1 s.
@@ -57,7 +60,6 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
             Arc::new(haneul_blockdev::file::File::open(&dir.join("block"))?),
         )
     };
-    let underlay = underlay(config);
     let net: Arc<dyn NetDriver> = if config.agent.network == "fake" {
         Arc::new(haneul_netdev::fake::Fake::default())
     } else {

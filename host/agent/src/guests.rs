@@ -3,7 +3,7 @@
 use crate::snapshots::Making;
 use crate::{Shared, failed};
 use haneul_agent_api::{
-    Failure, FailureCode, Guest, GuestState, Kind, ObservedGuest, Power, Progress, Tombstone, documents,
+    Failure, FailureCode, Guest, GuestState, Kind, MoveState, ObservedGuest, Power, Progress, Tombstone, documents,
 };
 use haneul_core::{Result, fault_point};
 use haneul_hypervisor::Resources;
@@ -18,6 +18,8 @@ const PORTS_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause before a pull that control could not serve is tried again.
 const PULL_RETRY: Duration = Duration::from_millis(500);
 const PULL_ATTEMPTS: u32 = 60;
+/// Bytes. What goes into one is limited by control to far less.
+const MAX_CONFIG_DRIVE: u64 = 64 << 20;
 
 /// The tasks, by guest.
 #[derive(Clone)]
@@ -89,7 +91,11 @@ async fn look_again(shared: &Arc<Shared>, id: Uuid) {
     };
     if let Some((epoch, generation, _)) = shared.store.guest(id) {
         (seen.epoch, seen.generation) = (epoch, generation);
-        seen.settled = true;
+        // What says how far it is with its move has not done all yet.
+        seen.settled = !seen
+            .moving
+            .as_ref()
+            .is_some_and(|m| matches!(m.state, MoveState::Moving(_)));
         shared.reports.guest(seen);
     }
 }
@@ -171,6 +177,8 @@ fn observed(guest: &Guest, epoch: u64, generation: u64, state: GuestState) -> Ob
         memory_mib: guest.memory_mib,
         disk_gib: guest.root.size_gib,
         snapshot: None,
+        layout: None,
+        moving: None,
     }
 }
 
@@ -213,7 +221,8 @@ fn progress(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest, wh
 
 async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) -> Result<ObservedGuest, Failure> {
     let drivers = &shared.drivers;
-    if guest.power == Power::Stopped && drivers.hypervisor.observe(guest.id).await.is_none() {
+    let arrives = arrives(shared, guest).await;
+    if guest.power == Power::Stopped && arrives.is_none() && drivers.hypervisor.observe(guest.id).await.is_none() {
         // Never started and shall not run: nothing to make ready yet.
         return Ok(observed(guest, epoch, generation, GuestState::Stopped));
     }
@@ -229,7 +238,11 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
         ports(shared, guest).await?;
     }
     if starts && guest.config_drive && !drivers.fake {
-        config_drive(shared, guest)?;
+        match arrives {
+            // The guest has read the one that it has: that comes along.
+            Some(bytes) => empty_config_drive(shared, guest, bytes)?,
+            None => config_drive(shared, guest)?,
+        }
     }
     let uid = shared.store.uid(guest.id).map_err(|e| Failure {
         code: FailureCode::Internal,
@@ -249,6 +262,17 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
     let seen = drivers.hypervisor.apply(epoch, generation, guest, resources).await?;
     drivers.block.prune(guest.id, guest.rebuilds, guest.snapshot).await?;
     Ok(seen)
+}
+
+/// Bytes of the config drive of a guest that is on its way here.
+async fn arrives(shared: &Arc<Shared>, guest: &Guest) -> Option<u64> {
+    let arriving = guest.arriving.as_ref()?;
+    let moving = shared.drivers.hypervisor.observe(guest.id).await.and_then(|o| o.moving);
+    if moving.is_some_and(|m| m.id == arriving.id && m.state == MoveState::Arrived) {
+        return None;
+    }
+    let drive = arriving.layout.devices.iter().find_map(|d| d.size);
+    Some(drive.unwrap_or(0))
 }
 
 /// Pulls the image, again and again while control is away, reporting how far it is.
@@ -316,10 +340,32 @@ fn config_drive(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {
         password: "",
         random_seed: &haneul_core::id::random_bytes(512),
     });
+    write_config_drive(shared, guest, |path| {
+        haneul_hypervisor::iso::write_config_drive(path, &files)
+    })
+}
+
+/// A file that the config drive of a guest from another host is written into.
+fn empty_config_drive(shared: &Arc<Shared>, guest: &Guest, bytes: u64) -> Result<(), Failure> {
+    if bytes > MAX_CONFIG_DRIVE {
+        return Err(Failure {
+            code: FailureCode::Unsupported,
+            message: format!("a config drive of {bytes} bytes is larger than the {MAX_CONFIG_DRIVE} that any has"),
+            detail: String::new(),
+        });
+    }
+    write_config_drive(shared, guest, |path| std::fs::File::create(path)?.set_len(bytes))
+}
+
+fn write_config_drive(
+    shared: &Arc<Shared>,
+    guest: &Guest,
+    write: impl FnOnce(&std::path::Path) -> std::io::Result<()>,
+) -> Result<(), Failure> {
     let path = config_drive_path(shared, guest.id);
     let write = || {
         std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
-        haneul_hypervisor::iso::write_config_drive(&path, &files)
+        write(&path)
     };
     write().map_err(|e: std::io::Error| Failure {
         code: FailureCode::DiskError,

@@ -2,31 +2,49 @@
 //! and shown as type `fake` everywhere. It keeps records on disk like the real one, so that adoption
 //! and kill points are the same.
 
-use crate::{BoxFuture, Hold, Hypervisor, OnProgress, Resources};
-use haneul_agent_api::{Failure, FailureCode, Guest, GuestState, HypervisorInfo, ObservedGuest, Power};
+use crate::{BoxFuture, Hold, Hypervisor, OnProgress, Resources, fake_move};
+use haneul_agent_api::{
+    Failure, FailureCode, Guest, GuestState, HypervisorInfo, Layout, ObservedGuest, ObservedMove, Power,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 #[derive(Clone, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     epoch: u64,
     generation: u64,
-    guest: Guest,
-    state: GuestState,
+    pub guest: Guest,
+    pub state: GuestState,
     started_at: i64,
+    /// How far its move is.
+    #[serde(default)]
+    pub moving: Option<ObservedMove>,
+    /// Whether it may have been handed over.
+    #[serde(default)]
+    pub switching: bool,
 }
 
 /// See the module.
 pub struct Fake {
-    dir: PathBuf,
-    records: Mutex<HashMap<Uuid, Record>>,
+    shared: Arc<Shared>,
+    events: Mutex<Option<mpsc::UnboundedReceiver<Uuid>>>,
 }
 
-fn failure(message: String) -> Failure {
+/// What tasks that wait for guests from other hosts have too.
+pub(crate) struct Shared {
+    dir: PathBuf,
+    records: Mutex<HashMap<Uuid, Record>>,
+    /// Who waits for a guest, and for which move.
+    listeners: Mutex<HashMap<Uuid, (Uuid, AbortHandle)>>,
+    events: mpsc::UnboundedSender<Uuid>,
+}
+
+pub(crate) fn failure(message: String) -> Failure {
     Failure {
         code: FailureCode::DiskError,
         message: "the host could not write the server's record".into(),
@@ -47,12 +65,33 @@ impl Fake {
                 records.insert(record.guest.id, record);
             }
         }
-        Ok(Self {
+        let (events, receive) = mpsc::unbounded_channel();
+        let shared = Shared {
             dir: dir.to_path_buf(),
             records: Mutex::new(records),
+            listeners: Mutex::default(),
+            events,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            events: Mutex::new(Some(receive)),
         })
     }
 
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Record>> {
+        self.shared.lock()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        for (_, task) in self.shared.waiting().values() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,6 +106,53 @@ impl Fake {
         std::fs::write(&tmp, bytes)
             .and_then(|()| std::fs::rename(&tmp, self.path(record.guest.id)))
             .map_err(|e| failure(e.to_string()))
+    }
+
+    pub fn get(&self, id: Uuid) -> Option<Record> {
+        self.lock().get(&id).cloned()
+    }
+
+    pub fn put(&self, record: &Record) -> Result<(), Failure> {
+        let mut records = self.lock();
+        self.save(record)?;
+        records.insert(record.guest.id, record.clone());
+        Ok(())
+    }
+
+    /// Something changed without being asked for.
+    pub fn tell(&self, id: Uuid) {
+        let _ = self.events.send(id);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Uuid, (Uuid, AbortHandle)>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody waits for the guest of this move.
+    pub fn listens(&self, id: Uuid, of: Uuid) -> bool {
+        self.waiting().get(&id).is_some_and(|(m, _)| *m == of)
+    }
+
+    pub fn listen(&self, id: Uuid, of: Uuid, task: AbortHandle) {
+        self.hush(id);
+        self.waiting().insert(id, (of, task));
+    }
+
+    /// Nobody waits for the guest any more.
+    fn hush(&self, id: Uuid) {
+        if let Some((_, task)) = self.waiting().remove(&id) {
+            task.abort();
+        }
+    }
+}
+
+/// What a guest is that is as it shall be.
+pub(crate) fn state_of(power: Power) -> GuestState {
+    match power {
+        Power::Running => GuestState::Running,
+        Power::Paused => GuestState::Paused,
+        Power::Suspended => GuestState::Suspended,
+        Power::Stopped => GuestState::Stopped,
     }
 }
 
@@ -92,6 +178,13 @@ fn observed(r: &Record) -> ObservedGuest {
         memory_mib: r.guest.memory_mib,
         disk_gib: r.guest.root.size_gib,
         snapshot: None,
+        layout: Some(Box::new(Layout {
+            machine: "fake".into(),
+            cpu: "fake".into(),
+            accelerator: "fake".into(),
+            devices: vec![],
+        })),
+        moving: r.moving.clone().map(Box::new),
     }
 }
 
@@ -108,6 +201,7 @@ impl Hypervisor for Fake {
             sockets: 1,
             cores: 1,
             threads: 1,
+            moves: true,
         }
     }
 
@@ -122,12 +216,16 @@ impl Hypervisor for Fake {
     }
 
     fn needs_start(&self, desired: &Guest) -> BoxFuture<'_, bool> {
-        let have = self
-            .lock()
-            .get(&desired.id)
-            .is_some_and(|r| has_process(r.state) && r.guest.rebuilds == desired.rebuilds);
+        let records = self.lock();
+        let record = records.get(&desired.id);
+        let arrives = desired
+            .arriving
+            .as_ref()
+            .is_some_and(|a| !fake_move::is_here(record, a));
+        let have = record.is_some_and(|r| has_process(r.state) && r.guest.rebuilds == desired.rebuilds);
         let want = matches!(desired.power, Power::Running | Power::Paused);
-        Box::pin(async move { want && !have })
+        let stays = desired.leaving.is_none();
+        Box::pin(async move { stays && (arrives || (want && !have)) })
     }
 
     fn needs_taps(&self, desired: &Guest) -> BoxFuture<'_, bool> {
@@ -156,28 +254,45 @@ impl Hypervisor for Fake {
                     detail: String::new(),
                 });
             }
-            let record = Record {
+            let known = self.shared.get(desired.id);
+            let mut record = Record {
                 epoch,
                 generation,
                 guest: desired.clone(),
-                state: match desired.power {
-                    Power::Running => GuestState::Running,
-                    Power::Paused => GuestState::Paused,
-                    Power::Suspended => GuestState::Suspended,
-                    Power::Stopped => GuestState::Stopped,
-                },
+                state: state_of(desired.power),
                 started_at: std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_micros() as i64),
+                moving: None,
+                switching: false,
             };
-            self.save(&record)?;
-            let now = observed(&record);
-            self.lock().insert(desired.id, record);
-            Ok(now)
+            let seen = |shared: &Shared| {
+                let now = shared.get(desired.id).as_ref().map(observed);
+                now.ok_or_else(|| failure("no record".into()))
+            };
+            if let Some(leaving) = &desired.leaving {
+                let Some(known) = known else {
+                    return Err(failure("a guest that was never here shall leave".into()));
+                };
+                (record.state, record.started_at) = (known.state, known.started_at);
+                (record.moving, record.switching) = (known.moving, known.switching);
+                fake_move::leave(&self.shared, record, leaving).await?;
+                return seen(&self.shared);
+            }
+            if let Some(arriving) = &desired.arriving {
+                if !fake_move::is_here(known.as_ref(), arriving) {
+                    fake_move::arrive(&self.shared, record, arriving).await?;
+                    return seen(&self.shared);
+                }
+                record.moving = known.and_then(|r| r.moving);
+            }
+            self.shared.put(&record)?;
+            seen(&self.shared)
         })
     }
 
     fn remove(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
-            match std::fs::remove_file(self.path(id)) {
+            self.shared.hush(id);
+            match std::fs::remove_file(self.shared.path(id)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(failure(e.to_string()));
                 }
@@ -194,8 +309,7 @@ impl Hypervisor for Fake {
             let record = self.lock().get(&id).cloned();
             if let Some(mut record) = record.filter(|r| has_process(r.state)) {
                 record.state = GuestState::Stopped;
-                self.save(&record)?;
-                self.lock().insert(id, record);
+                self.shared.put(&record)?;
             }
             Ok(())
         })
@@ -240,6 +354,6 @@ impl Hypervisor for Fake {
     }
 
     fn events(&self) -> Option<mpsc::UnboundedReceiver<Uuid>> {
-        None
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub mod fake;
+mod fake_move;
 mod fake_rfb;
 pub mod iso;
 pub mod kvm;

@@ -18,6 +18,7 @@ mod store;
 pub use logic::audit::Finding;
 pub use logic::console::{Console, Seat};
 pub use logic::decide;
+pub use logic::drain;
 pub use model::{ComputeService, Flavor, FlavorShot, Keypair, Server, ServerGroup};
 pub use policy::RULES;
 pub use store::MIGRATIONS;

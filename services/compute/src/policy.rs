@@ -52,7 +52,7 @@ pub mod acts {
             Unrescue = "os_compute_api:os-unrescue" => NOBODY;
             Backup = "os_compute_api:os-create-backup" => PROJECT_MEMBER_OR_ADMIN;
             Migrate = "os_compute_api:os-migrate-server:migrate" => NOBODY;
-            LiveMigrate = "os_compute_api:os-migrate-server:migrate_live" => NOBODY;
+            LiveMigrate = "os_compute_api:os-migrate-server:migrate_live" => ADMIN;
             Evacuate = "os_compute_api:os-evacuate" => NOBODY;
             Restore = "os_compute_api:os-deferred-delete:restore" => PROJECT_MEMBER_OR_ADMIN;
             ForceDelete = "os_compute_api:os-deferred-delete:force" => PROJECT_MEMBER_OR_ADMIN;
@@ -90,6 +90,8 @@ pub mod acts {
             TagDeleteAll = "os_compute_api:os-server-tags:delete_all" => PROJECT_MEMBER_OR_ADMIN;
             ServerMigrations = "os_compute_api:servers:migrations:index" => ADMIN;
             ServerMigrationShow = "os_compute_api:servers:migrations:show" => ADMIN;
+            ServerMigrationForce = "os_compute_api:servers:migrations:force_complete" => ADMIN;
+            ServerMigrationDelete = "os_compute_api:servers:migrations:delete" => ADMIN;
         }
         Flavor {
             FlavorShow = "os_compute_api:flavors" => ANY;

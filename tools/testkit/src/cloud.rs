@@ -48,6 +48,8 @@ pub struct Cloud {
     pub metrics_address: String,
     serve: Option<Child>,
     agent: Option<Child>,
+    /// The agent of a second host.
+    other: Option<Child>,
 }
 
 fn free_port() -> u16 {
@@ -83,6 +85,7 @@ impl Cloud {
             options,
             serve: None,
             agent: None,
+            other: None,
         };
         std::fs::create_dir_all(cloud.logs()).expect("a directory");
         cloud
@@ -121,12 +124,17 @@ impl Cloud {
     }
 
     fn spawn(&self, what: &str) -> Child {
+        self.spawn_as(what, what, &[])
+    }
+
+    fn spawn_as(&self, what: &str, name: &str, more: &[String]) -> Child {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.logs().join(format!("{what}.log")))
+            .open(self.logs().join(format!("{name}.log")))
             .expect("a log");
         self.command()
+            .args(more)
             .arg(what)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
@@ -140,6 +148,19 @@ impl Cloud {
     }
     pub fn start_agent(&mut self) {
         self.agent = Some(self.spawn("agent"));
+    }
+
+    /// State of the second host.
+    pub fn other_dir(&self) -> PathBuf {
+        self.dir.join("other")
+    }
+    /// A second host: an agent with a state directory of its own, which dials the same control plane.
+    pub fn start_other_agent(&mut self) {
+        let dir = self.other_dir();
+        std::fs::create_dir_all(dir.join("run")).expect("a directory");
+        let _ = std::os::unix::fs::symlink(self.dir.join("run/agent.sock"), dir.join("run/agent.sock"));
+        let more = ["--set".to_owned(), format!("state_dir={}", dir.display())];
+        self.other = Some(self.spawn_as("agent", "other", &more));
     }
 
     /// SIGKILL and reap.
@@ -174,6 +195,14 @@ impl Cloud {
             .is_none_or(|c| c.try_wait().expect("wait").is_some())
         {
             self.start_agent();
+            revived = true;
+        }
+        if self
+            .other
+            .as_mut()
+            .is_some_and(|c| c.try_wait().expect("wait").is_some())
+        {
+            self.start_other_agent();
             revived = true;
         }
         revived
@@ -221,14 +250,26 @@ impl Cloud {
 
     /// Arms fault points (`name=kill`); see `haneul_core::fault`.
     pub fn arm(&self, text: &str) {
-        std::fs::write(self.dir.join("run/fault"), text).expect("a file");
+        for file in self.fault_files() {
+            std::fs::write(file, text).expect("a file");
+        }
     }
-    /// What is armed still.
+    /// What is armed still: nothing, once either host has come there.
     pub fn armed(&self) -> String {
-        std::fs::read_to_string(self.dir.join("run/fault")).unwrap_or_default()
+        let files = self.fault_files();
+        let armed = files.iter().map(|f| std::fs::read_to_string(f).unwrap_or_default());
+        armed.min_by_key(String::len).unwrap_or_default()
     }
     pub fn disarm(&self) {
-        let _ = std::fs::remove_file(self.dir.join("run/fault"));
+        for file in self.fault_files() {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+    /// One for each state directory.
+    fn fault_files(&self) -> Vec<PathBuf> {
+        let other = self.other.as_ref().map(|_| self.other_dir());
+        let dirs = std::iter::once(self.dir.clone()).chain(other);
+        dirs.map(|d| d.join("run/fault")).collect()
     }
 
     /// Waits until `haneul audit` finds nothing; panics with what it finds.
@@ -256,7 +297,7 @@ impl Cloud {
 
     /// The ends of the logs, for a failed test.
     pub fn tail(&self) -> String {
-        ["serve", "agent"]
+        ["serve", "agent", "other"]
             .iter()
             .map(|p| {
                 let text = std::fs::read_to_string(self.logs().join(format!("{p}.log"))).unwrap_or_default();
@@ -282,6 +323,7 @@ fn end(child: &mut Option<Child>, signal: Signal) {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
+        end(&mut self.other, Signal::SIGTERM);
         end(&mut self.agent, Signal::SIGTERM);
         end(&mut self.serve, Signal::SIGTERM);
         if std::thread::panicking() {

@@ -10,6 +10,7 @@ mod fake_bad_input;
 mod fake_crash;
 mod fake_create;
 mod fake_import;
+mod fake_moving;
 mod fake_policy;
 mod fake_refusals;
 mod fake_routes;

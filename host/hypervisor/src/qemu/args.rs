@@ -63,7 +63,7 @@ pub(crate) struct Spec<'a> {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub paused: bool,
-    /// Waits for the memory of a suspended guest.
+    /// Waits for memory: of a suspended guest, or of one that comes from another host.
     pub incoming: bool,
     pub io_uring: bool,
     /// A display, which nothing shows until a connection is handed over.
@@ -74,7 +74,8 @@ pub(crate) struct Spec<'a> {
     pub root: DiskFd<'a>,
     /// Local disks, with whether they were opened with O_DIRECT.
     pub local: &'a [(RawFd, bool)],
-    pub config_drive: Option<RawFd>,
+    /// The config drive, and its bytes.
+    pub config_drive: Option<(RawFd, u64)>,
     pub nics: &'a [NicFd],
 }
 
@@ -98,6 +99,7 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
         slot,
         port: None,
         mac: None,
+        size: None,
     };
 
     // The mark finds stray processes; thread names help `top`.
@@ -253,7 +255,7 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
         devices.push(device(&format!("disk{n}"), LOCAL, SLOT_ROOT));
     }
 
-    if let Some(fd) = s.config_drive {
+    if let Some((fd, size)) = s.config_drive {
         let path = set(&mut a, fd);
         let file = json!({
             "driver": "file", "node-name": "config-file", "filename": path,
@@ -267,7 +269,9 @@ pub(crate) fn build(s: &Spec<'_>) -> (Vec<String>, Vec<Device>) {
             "-device",
             format!("virtio-blk-pci,drive=config,id=config-drive,addr={SLOT_CONFIG:#x}"),
         );
-        devices.push(device("config-drive", "config-drive", SLOT_CONFIG));
+        let mut drive = device("config-drive", "config-drive", SLOT_CONFIG);
+        drive.size = Some(size);
+        devices.push(drive);
     }
     for nic in s.nics.iter().take(MAX_NICS) {
         let backend = netdev_id(nic.slot);
@@ -291,6 +295,7 @@ pub(crate) fn nic_device(nic: &NicFd) -> Device {
         slot: nic.slot,
         port: Some(nic.port),
         mac: Some(nic.mac.clone()),
+        size: None,
     }
 }
 
@@ -349,7 +354,7 @@ mod tests {
                 backing: Some((14, "raw")),
             },
             local: &[(21, true), (22, true)],
-            config_drive: Some(15),
+            config_drive: Some((15, 1 << 20)),
             nics: &nics,
         };
         let (args, devices) = build(&spec);

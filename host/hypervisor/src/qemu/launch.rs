@@ -3,8 +3,8 @@
 use super::args::{self, DiskFd, NicFd, Spec};
 use super::live::Live;
 use super::process::{self, Launch};
-use super::record::{self, Phase, Process, Record};
-use super::{Entry, Inner, cgroup, console, disk_error, hypervisor_error, internal};
+use super::record::{self, Arrival, Phase, Process, Record};
+use super::{Entry, Inner, arrive, cgroup, console, disk_error, hypervisor_error, internal};
 use crate::Resources;
 use haneul_agent_api::{Failure, FailureCode, Guest, Power};
 use haneul_core::fault_point;
@@ -143,8 +143,10 @@ impl Inner {
         let io = |e: io::Error| disk_error("start the server", &e);
         make_dir(dir).map_err(io)?;
         let before = entry.record();
+        let arriving = desired.arriving.as_ref().filter(|a| !arrive::is_here(entry, a));
         let same_accelerator = before.as_ref().is_some_and(|r| r.accelerator == self.accelerator.kind);
         let cpu = match &before {
+            _ if arriving.is_some() => arriving.map(|a| a.layout.cpu.clone()).unwrap_or_default(),
             Some(r) if same_accelerator && r.cpu_model == desired.cpu_model => r.cpu.clone(),
             _ => self.cpu_for(desired.cpu_model.as_deref()),
         };
@@ -166,7 +168,10 @@ impl Inner {
             rebuilds: desired.rebuilds,
             uid: resources.uid,
             stop_timeout_s: desired.stop_timeout_s,
-            machine: self.machine(before.as_ref().map(|r| r.machine.as_str())),
+            machine: self.machine(match arriving {
+                Some(a) => Some(a.layout.machine.as_str()),
+                None => before.as_ref().map(|r| r.machine.as_str()),
+            }),
             cpu,
             cpu_model: desired.cpu_model.clone(),
             accelerator: self.accelerator.kind.clone(),
@@ -180,6 +185,15 @@ impl Inner {
             saving: false,
             copying: false,
             saved,
+            arriving: match arriving {
+                Some(a) => Some(Arrival {
+                    id: a.id,
+                    listens: None,
+                    end: None,
+                }),
+                None => before.as_ref().and_then(|r| r.arriving.clone()),
+            },
+            leaving: None,
         };
         let lock = process::take_lock(dir)
             .map_err(io)?
@@ -203,9 +217,11 @@ impl Inner {
             .map(|path| open_disk(path).map_err(|e| disk_error("open a local disk", &e)))
             .collect::<Result<Vec<_>, Failure>>()?;
         let config = match &resources.config_drive {
-            Some(path) => Some(OwnedFd::from(
-                open_read(path).map_err(|e| disk_error("open the config drive", &e))?,
-            )),
+            Some(path) => {
+                let opened = open_read(path).and_then(|file| Ok((file.metadata()?.len(), OwnedFd::from(file))));
+                let (size, file) = opened.map_err(|e| disk_error("open the config drive", &e))?;
+                Some((file, size))
+            }
             None => None,
         };
         let kvm = (self.accelerator.kind == "kvm")
@@ -215,7 +231,13 @@ impl Inner {
             .map(OwnedFd::from);
         let mut taps = Vec::new();
         let mut nics = Vec::new();
-        let had = before.as_ref().map(|r| r.devices.as_slice()).unwrap_or_default();
+        let had = match (arriving, &before) {
+            (Some(a), _) => a.layout.devices.as_slice(),
+            (None, Some(r)) => r.devices.as_slice(),
+            (None, None) => &[],
+        };
+        // A process that takes up memory has the devices of the one before.
+        let incoming = record.saved.is_some() || arriving.is_some();
         for (nic, slot) in desired.nics.iter().zip(super::nics::slots(had, &desired.nics)) {
             let tap = (resources.taps)(nic.port_id)?;
             nics.push(NicFd {
@@ -228,7 +250,7 @@ impl Inner {
             taps.push(tap);
         }
         let mut local_fds: Vec<_> = local.iter().map(|(file, direct)| (file.as_raw_fd(), *direct)).collect();
-        if record.saved.is_some() {
+        if incoming {
             local_fds.truncate(had.iter().filter(|d| d.kind == args::LOCAL).count());
         }
         let (args, devices) = args::build(&Spec {
@@ -241,12 +263,11 @@ impl Inner {
             vcpus: desired.vcpus,
             memory_mib: desired.memory_mib,
             paused: desired.power == Power::Paused,
-            incoming: record.saved.is_some(),
+            incoming,
             io_uring: self.io_uring,
-            // A process that takes up saved memory has the devices of the one before.
-            vnc: match &record.saved {
-                Some(_) => had.iter().any(|d| d.kind == "vga"),
-                None => self.vnc,
+            vnc: match incoming {
+                true => had.iter().any(|d| d.kind == "vga"),
+                false => self.vnc,
             },
             qmp: qmp.as_raw_fd(),
             serial: serial.as_raw_fd(),
@@ -258,7 +279,7 @@ impl Inner {
                 backing: backing.as_ref().map(|(fd, format)| (fd.as_raw_fd(), *format)),
             },
             local: &local_fds,
-            config_drive: config.as_ref().map(AsRawFd::as_raw_fd),
+            config_drive: config.as_ref().map(|(file, size)| (file.as_raw_fd(), *size)),
             nics: &nics,
         });
         record.devices = devices;
@@ -284,7 +305,7 @@ impl Inner {
         let mut keep = vec![qmp, serial, console, root.into()];
         keep.extend(backing.map(|(fd, _)| fd));
         keep.extend(local.into_iter().map(|(file, _)| OwnedFd::from(file)));
-        keep.extend(config);
+        keep.extend(config.map(|(file, _)| file));
         keep.extend(kvm);
         keep.extend(taps);
         fault_point!("hypervisor.qemu.before-exec", internal("fault point"));

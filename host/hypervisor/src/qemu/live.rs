@@ -70,6 +70,8 @@ pub(crate) trait Watch: Send + Sync + 'static {
     fn shutdown(&self, pid: i32);
     /// The process has ended.
     fn gone(&self, pid: i32);
+    /// Saving, loading, sending or taking memory has come to its end.
+    fn migrated(&self, pid: i32);
     /// The machine stopped or went on by itself, e.g. on a full disk.
     fn changed(&self, pid: i32);
 }
@@ -271,6 +273,9 @@ impl Watcher {
     fn event(&self, e: &Event) {
         if e.name == "MIGRATION" {
             self.send.send_modify(|s| s.memory_steps += 1);
+            if e.data.get("status").and_then(Value::as_str) == Some("completed") {
+                self.watch.migrated(self.pid);
+            }
             return;
         }
         if e.name == "JOB_STATUS_CHANGE" {

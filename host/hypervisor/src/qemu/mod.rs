@@ -13,13 +13,16 @@
 
 use crate::kvm::{Accelerator, probe_accelerator};
 use crate::{BoxFuture, Hold, Hypervisor, OnProgress, Resources};
-use haneul_agent_api::{Failure, FailureCode, Guest, GuestState, HypervisorInfo, ObservedGuest, Power};
-use live::{Live, Run};
+use haneul_agent_api::{Failure, FailureCode, Guest, HypervisorInfo, MoveProgress, ObservedGuest, Power};
+use live::Live;
 use nix::fcntl::{Flock, FlockArg};
-use record::{Phase, Record};
+use observe::{blank, observed};
+use record::Record;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,21 +32,25 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub mod args;
+mod arrive;
 mod cgroup;
 mod console;
 mod copy;
 mod launch;
+mod leave;
 mod live;
 mod nics;
+mod observe;
 mod ops;
 mod process;
 pub mod qmp;
 pub mod record;
 mod suspend;
+mod tls;
 mod vnc;
 
 /// Settings of the driver.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// The driver's own directory; nobody else writes there.
     pub dir: PathBuf,
@@ -55,6 +62,24 @@ pub struct Config {
     pub no_vnc: bool,
     /// CPU model instead of [`args::KVM_CPU`] or [`args::TCG_CPU`].
     pub cpu_model: Option<String>,
+    /// Address of this host at which guests arrive from others; without one, none do.
+    pub move_address: Option<IpAddr>,
+    /// Ports for that, two for each guest; 0 stands for any that is free.
+    pub move_ports: RangeInclusive<u16>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            program: None,
+            accelerator: None,
+            no_vnc: false,
+            cpu_model: None,
+            move_address: None,
+            move_ports: 0..=0,
+        }
+    }
 }
 
 /// See the module.
@@ -77,6 +102,8 @@ pub(crate) struct Inner {
     io_uring: bool,
     vnc: bool,
     cgroups: cgroup::Cgroups,
+    move_address: Option<IpAddr>,
+    move_ports: RangeInclusive<u16>,
     guests: Mutex<HashMap<Uuid, Arc<Entry>>>,
     events: mpsc::UnboundedSender<Uuid>,
     /// One driver per directory; goes with us.
@@ -105,6 +132,17 @@ struct View {
     run_changes: bool,
     /// Whether the root disk's size was compared with what is wanted, since the process started.
     disk_checked: bool,
+    /// How far the guest's move to another host is.
+    progress: Option<MoveProgress>,
+    /// This driver began to send the guest's memory, and has (or has not) told QEMU to hand it over.
+    sending: Option<HandingOver>,
+}
+
+/// See [`View::sending`]. A former agent may have done either.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HandingOver {
+    NotYet,
+    Told,
 }
 
 impl Entry {
@@ -231,6 +269,8 @@ impl Qemu {
                 io_uring: io_uring(),
                 vnc: !config.no_vnc,
                 cgroups,
+                move_address: config.move_address,
+                move_ports: config.move_ports,
                 guests: Mutex::new(guests),
                 events: send,
                 dir,
@@ -480,6 +520,11 @@ impl live::Watch for Watcher {
             tokio::spawn(async move { inner.after_end(entry, pid).await });
         }
     }
+    fn migrated(&self, pid: i32) {
+        if let (Some(inner), Some(entry)) = (self.inner.upgrade(), self.entry.upgrade()) {
+            tokio::spawn(async move { inner.after_migration(entry, pid).await });
+        }
+    }
     fn changed(&self, _pid: i32) {
         // While somebody changes the guest, its changes are not by itself.
         if let (Some(inner), Some(entry)) = (self.inner.upgrade(), self.entry.upgrade())
@@ -487,90 +532,6 @@ impl live::Watch for Watcher {
         {
             let _ = inner.events.send(entry.id);
         }
-    }
-}
-
-/// What a guest is, from what we know without asking.
-fn observed(entry: &Entry) -> Option<ObservedGuest> {
-    let busy = entry.op.try_lock().is_err();
-    let view = entry.view();
-    let saved = view.record.as_ref().is_some_and(|r| r.saved.is_some());
-    let (state, failure) = match view.live.as_ref().filter(|l| !l.is_gone()) {
-        // Whatever the process does: the guest's CPUs have not run since.
-        _ if saved => (GuestState::Suspended, None),
-        Some(live) => match live.run() {
-            Run::Unknown => (GuestState::Running, Some(hung("no answer from the monitor yet"))),
-            Run::Running => (GuestState::Running, None),
-            Run::Paused => (GuestState::Paused, None),
-            Run::Shutdown => (GuestState::Stopped, None),
-            Run::NoSpace => (
-                GuestState::Paused,
-                Some(Failure {
-                    code: FailureCode::DiskFull,
-                    message: "the server was paused because the host's disk is full".into(),
-                    detail: String::new(),
-                }),
-            ),
-            Run::Broken => (
-                GuestState::Failed,
-                Some(hypervisor_error("the server's kernel panicked or its CPU failed", "")),
-            ),
-        },
-        None if busy && view.record.as_ref().is_some_and(|r| r.phase == Phase::Starting) => {
-            (GuestState::Building, None)
-        }
-        None => (GuestState::Stopped, None),
-    };
-    if let Some(why) = &view.unreadable {
-        let mut failure = hypervisor_error("the server's record on the host cannot be used", why);
-        failure.code = FailureCode::Internal;
-        return Some(blank(entry.id, GuestState::Failed, failure));
-    }
-    let r = view.record.as_ref()?;
-    let as_wanted = match r.power {
-        Power::Running => state == GuestState::Running || r.phase == Phase::PoweredOff,
-        Power::Paused => state == GuestState::Paused,
-        Power::Suspended => state == GuestState::Suspended,
-        Power::Stopped => state == GuestState::Stopped,
-    };
-    Some(ObservedGuest {
-        id: r.id,
-        epoch: r.epoch,
-        generation: r.generation,
-        settled: as_wanted && failure.is_none(),
-        state,
-        failure,
-        soft_reboots: r.soft_reboots,
-        hard_reboots: r.hard_reboots,
-        rebuilds: r.rebuilds,
-        progress: None,
-        unknown: false,
-        started_at: r.process.as_ref().map(|p| p.started_at),
-        vcpus: r.vcpus,
-        memory_mib: r.memory_mib,
-        disk_gib: r.disk_gib,
-        snapshot: None,
-    })
-}
-
-fn blank(id: Uuid, state: GuestState, failure: Failure) -> ObservedGuest {
-    ObservedGuest {
-        id,
-        epoch: 0,
-        generation: 0,
-        settled: false,
-        state,
-        failure: Some(failure),
-        soft_reboots: 0,
-        hard_reboots: 0,
-        rebuilds: 0,
-        progress: None,
-        unknown: false,
-        started_at: None,
-        vcpus: 0,
-        memory_mib: 0,
-        disk_gib: 0,
-        snapshot: None,
     }
 }
 
@@ -603,6 +564,7 @@ impl Hypervisor for Qemu {
             sockets: (cpus / (cores * threads)).max(1),
             cores,
             threads,
+            moves: i.move_address.is_some(),
         }
     }
 
@@ -642,14 +604,23 @@ impl Hypervisor for Qemu {
     fn needs_start<'a>(&'a self, desired: &Guest) -> BoxFuture<'a, bool> {
         let desired = desired.clone();
         Box::pin(async move {
-            if matches!(desired.power, Power::Stopped | Power::Suspended) {
+            // A process of a guest that leaves is never started.
+            if desired.leaving.is_some() {
                 return false;
             }
+            let off = matches!(desired.power, Power::Stopped | Power::Suspended);
             let Some(entry) = self.inner.find(desired.id) else {
-                return true;
+                return !off || desired.arriving.is_some();
             };
             if !entry.view().adopted {
                 let _ = self.inner.adopt_locked(&entry).await;
+            }
+            if let Some(arriving) = desired.arriving.as_ref().filter(|a| !arrive::is_here(&entry, a)) {
+                let arrival = entry.record().and_then(|r| r.arriving);
+                return arrival.is_none_or(|a| a.id != arriving.id || a.listens.is_none());
+            }
+            if off {
+                return false;
             }
             match (entry.live(), entry.record()) {
                 (Some(_), Some(r)) => {
@@ -666,7 +637,9 @@ impl Hypervisor for Qemu {
         Box::pin(async move {
             let entry = self.inner.find(desired.id);
             let record = entry.filter(|e| e.live().is_some()).and_then(|e| e.record());
-            matches!(desired.power, Power::Running | Power::Paused) && record.is_some_and(|r| nics::lacks(&r, &desired))
+            desired.leaving.is_none()
+                && matches!(desired.power, Power::Running | Power::Paused)
+                && record.is_some_and(|r| nics::lacks(&r, &desired))
         })
     }
 

@@ -4,8 +4,8 @@
 
 use super::live::{Live, Run};
 use super::qmp::QmpError;
-use super::record::{Phase, Record, VERSION};
-use super::{Entry, Inner, disk_error, hung, hypervisor_error, internal, launch, observed, process, suspend};
+use super::record::{MoveEnd, Phase, Record, VERSION};
+use super::{Entry, Inner, arrive, disk_error, hung, hypervisor_error, internal, launch, observed, process, suspend};
 use crate::Resources;
 use haneul_agent_api::{Failure, FailureCode, Guest, MAX_NICS, ObservedGuest, Power};
 use haneul_core::{clock, fault_point};
@@ -65,6 +65,27 @@ impl Inner {
         {
             // Something newer was carried out already.
             return Ok(self.answer(&entry));
+        }
+        if let Some(leaving) = &desired.leaving {
+            let seen = self.leave(&entry, order, desired, leaving).await;
+            drop(guard);
+            return seen;
+        }
+        self.take_back(&entry).await?;
+        match &desired.arriving {
+            Some(arriving) if !arrive::is_here(&entry, arriving) => {
+                return self.arrive(&entry, guard, order, desired, resources, arriving).await;
+            }
+            Some(_) => {}
+            // Its disks are whole only when all of it has come.
+            None if record
+                .as_ref()
+                .and_then(|r| r.arriving.as_ref())
+                .is_some_and(|a| a.end != Some(MoveEnd::Done)) =>
+            {
+                return Err(internal("the guest has not arrived"));
+            }
+            None => self.save(&entry, |r| r.arriving = None).await?,
         }
         let mut live = entry.live();
         if let (Some(process), true) = (&live, is_saved(&entry)) {
@@ -163,7 +184,7 @@ impl Inner {
         Ok(())
     }
 
-    fn answer(&self, entry: &Entry) -> ObservedGuest {
+    pub(super) fn answer(&self, entry: &Entry) -> ObservedGuest {
         let mut o = observed(entry)
             .unwrap_or_else(|| super::blank(entry.id, haneul_agent_api::GuestState::Stopped, internal("no record")));
         o.settled = o.failure.is_none();
@@ -254,6 +275,8 @@ impl Inner {
             saving: false,
             copying: false,
             saved: None,
+            arriving: None,
+            leaving: None,
         };
         fill(&mut record);
         let e = Arc::clone(entry);
@@ -269,7 +292,7 @@ impl Inner {
     }
 
     /// Waits until a process that was just started answers.
-    async fn await_start(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
+    pub(super) async fn await_start(&self, entry: &Arc<Entry>, live: &Live) -> Result<(), Failure> {
         if live.until(START_DEADLINE, |s| s.gone || s.qmp.is_some()).await && !live.is_gone() {
             return Ok(());
         }
@@ -523,6 +546,13 @@ impl Inner {
         self.cgroups.remove(entry.id);
         if entry.record().is_some_and(|r| r.saving) {
             suspend::give_up(&entry.dir).map_err(|e| disk_error("remove the server's memory", &e))?;
+        }
+        if entry
+            .record()
+            .and_then(|r| r.arriving)
+            .is_some_and(|a| a.end.is_none() && a.listens.is_some())
+        {
+            self.lost(entry).await?;
         }
         self.save(entry, |r| {
             r.process = None;

@@ -4,7 +4,8 @@
 //! something durable changed; always whole (temporary file, fsync, rename, fsync of the directory).
 //! Fields are only ever added, with defaults: release N reads what N-1 wrote.
 
-use haneul_agent_api::Power;
+pub use haneul_agent_api::Device;
+use haneul_agent_api::{Failure, MoveAddress, Power};
 use haneul_core::fault_point;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -15,6 +16,8 @@ use uuid::Uuid;
 
 /// Version of the record's format that this release writes.
 pub const VERSION: u32 = 1;
+/// Of a record of a guest that moves: a release that knows nothing of that leaves the guest alone.
+const VERSION_MOVING: u32 = 2;
 pub(crate) const NAME: &str = "record.json";
 
 /// Where the guest's process is in its life.
@@ -40,21 +43,6 @@ pub struct Process {
     pub boot_id: String,
     /// Microseconds since 1970.
     pub started_at: i64,
-}
-
-/// A device as the guest sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    /// QEMU's id of it.
-    pub id: String,
-    /// `vga`, `disk`, `config-drive`, `nic`, `rng`, `balloon`.
-    pub kind: String,
-    /// PCI slot on bus 0.
-    pub slot: u8,
-    #[serde(default)]
-    pub port: Option<Uuid>,
-    #[serde(default)]
-    pub mac: Option<String>,
 }
 
 /// The guest's memory, on disk.
@@ -117,12 +105,57 @@ pub struct Record {
     /// While this stands the file with the guest's memory is whole, and its CPUs have not run since.
     #[serde(default)]
     pub saved: Option<Saved>,
+    /// It comes from another host, or came.
+    #[serde(default)]
+    pub arriving: Option<Arrival>,
+    /// It goes to another host, or went.
+    #[serde(default)]
+    pub leaving: Option<Departure>,
+}
+
+/// How a move ended on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveEnd {
+    /// The guest is the target's.
+    Done,
+    /// It is the source's still.
+    Failed(Failure),
+    /// The source's process ended in the instant between: only the target knows.
+    Lost,
+}
+
+/// A guest that comes from another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The move.
+    pub id: Uuid,
+    /// Where its process waits for it, once it does.
+    #[serde(default)]
+    pub listens: Option<MoveAddress>,
+    #[serde(default)]
+    pub end: Option<MoveEnd>,
+}
+
+/// A guest that goes to another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// The move.
+    pub id: Uuid,
+    /// Its disks were the same on both sides, and its memory was about to be sent: without its process only the target
+    /// knows who has it.
+    pub begun: bool,
+    #[serde(default)]
+    pub end: Option<MoveEnd>,
 }
 
 impl Record {
     /// Writes it to the guest's directory.
     pub fn save(&self, dir: &Path) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self)?;
+        let mut whole = self.clone();
+        let moves = self.leaving.is_some() || self.arriving.as_ref().is_some_and(|a| a.end != Some(MoveEnd::Done));
+        whole.version = if moves { VERSION_MOVING } else { VERSION };
+        let bytes = serde_json::to_vec_pretty(&whole)?;
         let tmp = dir.join("record.tmp");
         let mut file = OpenOptions::new()
             .write(true)
@@ -148,11 +181,11 @@ impl Record {
             Err(e) => return Err(e),
         };
         let record: Self = serde_json::from_slice(&bytes)?;
-        if record.version > VERSION {
+        if record.version > VERSION_MOVING {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!(
-                    "the record has version {}, this release reads up to {VERSION}",
+                    "the record has version {}, this release reads up to {VERSION_MOVING}",
                     record.version
                 ),
             ));

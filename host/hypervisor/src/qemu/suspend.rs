@@ -225,7 +225,7 @@ fn remove(dir: &Path, name: &str) -> io::Result<()> {
     }
 }
 
-async fn prepare(live: &Live) -> Result<(), Failure> {
+pub(super) async fn prepare(live: &Live) -> Result<(), Failure> {
     let failed = |e: QmpError| qmp_failure("prepare for the server's memory", &e);
     let on = json!({"capabilities": [{"capability": "events", "state": true}]});
     live.execute("migrate-set-capabilities", on, QMP_DEADLINE)
@@ -254,7 +254,7 @@ pub(super) async fn hand_over(live: &Live, set: u32, file: File, what: &str) -> 
 }
 
 /// Whether and how saving or loading has ended; `None`: nothing was begun, or it was given up.
-async fn status(live: &Live) -> Result<Option<String>, Failure> {
+pub(super) async fn status(live: &Live) -> Result<Option<String>, Failure> {
     let seen = live
         .execute("query-migrate", Value::Null, QMP_DEADLINE)
         .await

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod copy;
+mod moving;
 mod nics;
 mod qmp;
 mod real;

@@ -8,6 +8,7 @@ use crate::Compute;
 use crate::logic::actions::check_lock;
 use crate::logic::actions::create_image::ImageRequest;
 use crate::logic::actions::rebuild::RebuildRequest;
+use crate::logic::moving::LiveMigration;
 use crate::logic::quota::metadata_within;
 use crate::model::{Server, VmState};
 use crate::policy::acts;
@@ -112,6 +113,19 @@ static CONSOLE_TYPE: Body = Body {
     fields: &[f("type", K::Str { min: 1, max: 255 }).req()],
 };
 
+const HOST: K = K::Str { min: 1, max: 255 };
+const AUTO: K = K::Any(&[BOOL, K::OneOf(&["auto"])]);
+static LIVE: Body = Body {
+    open: false,
+    fields: &[
+        f("host", HOST).null().req(),
+        f("block_migration", BOOL).req().until(2, 24),
+        f("block_migration", AUTO).req().since(2, 25),
+        f("disk_over_commit", BOOL).req().until(2, 24),
+        f("force", BOOL).since(2, 30).until(2, 67),
+    ],
+};
+
 /// Actions that are switched off: their rule is `!`. Name, rule, versions in which it exists.
 const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("trigger_crash_dump", acts::CrashDump::RULE, Ver(2, 17), Ver(2, 999)),
@@ -122,7 +136,6 @@ const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("rescue", acts::Rescue::RULE, Ver(2, 1), Ver(2, 999)),
     ("unrescue", acts::Unrescue::RULE, Ver(2, 1), Ver(2, 999)),
     ("migrate", acts::Migrate::RULE, Ver(2, 1), Ver(2, 999)),
-    ("os-migrateLive", acts::LiveMigrate::RULE, Ver(2, 1), Ver(2, 999)),
     ("evacuate", acts::Evacuate::RULE, Ver(2, 1), Ver(2, 999)),
 ];
 /// Console types by their old actions.
@@ -179,6 +192,14 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
             check(&RESET)?;
             let active = arg.get("state").and_then(Value::as_str) == Some("active");
             app.reset_server_state(&ctx, &id, active).await?;
+        }
+        "os-migrateLive" => {
+            check(&LIVE)?;
+            let r = LiveMigration {
+                host: input::text(arg, "host"),
+                block_migration: input::boolean(arg, "block_migration"),
+            };
+            app.live_migrate(&ctx, &id, r).await?;
         }
         "injectNetworkInfo" => app.inject_network_info(&ctx, &id).await?,
         "lock" => {

@@ -314,6 +314,18 @@ fn sub_routes(r: Routes<Compute>) -> Routes<Compute> {
         "os_compute_api:servers:migrations:show",
     )
     .since(2, 23)
+    .post(
+        "/v2.1/servers/{id}/migrations/{migration}/action",
+        migrations::force_complete,
+        "os_compute_api:servers:migrations:force_complete",
+    )
+    .since(2, 22)
+    .delete(
+        "/v2.1/servers/{id}/migrations/{migration}",
+        migrations::abort,
+        "os_compute_api:servers:migrations:delete",
+    )
+    .since(2, 24)
 }
 
 fn user_routes(r: Routes<Compute>) -> Routes<Compute> {

@@ -3,6 +3,7 @@
 
 mod create_image;
 mod interfaces;
+mod moving;
 
 use crate::Compute;
 use crate::logic::actions::{self, HostAction};
@@ -20,6 +21,7 @@ const DELETE_DEADLINE_S: u64 = 24 * 3600;
 /// All of them.
 pub(crate) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
     let mut all = interfaces::InterfaceSaga::all(app);
+    all.extend(moving::all(app));
     all.extend([
         HostSaga::<actions::create::Create>::of(app),
         HostSaga::<actions::power::Start>::of(app),

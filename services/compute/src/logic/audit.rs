@@ -3,7 +3,7 @@
 use crate::Compute;
 use crate::logic::delete_server::counted;
 use crate::logic::quota::{self, COUNTED};
-use crate::model::Server;
+use crate::model::{Server, Task};
 use haneul_agent_api::Kind;
 use haneul_core::Result;
 use haneul_store::{Query, Tx};
@@ -74,7 +74,10 @@ impl Compute {
             );
         }
         for s in &servers {
-            let Some(host) = &s.host_id else { continue };
+            // On its way it holds both hosts.
+            let Some(host) = s.host_id.as_ref().filter(|_| s.task_state != Some(Task::Migrating)) else {
+                continue;
+            };
             let mut want: BTreeMap<&str, i64> = BTreeMap::new();
             for flavor in std::iter::once(&s.flavor).chain(&s.old_flavor) {
                 for (class, n) in flavor.amounts(s.image.gib()) {
@@ -109,6 +112,7 @@ impl Compute {
                     format!("host {host} shall run guest {id}, and there is no such server"),
                     "the guest is left running; adopt it or remove it by hand".into(),
                 ),
+                Some(s) if s.task_state == Some(Task::Migrating) => {}
                 Some(s) if !removed && s.host_id.as_deref() != Some(&host) => find(
                     format!(
                         "host {host} shall run guest {id}, and server {id} is on {:?}",

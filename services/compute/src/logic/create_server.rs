@@ -337,6 +337,7 @@ impl Compute {
             group,
             avoid: p.avoid.clone(),
             only: p.only.clone(),
+            unfit: BTreeMap::new(),
         })
     }
 

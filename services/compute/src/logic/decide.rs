@@ -66,6 +66,8 @@ pub struct Request {
     /// Hosts to keep away from, or to stay on (scheduler hints).
     pub avoid: Vec<String>,
     pub only: Option<Vec<String>>,
+    /// Hosts that cannot run this very server, and why.
+    pub unfit: BTreeMap<String, String>,
 }
 
 /// A host for each server, in order.
@@ -109,13 +111,14 @@ pub struct Refusal {
     pub per_host: Vec<(String, String)>,
 }
 
-const HARD: [(&str, &str); 6] = [
+const HARD: [(&str, &str); 7] = [
     ("ComputeFilter", "not up, or disabled"),
     ("AvailabilityZoneFilter", "in another availability zone"),
     ("HostNameFilter", "not the host that was asked for"),
     ("SameHostFilter", "not one of the hosts to stay on"),
     ("DifferentHostFilter", "one of the hosts to keep away from"),
     ("ServerGroupFilter", "against the policy of the server group"),
+    ("CompatibilityFilter", "unable to run the server as it is"),
 ];
 const AMOUNT_MEANING: [&str; 3] = ["VCPUs", "MiB of memory", "GiB of disk"];
 
@@ -136,6 +139,9 @@ fn hard(h: &HostState, r: &Request, taken: &BTreeMap<String, i64>) -> Option<usi
     }
     if r.avoid.contains(&h.id) {
         return Some(4);
+    }
+    if r.unfit.contains_key(&h.id) {
+        return Some(6);
     }
     if let Some(g) = &r.group {
         let own = |id: &str| g.members.get(id).copied().unwrap_or(0) + taken.get(id).copied().unwrap_or(0);
@@ -203,7 +209,7 @@ fn refuse(
     taken: &BTreeMap<String, i64>,
     placed: usize,
 ) -> Refusal {
-    let mut by_hard = [0usize; 6];
+    let mut by_hard = [0usize; 7];
     let mut by_amount = [0usize; 3];
     let mut largest = [0i64; 3];
     let mut eligible = Vec::new();
@@ -211,7 +217,8 @@ fn refuse(
     for h in hosts {
         if let Some((f, (name, meaning))) = hard(h, r, taken).and_then(|f| Some((f, HARD.get(f)?))) {
             by_hard[f] += 1;
-            per_host.push((h.name.clone(), format!("{name}: {meaning}")));
+            let why = r.unfit.get(&h.id).filter(|_| f == 6).map_or(*meaning, String::as_str);
+            per_host.push((h.name.clone(), format!("{name}: {why}")));
             continue;
         }
         eligible.push(h);

@@ -28,10 +28,11 @@ impl Compute {
                 }
                 let gave_way = app.jobs.supersede(tx, ("server", &id)).await?;
                 app.give_image_up(tx, gave_way.as_ref()).await?;
-                let waits = match &s.host_id {
-                    Some(host) => app.fleet.remove(tx, host, Kind::Guest, &id).await?,
-                    None => false,
-                };
+                // One that is on its way is on two.
+                for host in app.fleet.hosts_of(tx, Kind::Guest, &id).await? {
+                    app.fleet.remove(tx, &host, Kind::Guest, &id).await?;
+                }
+                let waits = app.fleet.anywhere(tx, Kind::Guest, &id).await?;
                 if !waits {
                     let stored = Stored::clone(&s);
                     return app.bury(tx, stored).await;

@@ -58,6 +58,8 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
             .map(Uuid::try_parse)
             .transpose()
             .map_err(Error::internal)?,
+        arriving: None,
+        leaving: None,
     })
 }
 
@@ -120,6 +122,9 @@ impl Compute {
                 let mut new = desired(s, &[], &request_id)?;
                 new.nics = old.nics;
                 new.metadata.admin_pass = old.metadata.admin_pass;
+                if s.task_state == Some(Task::Migrating) {
+                    (new.arriving, new.leaving) = (old.arriving, old.leaving);
+                }
                 new
             }
             None => {

@@ -1,10 +1,32 @@
-//! Migrations, as OpenStack calls them: here a resize of a server, which stays on its host.
+//! Migrations, as OpenStack calls them: a resize of a server, which stays on its host, or a move to another host while it
+//! runs.
 
-use crate::model::MigrationStatus;
+use crate::model::{Fault, MigrationStatus};
+use haneul_agent_api::MoveProgress;
 use haneul_auth::{Secured, Target};
 use haneul_core::Error;
 use haneul_store::{Resource, V};
 use serde::{Deserialize, Serialize};
+
+/// What kind of a migration it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MigrationKind {
+    #[default]
+    #[serde(rename = "resize")]
+    Resize,
+    #[serde(rename = "live-migration")]
+    Live,
+}
+
+impl MigrationKind {
+    /// Nova's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MigrationKind::Resize => "resize",
+            MigrationKind::Live => "live-migration",
+        }
+    }
+}
 
 /// See the module. It goes with its server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,12 +44,30 @@ pub struct Migration {
     pub from_flavor: String,
     pub to_flavor: String,
     pub status: MigrationStatus,
+    #[serde(default)]
+    pub kind: MigrationKind,
+    /// Where it goes, when it leaves its host.
+    #[serde(default)]
+    pub to_host_id: Option<String>,
+    /// How much of the server is over.
+    #[serde(default)]
+    pub progress: MoveProgress,
+    /// Why it failed.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+}
+
+impl Migration {
+    /// Whether the server is being moved by it.
+    pub fn is_under_way(&self) -> bool {
+        self.kind == MigrationKind::Live && matches!(self.status, MigrationStatus::Preparing | MigrationStatus::Running)
+    }
 }
 
 impl Resource for Migration {
     const KIND: &'static str = "migration";
     const TABLE: &'static str = "migration";
-    const COLUMNS: &'static [&'static str] = &["number", "user_id", "server_id", "host_id", "status"];
+    const COLUMNS: &'static [&'static str] = &["number", "user_id", "server_id", "host_id", "status", "kind"];
     fn id(&self) -> &str {
         &self.id
     }
@@ -44,6 +84,7 @@ impl Resource for Migration {
             self.server_id.as_str().into(),
             self.host_id.as_str().into(),
             self.status.as_str().into(),
+            self.kind.as_str().into(),
         ]
     }
 }

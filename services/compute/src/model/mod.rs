@@ -13,7 +13,7 @@ pub use aggregate::Aggregate;
 pub use flavor::{Flavor, FlavorShot};
 pub use group::ServerGroup;
 pub use keypair::Keypair;
-pub use migration::Migration;
+pub use migration::{Migration, MigrationKind};
 pub use server::{Fault, Server};
 pub use service::ComputeService;
 pub use state::{MigrationStatus, Task, VmState, power};

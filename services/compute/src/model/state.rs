@@ -46,6 +46,7 @@ names!(
         ResizePrep = "resize_prep",
         ResizeFinish = "resize_finish",
         ResizeReverting = "resize_reverting",
+        Migrating = "migrating",
         Networking = "networking",
         ImageSnapshotPending = "image_snapshot_pending",
         ImageSnapshot = "image_snapshot",
@@ -57,8 +58,15 @@ names!(
 );
 
 names!(
-    /// How far a resize is, which Nova keeps as a migration.
+    /// How far a migration is: a resize, or a move to another host.
     MigrationStatus {
+        // The target makes ready.
+        Preparing = "preparing",
+        // The source sends.
+        Running = "running",
+        Completed = "completed",
+        Failed = "failed",
+        Cancelled = "cancelled",
         Migrating = "migrating",
         // It waits to be confirmed or reverted.
         Finished = "finished",
@@ -90,6 +98,7 @@ pub fn status(vm: VmState, task: Option<Task>) -> &'static str {
         (VmState::Active | VmState::Stopped | VmState::Error, Some(Task::Rebuilding)) => "REBUILD",
         (VmState::Active | VmState::Stopped, Some(Task::ResizePrep | Task::ResizeFinish)) => "RESIZE",
         (VmState::Resized, Some(Task::ResizeReverting)) => "REVERT_RESIZE",
+        (VmState::Active | VmState::Paused, Some(Task::Migrating)) => "MIGRATING",
         (VmState::Building, _) => "BUILD",
         (VmState::Active, _) => "ACTIVE",
         (VmState::Stopped, _) => "SHUTOFF",
@@ -118,10 +127,11 @@ pub fn of_status(name: &str) -> Option<(&'static [&'static str], Option<&'static
         ),
         "REBUILD" => (&["active", "stopped", "error"], Some(&["rebuilding"])),
         "RESIZE" => (&["active", "stopped"], Some(&["resize_prep", "resize_finish"])),
+        "MIGRATING" => (&["active", "paused"], Some(&["migrating"])),
         "REVERT_RESIZE" => (&["resized"], Some(&["resize_reverting"])),
         // Known to Nova; nothing here is ever in them.
         "DELETED" => (&["deleted"], None),
-        "SOFT_DELETED" | "RESCUE" | "SHELVED" | "SHELVED_OFFLOADED" | "MIGRATING" | "PASSWORD" => (&["none"], None),
+        "SOFT_DELETED" | "RESCUE" | "SHELVED" | "SHELVED_OFFLOADED" | "PASSWORD" => (&["none"], None),
         _ => return None,
     })
 }
@@ -134,4 +144,5 @@ pub const TASKS_WITH_STATUS: &[&str] = &[
     "resize_prep",
     "resize_finish",
     "resize_reverting",
+    "migrating",
 ];

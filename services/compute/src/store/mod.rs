@@ -54,6 +54,10 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
               status TEXT NOT NULL);
           CREATE INDEX migration_by_server ON migration(server_id);
           CREATE INDEX migration_by_age ON migration(created_at, number)",
+}, Migration {
+    owner: "compute",
+    number: 5,
+    sql: "ALTER TABLE migration ADD COLUMN kind TEXT NOT NULL DEFAULT 'resize'",
 }];
 
 /// Makes what lists of flavors look up the same as the flavor's own list of projects; none when it is gone.

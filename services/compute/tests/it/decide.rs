@@ -79,6 +79,7 @@ fn request() -> impl Strategy<Value = Request> {
             group,
             avoid,
             only: None,
+            unfit: Default::default(),
         })
 }
 

@@ -3,8 +3,9 @@
 use axum::body::Body;
 use bytes::Bytes;
 use haneul_agent_api::{
-    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Object, ObservedGuest,
-    ObservedSnapshot, Power, Report, SnapshotState, ToAgent, path,
+    Ask, Desired, Failure, Greeting, Guest, GuestState, HypervisorInfo, Inventory, Kind, Layout, MoveAddress,
+    MoveProgress, MoveState, Object, ObservedGuest, ObservedMove, ObservedSnapshot, Power, Report, SnapshotState,
+    ToAgent, Tombstone, path,
 };
 use haneul_auth::context::CtxInner;
 use haneul_auth::{Authenticator, BoxFuture, Policy, RoleRef, ScopeKind};
@@ -398,6 +399,13 @@ fn nix_uid(path: &std::path::Path) -> u32 {
     std::fs::metadata(path).unwrap().uid()
 }
 
+/// Where hosts say that they listen for guests.
+pub const LISTENS: MoveAddress = MoveAddress {
+    address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    memory_port: 1,
+    disks_port: Some(2),
+};
+
 /// What the host does with a desired guest; `None`: nothing yet.
 type Behave = Box<dyn Fn(&Guest) -> Option<(GuestState, Option<Failure>)> + Send + Sync>;
 
@@ -414,6 +422,10 @@ struct Inner {
     held: Mutex<HashMap<Uuid, Desired>>,
     /// Tombstones are left alone while this holds.
     stubborn: Mutex<bool>,
+    /// The guest's tombstone that was left alone last.
+    buried: Mutex<Option<Tombstone>>,
+    /// How far the move of each guest is, where a test has said it.
+    moves: Mutex<HashMap<Uuid, MoveState>>,
     /// How far the image of each guest is, and what is sent of it.
     image: Mutex<(Option<SnapshotState>, Vec<u8>)>,
 }
@@ -434,6 +446,17 @@ fn obedient() -> Behave {
 
 impl FakeHost {
     pub async fn join(lab: &Lab, vcpus: u32, memory_mib: u64, disk_gib: u64) -> FakeHost {
+        Self::join_as(lab, vcpus, memory_mib, disk_gib, |_| {}).await
+    }
+
+    /// A host with another hypervisor.
+    pub async fn join_as(
+        lab: &Lab,
+        vcpus: u32,
+        memory_mib: u64,
+        disk_gib: u64,
+        change: impl FnOnce(&mut HypervisorInfo),
+    ) -> FakeHost {
         let bytes = qcow2(&lab.dir, 1 << 20);
         let inner = Arc::new(Inner {
             id: Uuid::new_v4(),
@@ -441,10 +464,12 @@ impl FakeHost {
             behave: Mutex::new(obedient()),
             held: Mutex::default(),
             stubborn: Mutex::new(false),
+            moves: Mutex::default(),
+            buried: Mutex::default(),
             image: Mutex::new((Some(SnapshotState::Ready(bytes.len() as u64)), bytes)),
         });
         let host = FakeHost { inner };
-        let greeting = Greeting {
+        let mut greeting = Greeting {
             protocol: haneul_agent_api::PROTOCOL,
             release: "0".into(),
             host_id: host.inner.id,
@@ -466,9 +491,11 @@ impl FakeHost {
                 sockets: 1,
                 cores: 1,
                 threads: 1,
+                moves: true,
             },
             underlay: None,
         };
+        change(&mut greeting.hypervisor);
         host.send(Method::POST, path::GREET, serde_json::to_vec(&greeting).unwrap().into())
             .await;
         let me = host.clone();
@@ -511,6 +538,22 @@ impl FakeHost {
 
     pub fn keep_tombstones(&self) {
         *self.inner.stubborn.lock().unwrap() = true;
+    }
+
+    /// A tombstone that it left alone is carried out now.
+    pub async fn buries(&self, id: &str) {
+        let start = Instant::now();
+        let tombstone = loop {
+            if let Some(t) = self.inner.buried.lock().unwrap().take() {
+                break t;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "no tombstone came");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        assert_eq!(tombstone.id.to_string(), id);
+        self.inner.held.lock().unwrap().remove(&tombstone.id);
+        let gone = vec![tombstone];
+        self.report(Report { gone, ..self.blank() }).await;
     }
 
     async fn again(&self) {
@@ -565,7 +608,11 @@ impl FakeHost {
                         }
                     }
                     ToAgent::Remove(t) => {
-                        if !*self.inner.stubborn.lock().unwrap() {
+                        if *self.inner.stubborn.lock().unwrap() {
+                            if t.kind == Kind::Guest {
+                                *self.inner.buried.lock().unwrap() = Some(t);
+                            }
+                        } else {
                             self.inner.held.lock().unwrap().remove(&t.id);
                             self.report(Report {
                                 gone: vec![t],
@@ -645,12 +692,47 @@ impl FakeHost {
                 let state = self.inner.image.lock().unwrap().0.clone()?;
                 Some(ObservedSnapshot { id, state })
             }),
+            layout: Some(Box::new(Layout {
+                machine: "fake".into(),
+                cpu: "fake".into(),
+                accelerator: "fake".into(),
+                devices: vec![],
+            })),
+            moving: self.moving(g).map(Box::new),
         };
         self.report(Report {
             guests: vec![seen],
             ..self.blank()
         })
         .await;
+    }
+
+    /// What it says of a guest's move: on the target that it listens, and on the source that it sends, until a test says
+    /// something else.
+    fn moving(&self, g: &Guest) -> Option<ObservedMove> {
+        let (id, state) = match (&g.arriving, &g.leaving) {
+            (Some(a), _) => (a.id, MoveState::Listening(LISTENS)),
+            (_, Some(l)) => (l.id, MoveState::Moving(MoveProgress::default())),
+            _ => return None,
+        };
+        let said = self.inner.moves.lock().unwrap().get(&g.id).cloned();
+        Some(ObservedMove {
+            id,
+            state: said.unwrap_or(state),
+        })
+    }
+
+    /// From now on a guest's move is so far here; `None`: as if nobody had said anything.
+    pub async fn moves(&self, id: &str, state: Option<MoveState>) {
+        let id = Uuid::try_parse(id).unwrap();
+        {
+            let mut all = self.inner.moves.lock().unwrap();
+            match state {
+                Some(state) => all.insert(id, state),
+                None => all.remove(&id),
+            };
+        }
+        self.again().await;
     }
 
     /// The guest did something by itself.

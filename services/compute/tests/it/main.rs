@@ -7,6 +7,7 @@ mod images;
 mod interfaces;
 mod lab;
 mod lifecycle;
+mod moving;
 mod proxies;
 mod quotas;
 mod resources;

@@ -190,6 +190,7 @@ impl Cloud {
                 sockets: 1,
                 cores: 1,
                 threads: 1,
+                moves: true,
             },
             underlay: underlay.map(|ip| Underlay {
                 address: ip.parse().unwrap(),

@@ -1,0 +1,145 @@
+//! Live migration between two agents, with kill -9 at every point of the way: at the end one of them runs the guest, and it
+//! is the one that the server says.
+
+use crate::setup::{Ready, options};
+use haneul_testkit::eventually;
+use http::Method;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the fake hypervisor of a host has on record of a guest.
+fn record(dir: &Path, server: &str) -> Option<Value> {
+    let bytes = std::fs::read(dir.join("agent/guests").join(format!("{server}.json"))).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+struct Two {
+    r: Ready,
+    /// State of both hosts.
+    dirs: [PathBuf; 2],
+}
+
+impl Two {
+    async fn new() -> Two {
+        let mut r = Ready::new(options()).await;
+        r.cloud.start_other_agent();
+        let dirs = [r.cloud.dir.clone(), r.cloud.other_dir()];
+        let two = Two { r, dirs };
+        two.both_up().await;
+        two
+    }
+
+    async fn both_up(&self) {
+        eventually("both hosts are up", LIMIT, || async {
+            let all = self.r.admin.get("/compute/v2.1/os-services").await;
+            let all = all.body["services"].as_array().cloned().unwrap_or_default();
+            (all.iter().filter(|s| s["state"] == "up").count() == 2).then_some(())
+        })
+        .await;
+    }
+
+    /// Hosts on which the guest runs.
+    fn runs(&self, server: &str) -> Vec<usize> {
+        let on = |n: &usize| record(&self.dirs[*n], server).is_some_and(|r| r["state"] == "running");
+        (0..2).filter(on).collect()
+    }
+
+    async fn migrate(&self, server: &str) -> Option<u16> {
+        let body = json!({"os-migrateLive": {"host": null, "block_migration": "auto"}});
+        let answer = self
+            .r
+            .admin
+            .at("compute 2.96")
+            .try_send(
+                Method::POST,
+                &format!("/compute/v2.1/servers/{server}/action"),
+                &[("content-type", "application/json")],
+                body.to_string().into_bytes(),
+            )
+            .await;
+        answer.map(|a| a.status)
+    }
+
+    /// Nothing is done to the server any more, it runs once, and nothing is left of it elsewhere.
+    async fn settled(&self, server: &str, what: &str) -> usize {
+        self.r.wait(server, "ACTIVE").await;
+        eventually(&format!("one guest after {what}"), LIMIT, || async {
+            let records = self.dirs.iter().filter(|d| record(d, server).is_some()).count();
+            let runs = self.runs(server);
+            assert!(runs.len() < 2, "two guests run after {what}");
+            (records == 1 && runs.len() == 1).then(|| runs[0])
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_a_server_moves_to_the_other_host_and_back() {
+    let two = Two::new().await;
+    let server = two.r.create("mover").await;
+    two.r.wait(&server, "ACTIVE").await;
+    let mut at = two.settled(&server, "the create").await;
+    for n in 0..3 {
+        assert_eq!(two.migrate(&server).await, Some(202));
+        let before = at;
+        at = two.settled(&server, "a move").await;
+        assert_ne!(at, before, "move {n}");
+        two.r.cloud.audit().await;
+    }
+    two.r.delete(&server).await;
+    two.r.cloud.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_kill_anywhere_on_the_way_leaves_one_guest() {
+    let mut two = Two::new().await;
+    let server = two.r.create("mover").await;
+    two.r.wait(&server, "ACTIVE").await;
+    let (mut moved, mut stayed) = (0, 0);
+    for point in [
+        "compute.live-migration.committed",
+        "store.after-commit",
+        "fleet.report.received",
+        "fleet.report.committed",
+        "agent.desired.stored",
+        "agent.guest.desired",
+        "hypervisor.fake.listens",
+        "agent.guest.applied",
+        "hypervisor.fake.leaves",
+        "hypervisor.fake.switching",
+        "hypervisor.fake.arrived",
+        "hypervisor.fake.handed-over",
+        "agent.report.taken",
+        "agent.guest.removed",
+        "agent.guest.buried",
+    ] {
+        let before = two.settled(&server, "the last one").await;
+        two.r.cloud.arm(&format!("{point}=kill"));
+        let answer = two.migrate(&server).await;
+        eventually(&format!("{point} was reached"), LIMIT, || async {
+            two.r.cloud.armed().is_empty().then_some(())
+        })
+        .await;
+        two.r.cloud.disarm();
+        eventually(&format!("a process died at {point}"), LIMIT, || {
+            let revived = two.r.cloud.revive();
+            async move { revived.then_some(()) }
+        })
+        .await;
+        two.r.cloud.ready().await;
+        two.both_up().await;
+        assert!(answer.is_none_or(|s| s == 202), "{point}: {answer:?}");
+        match two.settled(&server, point).await == before {
+            true => stayed += 1,
+            false => moved += 1,
+        }
+        two.r.cloud.audit().await;
+    }
+    println!("{moved} moved all the same, {stayed} stayed");
+    assert!(moved > 7, "{moved} moved, {stayed} stayed");
+    two.r.delete(&server).await;
+    two.r.cloud.audit().await;
+}

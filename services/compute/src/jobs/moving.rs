@@ -1,0 +1,417 @@
+//! A server on its way to another host (docs/adr/0009, "Moving"), and its way back when that fails.
+//!
+//! The server is the source's until a host says that it was handed over; the same transaction gives it to the target. A
+//! move that fails takes the target's guest away first, and only when nothing of it is left there, or the source knows that
+//! it never let go, does the source have it for good: at no instant may two hosts run it.
+
+use super::{of_failure, seen_now};
+use crate::Compute;
+use crate::logic::moving::{MOVE, MOVE_BACK};
+use crate::model::{Fault, Migration, MigrationStatus, Server, Task};
+use haneul_agent_api::{Guest, Kind as Object, Leaving, MoveAddress, MoveState, Object as Desired, ObservedGuest};
+use haneul_core::{Error, Result};
+use haneul_jobs::{BoxFuture, Job, Next, Saga, Step};
+use haneul_store::{System, Tx};
+use serde_json::json;
+use std::sync::Arc;
+use uuid::Uuid;
+
+const PREPARE: &str = "prepare";
+const SEND: &str = "send";
+const FINISH: &str = "finish";
+const AWAIT_GONE: &str = "await-gone";
+const RESTORE: &str = "restore";
+/// A host that is away may take a day to come back before the way back is given up.
+const AWAIT_GONE_S: u64 = 24 * 3600;
+
+/// Both ways.
+pub(super) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
+    let step = |name, deadline_s| Step { name, deadline_s };
+    let c = &app.config;
+    // Once per process: the deadlines come from the configuration.
+    let there = Box::leak(Box::new([
+        step(PREPARE, c.build_timeout_s),
+        step(SEND, c.live_migration_timeout_s),
+        step(FINISH, c.action_timeout_s),
+    ]));
+    let back = Box::leak(Box::new([
+        step(AWAIT_GONE, AWAIT_GONE_S),
+        step(RESTORE, c.action_timeout_s),
+    ]));
+    vec![
+        Arc::new(There {
+            app: app.clone(),
+            steps: there,
+        }),
+        Arc::new(Back {
+            app: app.clone(),
+            steps: back,
+        }),
+    ]
+}
+
+struct There {
+    app: Arc<Compute>,
+    steps: &'static [Step],
+}
+
+struct Back {
+    app: Arc<Compute>,
+    steps: &'static [Step],
+}
+
+/// A move with all that both hosts say of it.
+struct Moving {
+    migration: Migration,
+    to: String,
+    source: Option<ObservedGuest>,
+    target: Option<ObservedGuest>,
+}
+
+async fn moving(app: &Compute, tx: &mut Tx, job: &Job) -> Result<Moving> {
+    let of = |name: &str| {
+        job.state
+            .get(name)
+            .and_then(|v| v.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let migration = tx
+        .find::<Migration>(&of("migration"))
+        .await?
+        .ok_or_else(|| Error::internal("a move without its migration"))?
+        .value;
+    let to = of("to");
+    let least = job.state.get("target_generation").and_then(|v| v.as_u64()).unwrap_or(0);
+    let seen = app.fleet.observed_guest(tx, &to, &job.subject_id).await?;
+    let target = seen.filter(|o| o.epoch >= app.fleet.epoch() && o.generation >= least);
+    let source = app
+        .fleet
+        .observed_guest(tx, &migration.host_id, &job.subject_id)
+        .await?;
+    Ok(Moving {
+        migration,
+        to,
+        source,
+        target,
+    })
+}
+
+impl Moving {
+    fn state<'a>(&self, seen: &'a Option<ObservedGuest>) -> Option<&'a MoveState> {
+        let m = seen.as_ref()?.moving.as_ref()?;
+        (m.id.to_string() == self.migration.id).then_some(&m.state)
+    }
+    fn on_source(&self) -> Option<&MoveState> {
+        self.state(&self.source)
+    }
+    fn on_target(&self) -> Option<&MoveState> {
+        self.state(&self.target)
+    }
+    /// Why the target cannot take it.
+    fn refused(&self) -> Option<Error> {
+        if let Some(MoveState::Failed(f)) = self.on_target() {
+            return Some(of_failure(f));
+        }
+        let seen = self.target.as_ref()?;
+        let failure = seen.failure.as_ref().filter(|_| seen.settled)?;
+        Some(of_failure(failure))
+    }
+}
+
+/// What the source is told: where the guest goes.
+fn leave(app: &Compute, m: &Moving, there: &Guest, mut guest: Guest, to: MoveAddress) -> Result<Guest> {
+    let arriving = there
+        .arriving
+        .as_ref()
+        .ok_or_else(|| Error::internal("the target expects nobody"))?;
+    let before = guest.leaving.take();
+    guest.leaving = Some(Box::new(Leaving {
+        id: Uuid::try_parse(&m.migration.id).map_err(Error::internal)?,
+        key: arriving.key.clone(),
+        to,
+        shared_disks: arriving.shared_disks,
+        downtime_ms: app.config.live_migration_downtime_ms,
+        abort: before.as_ref().is_some_and(|l| l.abort),
+        force: before.as_ref().is_some_and(|l| l.force),
+    }));
+    Ok(guest)
+}
+
+async fn guest_on(app: &Compute, tx: &mut Tx, host: &str, id: &str) -> Result<Option<Guest>> {
+    Ok(match app.fleet.desired(tx, host, Object::Guest, id).await? {
+        Some((_, Desired::Guest(g))) => Some(*g),
+        _ => None,
+    })
+}
+
+impl There {
+    /// Tells the source where the target listens; also when that has changed.
+    async fn tell_source(&self, tx: &mut Tx, m: &Moving, id: &str, at: MoveAddress) -> Result<()> {
+        let (source, to) = (&m.migration.host_id, &m.to);
+        let there = guest_on(&self.app, tx, to, id).await?;
+        let here = guest_on(&self.app, tx, source, id).await?;
+        let (Some(there), Some(here)) = (there, here) else {
+            return Err(Error::internal("a guest that moves is not on both hosts"));
+        };
+        let guest = leave(&self.app, m, &there, here, at)?;
+        self.app.fleet.put(tx, source, &Desired::Guest(Box::new(guest))).await?;
+        Ok(())
+    }
+
+    /// The guest is the target's from now on.
+    async fn hand_over(&self, tx: &mut Tx, m: &Moving, job: &Job) -> Result<()> {
+        let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+            return Ok(());
+        };
+        let mut s = stored.value.clone();
+        s.host_id = Some(m.to.clone());
+        s.desired_generation = job.state.get("target_generation").and_then(|v| v.as_i64()).unwrap_or(0);
+        self.app.network.server_moved(tx, &s.id, &m.to).await?;
+        tx.update(&System::of(stored), &s).await?;
+        Ok(())
+    }
+
+    async fn finished(&self, tx: &mut Tx, m: &Moving, job: &Job) -> Result<()> {
+        let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+            return Ok(());
+        };
+        let mut s = stored.value.clone();
+        s.task_state = None;
+        if let Some(seen) = &m.target {
+            crate::logic::observe::power_sync(&mut s, seen);
+        }
+        self.app
+            .fleet
+            .remove(tx, &m.migration.host_id, Object::Guest, &s.id)
+            .await?;
+        self.app
+            .placement
+            .release(tx, &s.id, Some(&m.migration.host_id))
+            .await?;
+        // The key's life ends.
+        self.app.push_guest(tx, &mut s).await?;
+        tx.update(&System::of(stored), &s).await?;
+        self.app
+            .migration_change(tx, &m.migration.id, |m| m.status = MigrationStatus::Completed)
+            .await?;
+        let cache = self.app.snapshot.clone();
+        tx.after_commit(move || cache.drop_it());
+        Ok(())
+    }
+}
+
+impl Saga for There {
+    fn kind(&self) -> &'static str {
+        MOVE
+    }
+    fn steps(&self) -> &'static [Step] {
+        self.steps
+    }
+    fn act<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job) -> BoxFuture<'t, Result<Next>> {
+        Box::pin(async move {
+            let m = moving(&self.app, tx, job).await?;
+            let id = job.subject_id.clone();
+            match (job.step.as_str(), m.on_source(), m.on_target()) {
+                (PREPARE, _, Some(MoveState::Listening(at))) => {
+                    self.tell_source(tx, &m, &id, *at).await?;
+                    let running = |m: &mut Migration| m.status = MigrationStatus::Running;
+                    self.app.migration_change(tx, &m.migration.id, running).await?;
+                    Ok(Next::Go(SEND))
+                }
+                (SEND, Some(MoveState::HandedOver), _) | (SEND, _, Some(MoveState::Arrived)) => {
+                    self.hand_over(tx, &m, job).await?;
+                    Ok(Next::Go(FINISH))
+                }
+                (FINISH, _, Some(MoveState::Arrived)) => {
+                    self.finished(tx, &m, job).await?;
+                    Ok(Next::Done)
+                }
+                (_, Some(MoveState::Failed(f)), _) => Ok(Next::Fail(of_failure(f))),
+                (_, _, _) if m.refused().is_some() => Ok(Next::Fail(
+                    m.refused().unwrap_or_else(|| Error::internal("the target refused")),
+                )),
+                (SEND, Some(MoveState::Lost), Some(MoveState::Listening(_))) => Ok(Next::Fail(Error::unavailable(
+                    "The server's process ended while the server was moved.",
+                ))),
+                (SEND, seen, there) => {
+                    if let Some(MoveState::Listening(at)) = there {
+                        // Its agent may have come back with another address.
+                        self.tell_source(tx, &m, &id, *at).await?;
+                    }
+                    if let Some(MoveState::Moving(p)) = seen {
+                        let p = *p;
+                        self.app
+                            .migration_change(tx, &m.migration.id, |m| m.progress = p)
+                            .await?;
+                        job.progress = format!("moving ({} %)", p.percent());
+                    } else if let Some(f) = m.source.as_ref().filter(|o| o.settled).and_then(|o| o.failure.as_ref()) {
+                        return Ok(Next::Fail(of_failure(f)));
+                    }
+                    Ok(Next::Wait)
+                }
+                _ => {
+                    job.progress = super::progress(m.target.as_ref());
+                    Ok(Next::Wait)
+                }
+            }
+        })
+    }
+    fn undo<'t>(
+        &'t self,
+        _tx: &'t mut Tx,
+        _job: &'t mut Job,
+        _step: &'static str,
+        _cause: &'t Error,
+    ) -> BoxFuture<'t, Result<()>> {
+        // It has to wait for hosts: a job of its own does it.
+        Box::pin(async { Ok(()) })
+    }
+    fn failed<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job, cause: &'t Error) -> BoxFuture<'t, Result<()>> {
+        Box::pin(async move { self.app.move_back(tx, job, cause).await })
+    }
+}
+
+impl Compute {
+    /// A move is aborted before anything was sent.
+    pub(crate) async fn move_aborted(self: &Arc<Self>, tx: &mut Tx, server: &str) -> Result<()> {
+        let Some(job) = self
+            .jobs
+            .running(tx, ("server", server))
+            .await?
+            .filter(|j| j.kind == MOVE)
+        else {
+            return Ok(());
+        };
+        let cause = Error::conflict("The live migration was aborted.");
+        self.move_back(tx, &job, &cause).await
+    }
+
+    /// Begins the way back.
+    async fn move_back(self: &Arc<Self>, tx: &mut Tx, job: &Job, cause: &Error) -> Result<()> {
+        let m = moving(self, tx, job).await?;
+        let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+            return Ok(());
+        };
+        let (id, source) = (job.subject_id.as_str(), &m.migration.host_id);
+        let mut s = stored.value.clone();
+        if s.host_id.as_ref() != Some(source) {
+            s.host_id = Some(source.clone());
+            self.network.server_moved(tx, id, source).await?;
+            tx.update(&System::of(stored), &s).await?;
+        } else {
+            self.network.server_stays(tx, id).await?;
+        }
+        self.fleet.remove(tx, &m.to, Object::Guest, id).await?;
+        if let Some(mut guest) = guest_on(self, tx, source, id).await?
+            && let Some(leaving) = &mut guest.leaving
+        {
+            leaving.abort = true;
+            self.fleet.put(tx, source, &Desired::Guest(Box::new(guest))).await?;
+        }
+        let fault = Fault::of(cause);
+        self.migration_change(tx, &m.migration.id, |m| m.fault = Some(fault))
+            .await?;
+        self.jobs.supersede(tx, ("server", id)).await?;
+        let state = json!({"v": 1, "migration": m.migration.id, "to": m.to});
+        self.jobs.start(tx, MOVE_BACK, ("server", id), state).await?;
+        // The target may have nothing of it.
+        self.jobs.poke(tx, ("server", id)).await
+    }
+}
+
+impl Back {
+    /// The server is its source's, and nothing is done to it any more.
+    async fn settled(&self, tx: &mut Tx, m: &Moving, job: &Job, fault: Option<Fault>) -> Result<()> {
+        self.app.placement.release(tx, &job.subject_id, Some(&m.to)).await?;
+        let aborted = m
+            .migration
+            .fault
+            .as_ref()
+            .is_some_and(|f| f.message.contains("aborted"));
+        let status = match aborted {
+            true => MigrationStatus::Cancelled,
+            false => MigrationStatus::Error,
+        };
+        self.app
+            .migration_change(tx, &m.migration.id, |m| m.status = status)
+            .await?;
+        if let Some(stored) = tx.find::<Server>(&job.subject_id).await? {
+            let mut s = stored.value.clone();
+            s.task_state = None;
+            if let Some(fault) = fault {
+                s.fail(fault);
+            }
+            tx.update(&System::of(stored), &s).await?;
+        }
+        let cache = self.app.snapshot.clone();
+        tx.after_commit(move || cache.drop_it());
+        Ok(())
+    }
+}
+
+impl Saga for Back {
+    fn kind(&self) -> &'static str {
+        MOVE_BACK
+    }
+    fn steps(&self) -> &'static [Step] {
+        self.steps
+    }
+    fn act<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job) -> BoxFuture<'t, Result<Next>> {
+        Box::pin(async move {
+            let m = moving(&self.app, tx, job).await?;
+            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+                return Ok(Next::Done);
+            };
+            let source = &m.migration.host_id;
+            if job.step == AWAIT_GONE {
+                let left = self
+                    .app
+                    .fleet
+                    .is_left(tx, &m.to, Object::Guest, &job.subject_id)
+                    .await?;
+                let guest = guest_on(&self.app, tx, source, &job.subject_id).await?;
+                let never_told = guest.is_some_and(|g| g.leaving.is_none());
+                let kept = never_told || matches!(m.on_source(), Some(MoveState::Failed(_)));
+                if left && !kept {
+                    job.progress = "waiting for the other host to let go of the guest".into();
+                    return Ok(Next::Wait);
+                }
+                let mut s = stored.value.clone();
+                // Written as nothing that is under way: the source leaves no more.
+                s.task_state = None;
+                self.app.push_guest(tx, &mut s).await?;
+                s.task_state = Some(Task::Migrating);
+                tx.update(&System::of(stored), &s).await?;
+                return Ok(Next::Go(RESTORE));
+            }
+            let Some(seen) = seen_now(&self.app, tx, source, &stored).await? else {
+                job.progress = "waiting for the host".into();
+                return Ok(Next::Wait);
+            };
+            if !seen.settled {
+                job.progress = super::progress(Some(&seen));
+                return Ok(Next::Wait);
+            }
+            let fault = seen.failure.as_ref().map(|f| Fault::of(&of_failure(f)));
+            self.settled(tx, &m, job, fault).await?;
+            Ok(Next::Done)
+        })
+    }
+    fn undo<'t>(
+        &'t self,
+        _tx: &'t mut Tx,
+        _job: &'t mut Job,
+        _step: &'static str,
+        _cause: &'t Error,
+    ) -> BoxFuture<'t, Result<()>> {
+        // It is itself what takes back.
+        Box::pin(async { Ok(()) })
+    }
+    fn failed<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job, cause: &'t Error) -> BoxFuture<'t, Result<()>> {
+        Box::pin(async move {
+            let m = moving(&self.app, tx, job).await?;
+            self.settled(tx, &m, job, Some(Fault::of(cause))).await
+        })
+    }
+}
