@@ -16,6 +16,8 @@ pub struct Config {
     /// Allows the fake drivers, fault points and a clock that can be moved. Never on a real cloud.
     pub lab: bool,
     pub api: Api,
+    pub tls: Tls,
+    pub fleet: Fleet,
     pub database: Database,
     pub identity: Identity,
     pub security_compliance: SecurityCompliance,
@@ -79,11 +81,11 @@ macro_rules! section {
 section!(
     /// The HTTP side.
     Api {
-        /// Address of all services. Loopback only, until TLS comes with many hosts.
+        /// Address of all services. On any other than loopback it speaks TLS only.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8774)),
-        /// Prometheus metrics, a listener of its own, loopback only.
+        /// Prometheus metrics, a listener of its own.
         metrics_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8775)),
-        /// Base of the URLs in the catalog; default `http://LISTEN`.
+        /// Base of the URLs in the catalog; default `http://LISTEN`, with TLS `https://LISTEN`.
         public_url: Option<String> = None,
         /// Longest JSON body, bytes.
         max_body_bytes: usize = 1 << 20,
@@ -94,6 +96,28 @@ section!(
         policy_file: Option<PathBuf> = None,
         /// Name of the region in the catalog.
         region: String = "RegionOne".into(),
+    }
+);
+section!(
+    /// TLS of `api` and its metrics. It is on when one of them, or `fleet`, listens on an address other than loopback, or
+    /// when a certificate is given; without one, the cloud's own authority makes it (`haneul up` hands its certificate to
+    /// clients).
+    Tls {
+        /// Certificate chain, PEM. Read again when it changes.
+        certificate: Option<PathBuf> = None,
+        /// Its key, PEM, readable for user haneul.
+        key: Option<PathBuf> = None,
+        /// Names and addresses of our own certificate, beside those of the listeners and of `api.public_url`.
+        names: Vec<String> = vec![],
+    }
+);
+section!(
+    /// Hosts on other machines.
+    Fleet {
+        /// Where their agents dial, TLS with certificates on both sides; default: there are none.
+        listen: Option<SocketAddr> = None,
+        /// Where hosts find that, when it is not `https://LISTEN`: behind a translated address, or by a name.
+        url: Option<String> = None,
     }
 );
 section!(
@@ -244,6 +268,8 @@ section!(
 section!(
     /// The host agent.
     Agent {
+        /// What administrators call this host; default: the machine's host name.
+        name: Option<String> = None,
         /// `qemu`, or `fake` with `lab = true`.
         hypervisor: String = "qemu".into(),
         /// `kernel`, or `fake` with `lab = true`.
@@ -364,18 +390,56 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        for (name, addr) in [
-            ("api.listen", self.api.listen),
-            ("api.metrics_listen", self.api.metrics_listen),
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            let (missing, given) = match self.tls.key {
+                None => ("tls.key", "tls.certificate"),
+                Some(_) => ("tls.certificate", "tls.key"),
+            };
+            return Err(Error::field(
+                missing,
+                format!("{given} is given without {missing}: write both or none"),
+            ));
+        }
+        if self
+            .api
+            .public_url
+            .as_ref()
+            .is_some_and(|u| self.tls_on() && u.starts_with("http:"))
+        {
+            return Err(Error::field(
+                "api.public_url",
+                "api.public_url begins with http:, and the API speaks TLS only, because it listens on more than loopback or has a certificate: write https:",
+            ));
+        }
+        let anywhere = |a: SocketAddr| a.ip().is_unspecified();
+        for (listen, listens, url, given) in [
+            (
+                "api.listen",
+                anywhere(self.api.listen),
+                "api.public_url",
+                self.api.public_url.is_some(),
+            ),
+            (
+                "fleet.listen",
+                self.fleet.listen.is_some_and(anywhere),
+                "fleet.url",
+                self.fleet.url.is_some(),
+            ),
         ] {
-            if !addr.ip().is_loopback() {
+            if listens && !given {
                 return Err(Error::field(
-                    name,
+                    url,
                     format!(
-                        "{name} = {addr}: only loopback addresses (127.0.0.1 or [::1]) are accepted, because passwords and tokens would cross the network in clear text; TLS comes with many hosts"
+                        "{listen} is every address of this machine: write in {url} by which one others reach it, for instance \"https://cloud.example:8774\""
                     ),
                 ));
             }
+        }
+        if self.fleet.url.is_some() && self.fleet.listen.is_none() {
+            return Err(Error::field(
+                "fleet.url",
+                "fleet.url is given without fleet.listen, so that nobody would answer there: write both",
+            ));
         }
         if !(4..=31).contains(&self.identity.bcrypt_rounds) {
             return Err(Error::field(
@@ -442,6 +506,39 @@ impl Config {
     pub fn novnc_dir(&self) -> PathBuf {
         self.state_dir.0.join("novnc/usr/share/novnc")
     }
+    /// The certificate of the cloud's authority, for clients that shall trust it.
+    pub fn authority_file(&self) -> PathBuf {
+        self.control_dir().join("authority.pem")
+    }
+    /// A host's membership of a cloud whose control plane is on another machine: its certificate and key.
+    pub fn membership_file(&self) -> PathBuf {
+        self.agent_dir().join("membership.json")
+    }
+    /// Where the agent writes how its link to control is, for people: one line.
+    pub fn link_file(&self) -> PathBuf {
+        self.agent_dir().join("link")
+    }
+    /// Whether this machine is a host only: it has joined a cloud.
+    pub fn is_member(&self) -> bool {
+        self.membership_file().exists()
+    }
+    /// The socket of the API for commands on this machine, whatever its address speaks.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run_dir().join("api.sock")
+    }
+    /// Whether the API and the metrics speak TLS, and nothing else.
+    pub fn tls_on(&self) -> bool {
+        let open = |a: SocketAddr| !a.ip().is_loopback();
+        open(self.api.listen)
+            || open(self.api.metrics_listen)
+            || self.fleet.listen.is_some_and(open)
+            || self.tls.certificate.is_some()
+    }
+    /// Where machines join: `fleet.url`, or the address that is listened on.
+    pub fn fleet_url(&self) -> Option<String> {
+        let listen = self.fleet.listen?;
+        Some(self.fleet.url.clone().unwrap_or_else(|| format!("https://{listen}")))
+    }
     /// The socket that agents dial.
     pub fn agent_socket(&self) -> PathBuf {
         self.run_dir().join("agent.sock")
@@ -460,7 +557,7 @@ impl Config {
     /// Base of the URLs that clients are told, without a slash at the end.
     pub fn public_url(&self) -> String {
         self.api.public_url.clone().map_or_else(
-            || format!("http://{}", self.api.listen),
+            || format!("http{}://{}", if self.tls_on() { "s" } else { "" }, self.api.listen),
             |u| u.trim_end_matches('/').to_owned(),
         )
     }
@@ -471,6 +568,11 @@ fn full_default() -> Config {
     let mut c = Config::default();
     c.api.public_url = Some(String::new());
     c.api.policy_file = Some(PathBuf::new());
+    c.agent.name = Some(String::new());
+    c.tls.certificate = Some(PathBuf::new());
+    c.tls.key = Some(PathBuf::new());
+    c.fleet.listen = Some(c.api.listen);
+    c.fleet.url = Some(String::new());
     c.database.url = Some(String::new());
     c.security_compliance.password_regex = Some(String::new());
     c.security_compliance.password_regex_description = Some(String::new());

@@ -5,6 +5,7 @@ use haneul_agent_api::{Desired, Kind, Object, ObservedGuest, ToAgent, Tombstone}
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Lines that are read together.
@@ -110,6 +111,25 @@ impl Fleet {
         Ok(row.is_some())
     }
 
+    /// Refuses an image that no guest of this host is made from.
+    pub(crate) async fn needs_image(&self, host: Uuid, image: Uuid) -> Result<()> {
+        let mut tx = self.db.read().await?;
+        let rows = tx
+            .rows(
+                "SELECT doc FROM fleet_desired WHERE host_id = $1 AND kind = 'guest' AND removed = 0",
+                &[host.to_string().into()],
+            )
+            .await?;
+        for row in rows {
+            if let Object::Guest(guest) = serde_json::from_str(&row.str(0)?)?
+                && guest.root.image.id == image
+            {
+                return Ok(());
+            }
+        }
+        Err(Error::forbidden("No guest of this host is made from this image."))
+    }
+
     /// All desired ids of a kind: (host, id, whether it is a tombstone). For audits.
     pub async fn all_desired(&self, tx: &mut Tx, kind: Kind) -> Result<Vec<(String, String, bool)>> {
         tx.rows(
@@ -120,6 +140,35 @@ impl Fleet {
         .iter()
         .map(|r| Ok((r.str(0)?, r.str(1)?, r.i64(2)? != 0)))
         .collect()
+    }
+
+    /// Waits until every host that shall hold this object has reported on its newest generation, but not for hosts
+    /// that are not connected, and not longer than this.
+    pub async fn settled(&self, kind: Kind, id: &str, most: Duration) {
+        let wait = async {
+            loop {
+                let news = self.hub.reported();
+                match self.late(kind, id).await {
+                    Ok(hosts) if hosts.iter().any(|h| self.hub.is_open(h)) => news.await,
+                    Ok(_) => return,
+                    Err(e) => return tracing::error!(error = %e, "the observed state could not be read"),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(most, wait).await;
+    }
+
+    /// Hosts whose observation of an object is older than what they shall hold.
+    async fn late(&self, kind: Kind, id: &str) -> Result<Vec<String>> {
+        let mut tx = self.db.read().await?;
+        let rows = tx
+            .rows(
+                "SELECT d.host_id FROM fleet_desired d LEFT JOIN fleet_observed o ON o.host_id = d.host_id AND o.kind = d.kind AND o.id = d.id
+                     AND o.generation >= d.generation WHERE d.kind = $1 AND d.id = $2 AND o.id IS NULL",
+                &[kind.as_str().into(), id.into()],
+            )
+            .await?;
+        rows.iter().map(|r| r.str(0)).collect()
     }
 
     /// The last observation of a guest on a host.

@@ -2,9 +2,10 @@
 
 use crate::Fleet;
 use haneul_agent_api::{Greeting, HypervisorInfo, Inventory, Underlay};
-use haneul_core::Result;
+use haneul_core::{Error, Result};
 use haneul_store::{Actor, Dir, Query, Resource, System, Tx, V};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A machine with an agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +53,26 @@ impl Fleet {
     /// One host.
     pub async fn host(&self, tx: &mut Tx, id: &str) -> Result<Option<Host>> {
         Ok(tx.find::<Host>(id).await?.map(|s| s.value))
+    }
+
+    /// Removes a host: its membership, and what is kept of it. Nothing on the machine is touched.
+    ///
+    /// # Errors
+    /// Not found; conflict, with numbers, while something of the cloud is on it.
+    pub async fn remove_host(self: &Arc<Self>, tx: &mut Tx, id: &str) -> Result<Host> {
+        let stored = tx.find::<Host>(id).await?;
+        let stored = stored.ok_or_else(|| Error::not_found(format!("There is no host {id}.")))?;
+        let host = stored.value.clone();
+        for o in self.observers() {
+            o.host_leaving(tx, &host).await?;
+        }
+        for table in ["fleet_desired", "fleet_observed"] {
+            tx.exec(&format!("DELETE FROM {table} WHERE host_id = $1"), &[id.into()])
+                .await?;
+        }
+        self.expel(tx, id).await?;
+        tx.delete(&System::of(stored)).await?;
+        Ok(host)
     }
 
     pub(crate) async fn greet(&self, tx: &mut Tx, g: &Greeting) -> Result<()> {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use haneul_agent_api::{Ask, ToAgent};
 use haneul_core::{Error, Result};
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -31,12 +32,11 @@ pub struct Tunnel {
 }
 
 /// An agent's open watch.
-#[derive(Clone)]
-pub(crate) struct Watch {
+struct Watch {
     /// Tells watches of the same host apart: the newest counts.
-    pub number: u64,
-    pub wake: Arc<Notify>,
-    pub asks: mpsc::Sender<ToAgent>,
+    number: u64,
+    wake: Arc<Notify>,
+    asks: mpsc::Sender<ToAgent>,
 }
 
 #[derive(Default)]
@@ -45,13 +45,15 @@ struct State {
     watches: HashMap<String, Watch>,
     /// Protocol that each agent greeted with.
     protocols: HashMap<String, u32>,
-    streams: HashMap<Uuid, oneshot::Sender<Bytes>>,
-    tunnels: HashMap<Uuid, oneshot::Sender<std::result::Result<Tunnel, String>>>,
+    /// One-time ids, with the host that was asked.
+    streams: HashMap<Uuid, (String, oneshot::Sender<Bytes>)>,
+    tunnels: HashMap<Uuid, (String, oneshot::Sender<std::result::Result<Tunnel, String>>)>,
 }
 
 #[derive(Default)]
 pub(crate) struct Hub {
     state: Mutex<State>,
+    reported: Notify,
 }
 
 impl Hub {
@@ -75,17 +77,32 @@ impl Hub {
         self.lock().protocols.get(host).copied().unwrap_or(1)
     }
 
-    pub fn open(&self, host: &str) -> (Watch, mpsc::Receiver<ToAgent>) {
+    /// The next committed report of any host.
+    pub fn reported(&self) -> Pin<Box<tokio::sync::futures::Notified<'_>>> {
+        let mut news = Box::pin(self.reported.notified());
+        news.as_mut().enable();
+        news
+    }
+
+    /// A report was committed.
+    pub fn report(&self) {
+        self.reported.notify_waiters();
+    }
+
+    /// Begins a watch; the one before, if there is one, ends: nobody holds the other end of its asks any more.
+    pub fn open(&self, host: &str) -> (u64, Arc<Notify>, mpsc::Receiver<ToAgent>) {
         let (asks, receive) = mpsc::channel(64);
+        let wake = Arc::new(Notify::new());
         let mut state = self.lock();
         state.next += 1;
+        let number = state.next;
         let watch = Watch {
-            number: state.next,
-            wake: Arc::new(Notify::new()),
+            number,
+            wake: wake.clone(),
             asks,
         };
-        state.watches.insert(host.to_owned(), watch.clone());
-        (watch, receive)
+        state.watches.insert(host.to_owned(), watch);
+        (number, wake, receive)
     }
 
     /// Ends a watch; true when it was the host's newest.
@@ -98,6 +115,11 @@ impl Hub {
         newest
     }
 
+    /// Ends a host's watch from our side.
+    pub fn cut(&self, host: &str) {
+        self.lock().watches.remove(host);
+    }
+
     pub fn is_open(&self, host: &str) -> bool {
         self.lock().watches.contains_key(host)
     }
@@ -105,7 +127,7 @@ impl Hub {
     pub async fn ask(&self, host: &str, what: Ask, timeout: Duration) -> Result<Bytes> {
         let (send, receive) = oneshot::channel();
         let stream = Uuid::new_v4();
-        self.lock().streams.insert(stream, send);
+        self.lock().streams.insert(stream, (host.to_owned(), send));
         let answer = self
             .answered(host, ToAgent::Ask { stream, what }, timeout, receive)
             .await;
@@ -117,7 +139,7 @@ impl Hub {
     pub async fn dial(&self, host: &str, what: Ask, timeout: Duration) -> Result<Tunnel> {
         let (send, receive) = oneshot::channel();
         let stream = Uuid::new_v4();
-        self.lock().tunnels.insert(stream, send);
+        self.lock().tunnels.insert(stream, (host.to_owned(), send));
         let answer = self
             .answered(host, ToAgent::Ask { stream, what }, timeout, receive)
             .await;
@@ -148,23 +170,28 @@ impl Hub {
     /// A tunnel for a one-time id; false when nobody waits for it.
     pub fn connect(&self, stream: Uuid, tunnel: Tunnel) -> bool {
         let waiting = self.lock().tunnels.remove(&stream);
-        waiting.is_some_and(|w| w.send(Ok(tunnel)).is_ok())
+        waiting.is_some_and(|(_, w)| w.send(Ok(tunnel)).is_ok())
     }
 
     /// Bytes for a one-time id; false when nobody waits for them.
     pub fn answer(&self, stream: Uuid, bytes: Bytes) -> bool {
         let mut state = self.lock();
-        if let Some(waiting) = state.tunnels.remove(&stream) {
+        if let Some((_, waiting)) = state.tunnels.remove(&stream) {
             return waiting.send(Err(String::from_utf8_lossy(&bytes).into_owned())).is_ok();
         }
         match state.streams.remove(&stream) {
-            Some(waiting) => waiting.send(bytes).is_ok(),
+            Some((_, waiting)) => waiting.send(bytes).is_ok(),
             None => false,
         }
     }
 
-    pub fn expects(&self, stream: Uuid) -> bool {
+    /// Whether somebody waits for what this host, or any, was asked for.
+    pub fn expects(&self, stream: Uuid, host: Option<Uuid>) -> bool {
         let state = self.lock();
-        state.streams.contains_key(&stream) || state.tunnels.contains_key(&stream)
+        let asked = match (state.streams.get(&stream), state.tunnels.get(&stream)) {
+            (Some((asked, _)), _) | (_, Some((asked, _))) => asked,
+            _ => return false,
+        };
+        host.is_none_or(|h| h.to_string() == *asked)
     }
 }

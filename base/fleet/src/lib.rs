@@ -11,10 +11,12 @@ mod desired;
 mod host;
 mod hub;
 mod listener;
+mod members;
 
 pub use host::Host;
 pub use hub::{ImageSource, ImageStream, Tunnel};
-pub use listener::serve;
+pub use listener::{serve, serve_hosts};
+pub use members::MAX_TOKEN_MINUTES;
 
 use haneul_agent_api::{Ask, Greeting, Kind, ObservedGuest, ObservedNet, PostedPassword};
 use haneul_core::{Error, Result, id};
@@ -29,10 +31,11 @@ use uuid::Uuid;
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Tables.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    owner: "fleet",
-    number: 1,
-    sql: "CREATE TABLE fleet_cloud(id TEXT PRIMARY KEY, epoch BIGINT NOT NULL);
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        owner: "fleet",
+        number: 1,
+        sql: "CREATE TABLE fleet_cloud(id TEXT PRIMARY KEY, epoch BIGINT NOT NULL);
           CREATE TABLE host(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
               created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL, up BIGINT NOT NULL);
           CREATE TABLE fleet_desired(host_id TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, generation BIGINT NOT NULL,
@@ -41,7 +44,16 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
           CREATE TABLE fleet_observed(host_id TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, epoch BIGINT NOT NULL,
               generation BIGINT NOT NULL, doc TEXT NOT NULL, PRIMARY KEY(host_id, kind, id));
           CREATE INDEX fleet_observed_by_id ON fleet_observed(kind, id)",
-}];
+    },
+    Migration {
+        owner: "fleet",
+        number: 2,
+        sql: "CREATE TABLE fleet_authority(id TEXT PRIMARY KEY, certificate TEXT NOT NULL, key TEXT NOT NULL);
+          CREATE TABLE fleet_token(id TEXT PRIMARY KEY, hash TEXT NOT NULL, host_id TEXT NOT NULL, expires_at BIGINT NOT NULL,
+              used_at BIGINT NOT NULL, used_by TEXT NOT NULL, used_key TEXT NOT NULL);
+          CREATE TABLE fleet_member(host_id TEXT PRIMARY KEY, membership BIGINT NOT NULL, joined_at BIGINT NOT NULL)",
+    },
+];
 
 /// A service that hears what hosts observe. All calls run inside the transaction that records it.
 pub trait Observer: Send + Sync {
@@ -57,6 +69,11 @@ pub trait Observer: Send + Sync {
     }
     /// The stream of a host ended. A silent agent is not a dead host: guests go on.
     fn host_down<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host);
+        Box::pin(async { Ok(()) })
+    }
+    /// A host is removed from the cloud. Who still has something on it refuses; who has only notes of it, removes them.
+    fn host_leaving<'t>(&'t self, tx: &'t mut Tx, host: &'t Host) -> BoxFuture<'t, Result<()>> {
         let _ = (tx, host);
         Box::pin(async { Ok(()) })
     }
@@ -96,6 +113,7 @@ pub struct Fleet {
     pub(crate) images: OnceLock<Arc<dyn ImageSource>>,
     pub(crate) cloud_id: Uuid,
     pub(crate) epoch: u64,
+    pub(crate) authority: OnceLock<Arc<haneul_tls::Authority>>,
 }
 
 impl Fleet {
@@ -122,6 +140,7 @@ impl Fleet {
             images: OnceLock::new(),
             cloud_id: Uuid::try_parse(&cloud_id).map_err(Error::internal)?,
             epoch: epoch as u64,
+            authority: OnceLock::new(),
         });
         // No stream is open yet; hosts say so themselves when they greet.
         fleet.all_down().await?;

@@ -1,18 +1,21 @@
-//! The listener that agents dial: a Unix socket, HTTP/2, newline-delimited JSON. Only root and our own user
-//! may connect (SO_PEERCRED).
+//! What agents dial: a Unix socket on this machine, where only root and our own user may connect (SO_PEERCRED), and TLS
+//! for other machines, where a host is what its certificate says. HTTP/2, newline-delimited JSON on both.
 
-use crate::Fleet;
+use crate::{Fleet, members};
 use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use haneul_agent_api::{Ack, Greeting, Kind, MAX_LINE, ObservedNet, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome};
+use haneul_agent_api::{
+    Ack, Greeting, Join, Kind, MAX_LINE, ObservedNet, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome,
+};
 use haneul_core::{Error, Result, fault_point};
 use haneul_store::Actor;
+use haneul_tls::{HostName, Peer};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -23,8 +26,13 @@ use uuid::Uuid;
 
 /// Longest answer to an ask, bytes.
 const MAX_STREAM: usize = 16 << 20;
+/// Between greeting and watch an agent needs no more.
+const WATCHED: Duration = Duration::from_secs(10);
 /// Longest report, bytes.
 const MAX_REPORT: usize = 16 << 20;
+/// Longest greeting, and longest message about a membership, bytes.
+const MAX_GREETING: usize = 1 << 20;
+const MAX_JOIN: usize = 16 << 10;
 
 #[derive(Clone, Debug)]
 struct PeerUser(Option<u32>);
@@ -35,24 +43,56 @@ impl Connected<axum::serve::IncomingStream<'_, UnixListener>> for PeerUser {
     }
 }
 
-/// Serves agents until `stop` resolves. `own_uid` is the user that this process runs as.
-pub async fn serve(
-    fleet: Arc<Fleet>,
-    listener: UnixListener,
-    own_uid: u32,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<()> {
+/// Who speaks.
+#[derive(Clone, Copy, Debug)]
+enum Caller {
+    /// This machine's agent, or a lab's.
+    Local,
+    Host(HostName),
+}
+
+impl Caller {
+    /// Refuses what a host says for another one.
+    fn speaks_for(self, host: Uuid) -> Result<()> {
+        match self {
+            Caller::Local => Ok(()),
+            Caller::Host(name) => members::same_host(name, host),
+        }
+    }
+
+    /// The host whose things it may have; `None`: any.
+    fn only(self) -> Option<Uuid> {
+        match self {
+            Caller::Local => None,
+            Caller::Host(name) => Some(name.host),
+        }
+    }
+}
+
+fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
     use haneul_agent_api::path;
-    let app = Router::new()
+    Router::new()
         .route(path::GREET, post(greet))
         .route(path::WATCH, get(watch))
         .route(path::REPORT, post(report))
         .route(&format!("{}{{id}}", path::IMAGE), get(image))
         .route(&format!("{}{{id}}", path::STREAM), post(stream))
         .route(&format!("{}{{id}}", path::TUNNEL), post(tunnel))
+        .with_state(fleet.clone())
+}
+
+/// Serves the agent of this machine until `stop` resolves. `own_uid` is the user that this process runs as.
+pub async fn serve(
+    fleet: Arc<Fleet>,
+    listener: UnixListener,
+    own_uid: u32,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let app = routes(&fleet)
         .layer(middleware::from_fn(
-            move |ConnectInfo(peer): ConnectInfo<PeerUser>, request: Request, next: Next| async move {
+            move |ConnectInfo(peer): ConnectInfo<PeerUser>, mut request: Request, next: Next| async move {
                 if peer.0.is_some_and(|u| u == 0 || u == own_uid) {
+                    request.extensions_mut().insert(Caller::Local);
                     next.run(request).await
                 } else {
                     refuse(&Error::forbidden("Only the host's agent may speak here."))
@@ -64,6 +104,64 @@ pub async fn serve(
         .with_graceful_shutdown(stop)
         .await?;
     Ok(())
+}
+
+/// Serves the agents of other machines until `stop` resolves; the listener's configuration is
+/// [`haneul_tls::optional_hosts`].
+pub async fn serve_hosts(
+    fleet: Arc<Fleet>,
+    listener: haneul_tls::Listener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    use haneul_agent_api::path;
+    let door = fleet.clone();
+    let members = routes(&fleet)
+        .route(path::RENEW, post(renew))
+        .layer(middleware::from_fn(
+            move |ConnectInfo(peer): ConnectInfo<Peer>, mut request: Request, next: Next| {
+                let fleet = door.clone();
+                async move {
+                    let Some(name) = peer.host else {
+                        return refuse(&members::no_certificate());
+                    };
+                    if let Err(e) = fleet.check_member(name).await {
+                        return refuse(&e);
+                    }
+                    request.extensions_mut().insert(Caller::Host(name));
+                    next.run(request).await
+                }
+            },
+        ));
+    let app = Router::new()
+        .route(path::JOIN, post(join))
+        .merge(members)
+        .with_state(fleet);
+    axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
+        .with_graceful_shutdown(stop)
+        .await?;
+    Ok(())
+}
+
+async fn join(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
+    let go = async {
+        let join: Join = body(request, MAX_JOIN).await?;
+        let (host, name) = (join.host_id, join.host_name.clone());
+        let joined = fleet.join(join).await?;
+        tracing::info!(%host, name, "a machine joined");
+        Ok(joined)
+    };
+    answer(go.await)
+}
+
+async fn renew(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Caller>, request: Request) -> Response {
+    let go = async {
+        let renew = body(request, MAX_JOIN).await?;
+        match caller {
+            Caller::Host(name) => fleet.renew(name, &renew).await,
+            Caller::Local => Err(members::no_certificate()),
+        }
+    };
+    answer(go.await)
 }
 
 fn refuse(e: &Error) -> Response {
@@ -83,28 +181,34 @@ fn answer<T: serde::Serialize>(result: Result<T>) -> Response {
     }
 }
 
-async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T> {
-    let bytes = Limited::new(request.into_body(), MAX_REPORT)
+async fn body<T: serde::de::DeserializeOwned>(request: Request, most: usize) -> Result<T> {
+    let bytes = Limited::new(request.into_body(), most)
         .collect()
         .await
-        .map_err(|e| Error::bad_request("The message was cut off or too long.").with_private(e))?
+        .map_err(|e| {
+            Error::bad_request(format!("The message was cut off, or is longer than {most} bytes.")).with_private(e)
+        })?
         .to_bytes();
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::bad_request("The message is not of this protocol.").with_private(e))
 }
 
-async fn greet(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
+/// N and N-1: an agent one release older, or newer, is understood.
+pub(crate) fn check_protocol(theirs: u32) -> Result<()> {
+    if theirs + 1 < PROTOCOL || theirs > PROTOCOL + 1 {
+        return Err(Error::bad_request(format!(
+            "The agent speaks protocol {theirs}, and this control plane {PROTOCOL} and {}. Bring both to neighbouring releases.",
+            PROTOCOL.saturating_sub(1)
+        )));
+    }
+    Ok(())
+}
+
+async fn greet(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Caller>, request: Request) -> Response {
     let go = async {
-        let g: Greeting = body(request).await?;
-        // N and N-1: an agent one release older is understood.
-        if g.protocol + 1 < PROTOCOL || g.protocol > PROTOCOL + 1 {
-            return Err(Error::bad_request(format!(
-                "The agent speaks protocol {}, and this control plane {} and {}. Bring both to neighbouring releases.",
-                g.protocol,
-                PROTOCOL,
-                PROTOCOL.saturating_sub(1)
-            )));
-        }
+        let g: Greeting = body(request, MAX_GREETING).await?;
+        caller.speaks_for(g.host_id)?;
+        check_protocol(g.protocol)?;
         let welcome = Welcome {
             protocol: PROTOCOL.min(g.protocol),
             release: env!("CARGO_PKG_VERSION").into(),
@@ -112,14 +216,23 @@ async fn greet(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
             epoch: fleet.epoch,
         };
         fleet.hub.greeted(&g.host_id.to_string(), g.protocol);
-        let f = fleet.clone();
+        let (f, host) = (fleet.clone(), g.host_id);
         fleet
             .db
-            .write(&agent(g.host_id), async move |tx| f.greet(tx, &g).await)
+            .write(&agent(host), async move |tx| f.greet(tx, &g).await)
             .await?;
+        tokio::spawn(watched(fleet.clone(), host));
         Ok(welcome)
     };
     answer(go.await)
+}
+
+/// Who greets and opens no watch is not up.
+async fn watched(fleet: Arc<Fleet>, host: Uuid) {
+    tokio::time::sleep(WATCHED).await;
+    if !fleet.hub.is_open(&host.to_string()) {
+        fleet.lost(host).await;
+    }
 }
 
 fn agent(host: Uuid) -> Actor {
@@ -135,7 +248,14 @@ struct WatchQuery {
     host: Uuid,
 }
 
-async fn watch(State(fleet): State<Arc<Fleet>>, Query(q): Query<WatchQuery>) -> Response {
+async fn watch(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(caller): Extension<Caller>,
+    Query(q): Query<WatchQuery>,
+) -> Response {
+    if let Err(e) = caller.speaks_for(q.host) {
+        return refuse(&e);
+    }
     let (send, receive) = mpsc::channel::<std::result::Result<Bytes, std::io::Error>>(16);
     tokio::spawn(pump(fleet, q.host, send));
     Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receive)).into_response()
@@ -145,7 +265,7 @@ async fn watch(State(fleet): State<Arc<Fleet>>, Query(q): Query<WatchQuery>) -> 
 /// is always whole; a resume from a sequence is not needed on one machine.
 async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Result<Bytes, std::io::Error>>) {
     let id = host.to_string();
-    let (watch, mut asks) = fleet.hub.open(&id);
+    let (number, wake, mut asks) = fleet.hub.open(&id);
     let mut last = 0;
     let mut listed = false;
     let ended = loop {
@@ -178,9 +298,9 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
             }
         }
         tokio::select! {
-            () = watch.wake.notified() => {}
+            () = wake.notified() => {}
             ask = asks.recv() => {
-                let Some(ask) = ask else { break "replaced" };
+                let Some(ask) = ask else { break "replaced or cut" };
                 let mut out = Vec::new();
                 push(&mut out, &ask);
                 if send.send(Ok(out.into())).await.is_err() { break "closed" }
@@ -193,10 +313,17 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
             }
         }
     };
-    if fleet.hub.close(&id, watch.number) {
+    if fleet.hub.close(&id, number) {
         tracing::info!(host = id, ended, "an agent's stream ended");
-        let f = fleet.clone();
-        let done = fleet
+        fleet.lost(host).await;
+    }
+}
+
+impl Fleet {
+    /// Marks a host down that has no stream.
+    async fn lost(self: &Arc<Self>, host: Uuid) {
+        let f = self.clone();
+        let done = self
             .db
             .write(&agent(host), async move |tx| {
                 f.stream_ended(tx, &host.to_string()).await
@@ -221,15 +348,17 @@ fn push(out: &mut Vec<u8>, line: &ToAgent) {
     out.push(b'\n');
 }
 
-async fn report(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
+async fn report(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Caller>, request: Request) -> Response {
     let go = async {
-        let r: Report = body(request).await?;
+        let r: Report = body(request, MAX_REPORT).await?;
+        caller.speaks_for(r.host_id)?;
         fault_point!("fleet.report.received");
         let f = fleet.clone();
         fleet
             .db
             .write(&agent(r.host_id), async move |tx| take(&f, tx, &r).await)
             .await?;
+        fleet.hub.report();
         fault_point!("fleet.report.committed");
         Ok(Ack { ok: true })
     };
@@ -292,7 +421,16 @@ async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Resu
     Ok(())
 }
 
-async fn image(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>) -> Response {
+async fn image(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<Uuid>,
+) -> Response {
+    if let Some(host) = caller.only()
+        && let Err(e) = fleet.needs_image(host, id).await
+    {
+        return refuse(&e);
+    }
     let Some(images) = fleet.images.get() else {
         return refuse(&Error::unavailable("This control plane has no image service."));
     };
@@ -309,8 +447,13 @@ async fn image(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>) -> Respons
     }
 }
 
-async fn stream(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>, request: Request) -> Response {
-    if !fleet.hub.expects(id) {
+async fn stream(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<Uuid>,
+    request: Request,
+) -> Response {
+    if !fleet.hub.expects(id, caller.only()) {
         return refuse(&Error::not_found("Nobody waits for this stream."));
     }
     let bytes = match Limited::new(request.into_body(), MAX_STREAM).collect().await {
@@ -322,7 +465,15 @@ async fn stream(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>, request: 
 }
 
 /// The answer's body goes to the agent for as long as the request's comes from it.
-async fn tunnel(State(fleet): State<Arc<Fleet>>, Path(id): Path<Uuid>, request: Request) -> Response {
+async fn tunnel(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<Uuid>,
+    request: Request,
+) -> Response {
+    if !fleet.hub.expects(id, caller.only()) {
+        return refuse(&Error::not_found("Nobody waits for this tunnel."));
+    }
     let (to, receive) = mpsc::channel(16);
     let from = request.into_body();
     if !fleet.hub.connect(id, crate::Tunnel { from, to }) {

@@ -1,7 +1,7 @@
 //! The admin socket: what operator commands ask. Only root and our own user reach it (mode 0600).
 
-use crate::audit;
 use crate::serve::App;
+use crate::{audit, hosts};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,6 +23,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/v1/jobs/{id}/cancel", post(cancel))
         .route("/admin/v1/changes", get(changes))
         .route("/admin/v1/accounts", get(accounts).post(create_account))
+        .route("/admin/v1/hosts", get(hosts))
+        .route("/admin/v1/hosts/{id}", get(host).delete(remove_host))
+        .route("/admin/v1/hosts/{id}/enable", post(enable_host))
+        .route("/admin/v1/host-tokens", post(host_token))
         .route("/admin/v1/routes", get(routes))
         .route("/admin/v1/fault-points", get(fault_points))
         .route("/admin/v1/rows", get(rows))
@@ -112,6 +116,26 @@ async fn accounts(State(app): State<Arc<App>>) -> Response {
 
 async fn create_account(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {
     answer(app.identity.create_account(body, haneul_core::id::request()).await)
+}
+
+async fn hosts(State(app): State<Arc<App>>) -> Response {
+    answer(hosts::list(&app).await)
+}
+
+async fn host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    answer(hosts::show(&app, &id).await)
+}
+
+async fn enable_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    answer(hosts::enable(&app, id).await)
+}
+
+async fn remove_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    answer(hosts::remove(&app, id).await)
+}
+
+async fn host_token(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {
+    answer(hosts::token(&app, &body).await)
 }
 
 /// The route tables, for documents and the sweep test.

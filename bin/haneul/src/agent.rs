@@ -34,6 +34,9 @@ impl haneul_cli::Host for ThisHost {
             .map(|(chosen, kvm, why)| haneul_cli::Accelerator { chosen, kvm, why })
             .unwrap_or_default()
     }
+    fn join(&self, config: &Config, url: &str, token: &str) -> Result<String> {
+        block_on(haneul_agent::join(config, url, token)).map(|cloud| cloud.to_string())
+    }
     fn stop_guests(&self, config: &Config, gently: bool) -> Result<usize> {
         block_on(haneul_agent::stop_guests(config, gently))
     }

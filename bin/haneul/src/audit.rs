@@ -72,7 +72,19 @@ async fn hosts(app: &Arc<App>, out: &mut Vec<Finding>) -> Result<()> {
             ));
             continue;
         }
-        let bytes = app.fleet.ask(&host.id, Ask::Audit, Duration::from_secs(20)).await?;
+        let bytes = match app.fleet.ask(&host.id, Ask::Audit, Duration::from_secs(20)).await {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                let what = format!(
+                    "host {} ({}) is up and does not answer: {}",
+                    host.name,
+                    host.id,
+                    e.public()
+                );
+                out.push(finding(what, "`haneul logs agent` on it says why"));
+                continue;
+            }
+        };
         let seen: HostAudit = serde_json::from_slice(&bytes)?;
         let want = |kind: Kind| -> BTreeSet<String> {
             desired

@@ -5,7 +5,9 @@ mod admin;
 mod agent;
 mod audit;
 mod changes;
+mod doors;
 mod front;
+mod hosts;
 mod policy_file;
 mod serve;
 

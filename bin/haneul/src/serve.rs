@@ -1,6 +1,8 @@
 //! `haneul serve`: the control plane, put together.
 
+use crate::doors::Doors;
 use crate::{admin, front, policy_file};
+use axum::extract::ConnectInfo;
 use haneul_auth::Policy;
 use haneul_cli::RELEASE;
 use haneul_compute::Compute;
@@ -15,6 +17,7 @@ use haneul_jobs::Jobs;
 use haneul_network::Network;
 use haneul_placement::Placement;
 use haneul_store::{Db, Migration, OpenOptions};
+use haneul_tls::Peer;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -75,18 +78,12 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let policy = Policy::new(&rules(), &overrides.unwrap_or_default())?;
     let control = config.control_dir();
     private_dir(&control)?;
-    let listener = TcpListener::bind(config.api.listen).await.map_err(|e| {
-        Error::conflict(format!(
-            "api.listen = {}: {e}. Free the address or choose another one.",
-            config.api.listen
-        ))
-    })?;
-    let metrics_listener = TcpListener::bind(config.api.metrics_listen).await.map_err(|e| {
-        Error::conflict(format!(
-            "api.metrics_listen = {}: {e}. Free the address or choose another one.",
-            config.api.metrics_listen
-        ))
-    })?;
+    let listener = bind("api.listen", config.api.listen).await?;
+    let metrics_listener = bind("api.metrics_listen", config.api.metrics_listen).await?;
+    let hosts_listener = match config.fleet.listen {
+        Some(address) => Some(bind("fleet.listen", address).await?),
+        None => None,
+    };
     let db = Db::open(
         &OpenOptions {
             url: config.database_url(),
@@ -97,6 +94,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     .await?;
     let jobs = Jobs::new(db.clone());
     let fleet = Fleet::open(db.clone()).await?;
+    let doors = Doors::open(&config, &fleet).await?;
     let identity = Arc::new(Identity::new(db.clone(), &config, control.join("fernet-keys"))?);
     identity.set_policy(Arc::new(policy));
     first_password(&identity, &control.join("admin-password")).await?;
@@ -159,22 +157,34 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let agents = unix_listener(&config.agent_socket(), 0o600)?;
     let operators = unix_listener(&config.admin_socket(), 0o600)?;
     let uid = nix::unistd::geteuid().as_raw();
+    let hosts = match hosts_listener {
+        Some(tcp) => {
+            let serve = haneul_fleet::serve_hosts(fleet.clone(), doors.hosts(tcp)?, until(stopped.clone()));
+            Some(tokio::spawn(serve))
+        }
+        None => None,
+    };
     let agents = tokio::spawn(haneul_fleet::serve(fleet, agents, uid, until(stopped.clone())));
     let operators = axum::serve(operators, admin::router(app.clone())).with_graceful_shutdown(until(stopped.clone()));
     let operators = tokio::spawn(async move { operators.await });
-    let metrics =
-        axum::serve(metrics_listener, front::metrics(app.clone())).with_graceful_shutdown(until(stopped.clone()));
+    let metrics = axum::serve(doors.api(metrics_listener)?, front::metrics(app.clone()))
+        .with_graceful_shutdown(until(stopped.clone()));
     let metrics = tokio::spawn(async move { metrics.await });
     let running = tokio::spawn(async move { jobs.run().await });
     let keys = tokio::spawn(look_after_identity(identity));
-    tracing::info!(api = %config.api.listen, release = RELEASE, "the control plane answers");
-    use axum::serve::ListenerExt;
-    let listener = listener.tap_io(|io| {
-        // Small answers must not wait for an acknowledgement.
-        let _ = io.set_nodelay(true);
-    });
-    let api = api.into_make_service_with_connect_info::<SocketAddr>();
-    let api = axum::serve(listener, api).with_graceful_shutdown(until(stopped.clone()));
+    tracing::info!(api = %config.api.listen, tls = config.tls_on(), release = RELEASE, "the control plane answers");
+    let commands = unix_listener(&config.api_socket(), 0o600)?;
+    let commands = axum::serve(commands, api.clone()).with_graceful_shutdown(until(stopped.clone()));
+    let commands = tokio::spawn(async move { commands.await });
+    // The services know a client by its address alone.
+    let api = api.layer(axum::middleware::map_request(
+        async |ConnectInfo(peer): ConnectInfo<Peer>, mut request: axum::extract::Request| {
+            request.extensions_mut().insert(ConnectInfo(peer.address));
+            request
+        },
+    ));
+    let api = api.into_make_service_with_connect_info::<Peer>();
+    let api = axum::serve(doors.api(listener)?, api).with_graceful_shutdown(until(stopped.clone()));
     let api = tokio::spawn(async move { api.await });
     crate::stop_signal().await?;
     tracing::info!("stopping");
@@ -183,11 +193,22 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), api).await;
     running.abort();
     keys.abort();
-    for task in [operators, metrics] {
+    for task in [operators, metrics, commands] {
         task.abort();
     }
-    agents.abort();
+    for task in [Some(agents), hosts].into_iter().flatten() {
+        task.abort();
+    }
     Ok(())
+}
+
+async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener> {
+    let free = |e| {
+        Error::conflict(format!(
+            "{name} = {address}: {e}. Free the address or choose another one."
+        ))
+    };
+    TcpListener::bind(address).await.map_err(free)
 }
 
 /// The first administrator's password: chosen at the first start, and on disk before the database has it, so

@@ -63,8 +63,10 @@ pub(crate) fn rows(items: &[Value], keys: &[&str]) -> Vec<Vec<String>> {
 
 /// `haneul status`: exit code 0 when the cloud is ready, 1 otherwise.
 pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
+    let member = config.is_member();
     let processes: Vec<Value> = Process::ALL
         .iter()
+        .filter(|p| !(member && **p == Process::Serve))
         .map(|p| {
             let ident = PidFile::new(&config.run_dir(), p.name())
                 .live()
@@ -76,6 +78,9 @@ pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
             })
         })
         .collect();
+    if member {
+        return host_status(config, &processes, as_json);
+    }
     let cloud = ready(config);
     let is_ready = cloud.as_ref().is_ok_and(|c| c.get("ready") == Some(&Value::Bool(true)));
     let code = if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -90,17 +95,7 @@ pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
         }));
         return Ok(code);
     }
-    ui::line(format_args!("state    {}", config.state_dir.0.display()));
-    for p in &processes {
-        let what = match (
-            p.get("pid").and_then(Value::as_i64),
-            p.get("resident_bytes").and_then(Value::as_u64),
-        ) {
-            (Some(pid), memory) => format!("pid {pid}, {}", ui::size(memory.unwrap_or(0))),
-            (None, _) => "does not run".into(),
-        };
-        ui::line(format_args!("{:8} {what}", text(p, "name")));
-    }
+    show_processes(config, &processes);
     match cloud {
         Ok(cloud) => {
             ui::line(format_args!("api      {}", config.public_url()));
@@ -131,6 +126,42 @@ pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
         Err(e) => ui::line(format_args!("{}", e.public())),
     }
     Ok(code)
+}
+
+/// The same on a machine that is a host of another one's cloud: exit code 0 when it is connected.
+fn host_status(config: &Config, processes: &[Value], as_json: bool) -> Result<ExitCode> {
+    let link = crate::hosts::link(config);
+    let connected = link.starts_with("connected");
+    if as_json {
+        ui::json(&json!({
+            "ready": connected,
+            "state_dir": config.state_dir.0,
+            "processes": processes,
+            "link": link,
+        }));
+    } else {
+        show_processes(config, processes);
+        ui::line(format_args!("link     {link}"));
+    }
+    Ok(if connected {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn show_processes(config: &Config, processes: &[Value]) {
+    ui::line(format_args!("state    {}", config.state_dir.0.display()));
+    for p in processes {
+        let what = match (
+            p.get("pid").and_then(Value::as_i64),
+            p.get("resident_bytes").and_then(Value::as_u64),
+        ) {
+            (Some(pid), memory) => format!("pid {pid}, {}", ui::size(memory.unwrap_or(0))),
+            (None, _) => "does not run".into(),
+        };
+        ui::line(format_args!("{:8} {what}", text(p, "name")));
+    }
 }
 
 /// `haneul audit`: exit code 1 when something disagrees.

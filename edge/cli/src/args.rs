@@ -62,6 +62,10 @@ pub enum Command {
     Changes(ChangesOptions),
     /// Accounts of people and organisations
     Account(AccountOptions),
+    /// Hosts of this cloud: tokens for new ones, list, show, enable, remove
+    Host(HostOptions),
+    /// Make this machine a host of the cloud at URL: install what is missing, join, start its agent
+    Join(JoinOptions),
     /// Build the small guest image
     GuestImage {
         /// File to write
@@ -267,6 +271,49 @@ pub struct NewAccount {
     pub password_stdin: bool,
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct HostOptions {
+    #[command(subcommand)]
+    pub command: HostCommand,
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Print what a machine needs to join: one machine, once
+    Token {
+        /// How long the token is good
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+        /// Let this host come back that has lost its certificate, and no other
+        #[arg(long = "for", value_name = "HOST")]
+        host: Option<String>,
+    },
+    /// All hosts
+    List,
+    /// One host, by name or id
+    Show { host: String },
+    /// Let servers come to a host (again)
+    Enable { host: String },
+    /// End a host's membership. Servers must have left it
+    Remove { host: String },
+}
+
+#[derive(Debug, Args)]
+pub struct JoinOptions {
+    /// What `haneul host token` printed, like https://192.0.2.1:8776
+    pub url: String,
+    /// The token; `-` reads it from the standard input, so that it is in no list of processes
+    pub token: String,
+    /// Do not ask before a package source is added
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Join, and start nothing
+    #[arg(long)]
+    pub no_start: bool,
 }
 
 /// Reads the command line; ends the process with help or with an explanation when it is wrong.

@@ -36,9 +36,9 @@ impl Client {
         Self::new(Peer::Unix(config.admin_socket()))
     }
 
-    /// The API, without a token.
+    /// The API, without a token: over its socket on this machine, whatever its address is and speaks.
     pub fn api(config: &Config) -> Result<Self> {
-        Self::new(Peer::Tcp(config.api.listen.to_string()))
+        Self::new(Peer::Unix(config.api_socket()))
     }
 
     /// Logs in with a password, in the domain `default`.

@@ -60,7 +60,7 @@ fn stop_processes(config: &Config) -> Result<()> {
     let step = Step::begin("stop");
     let mut said = Vec::new();
     if systemd::manages(config) {
-        systemd::stop()?;
+        systemd::stop(config)?;
         said.push("systemd's units".to_owned());
     }
     let running = launch::running(config);

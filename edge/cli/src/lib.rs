@@ -12,6 +12,7 @@ pub mod client;
 pub mod doctor;
 pub mod down;
 pub mod formats;
+pub mod hosts;
 pub mod logs;
 pub mod page;
 pub mod proc;
@@ -41,6 +42,8 @@ pub const ACCOUNT: &str = "haneul";
 pub trait Host {
     /// How guests would run on this host, and why.
     fn accelerator(&self, config: &Config) -> Accelerator;
+    /// Makes this machine a host of another machine's cloud and answers the cloud's id.
+    fn join(&self, config: &Config, url: &str, token: &str) -> Result<String>;
     /// Stops every guest that has a record (asks by ACPI first when `gently`) and says how many they were.
     /// The agent does not run then. The guests stay desired: the next start of the agent brings them back.
     fn stop_guests(&self, config: &Config, gently: bool) -> Result<usize>;
@@ -102,6 +105,8 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
         Command::Jobs(command) => admin::jobs(&config, command).map(good),
         Command::Changes(options) => admin::changes(&config, options).map(good),
         Command::Account(options) => accounts::account(&config, &options.command).map(good),
+        Command::Host(options) => hosts::host(&config, options).map(good),
+        Command::Join(options) => hosts::join(&config, &cli.globals, options, host).map(good),
         Command::Routes => admin::routes(&config).map(good),
         Command::Serve { .. }
         | Command::Agent

@@ -58,7 +58,7 @@ pub fn write_secret(path: &Path, secret: &str) -> Result<()> {
 }
 
 /// Writes a file whole or not at all, and durably: who reads the password today has it after a power cut, too.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -63,10 +63,15 @@ impl Plan {
             args: [vec![name.to_owned()], globals.to_args()].concat(),
             account,
         };
+        let agent = child("agent", None);
         Self {
             run_dir: config.run_dir(),
             log_dir: log_dir(config),
-            children: vec![child("serve", account), child("agent", None)],
+            // The control plane of a host that has joined a cloud is on another machine.
+            children: match config.is_member() {
+                true => vec![agent],
+                false => vec![child("serve", account), agent],
+            },
             log_limit: 32 << 20,
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
@@ -112,7 +117,7 @@ pub fn prepare(config: &Config) -> Result<Option<(Uid, Gid)>> {
     if meta.uid() == Uid::effective().as_raw() && meta.mode() & 0o011 != 0o011 {
         std::fs::set_permissions(state_dir, PermissionsExt::from_mode(0o711)).at(state_dir)?;
     }
-    if !Uid::effective().is_root() {
+    if !Uid::effective().is_root() || config.is_member() {
         return Ok(None);
     }
     let user = User::from_name(ACCOUNT).ok().flatten();

@@ -19,6 +19,11 @@ const UNITS: [(&str, &str); 2] = [
         include_str!("../../../packaging/systemd/haneul-agent.service"),
     ),
 ];
+/// Those of this machine: a host that has joined a cloud has no control plane.
+fn units(config: &Config) -> &'static [(&'static str, &'static str)] {
+    if config.is_member() { &UNITS[1..] } else { &UNITS }
+}
+
 const UNIT_DIR: &str = "/etc/systemd/system";
 const INSTALLED_BINARY: &str = "/usr/local/bin/haneul";
 
@@ -29,7 +34,7 @@ pub fn usable(config: &Config) -> bool {
 
 /// Whether the units of this cloud are there.
 pub fn manages(config: &Config) -> bool {
-    usable(config) && unit_path(UNITS[0].0).exists()
+    usable(config) && unit_path(UNITS[1].0).exists()
 }
 
 fn unit_path(name: &str) -> PathBuf {
@@ -90,7 +95,7 @@ pub fn start(config: &Config, globals: &Globals) -> Result<bool> {
         copy
     };
     let mut changed = false;
-    for (name, unit) in UNITS {
+    for &(name, unit) in units(config) {
         let path = unit_path(name);
         let text = fill_in(unit, &program, globals);
         if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
@@ -104,10 +109,10 @@ pub fn start(config: &Config, globals: &Globals) -> Result<bool> {
     if changed {
         systemctl(&["daemon-reload"])?;
     }
-    let stale = UNITS
+    let stale = units(config)
         .iter()
         .any(|(name, _)| main_pid(name).is_some_and(|pid| !runs_file(pid, &program)));
-    for (name, _) in UNITS {
+    for (name, _) in units(config) {
         systemctl(&["enable", "--quiet", name])?;
         systemctl(&[if changed || stale { "restart" } else { "start" }, name])?;
     }
@@ -115,8 +120,8 @@ pub fn start(config: &Config, globals: &Globals) -> Result<bool> {
 }
 
 /// Stops and disables them, so that a reboot does not undo a `down`.
-pub fn stop() -> Result<()> {
-    for (name, _) in UNITS.iter().rev() {
+pub fn stop(config: &Config) -> Result<()> {
+    for (name, _) in units(config).iter().rev() {
         systemctl(&["disable", "--quiet", "--now", name])?;
     }
     Ok(())

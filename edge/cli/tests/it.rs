@@ -278,7 +278,9 @@ fn configuration_errors_name_the_key() {
     let dir = Dir::new();
     for (set, words) in [
         ("api.listn=127.0.0.1:1", "did you mean api.listen"),
-        ("api.listen=0.0.0.0:1", "loopback"),
+        ("api.listen=0.0.0.0:1", "write in api.public_url"),
+        ("tls.key=/x", "tls.certificate"),
+        ("fleet.url=https://x", "fleet.listen"),
         ("agent.hypervisor=fake", "lab = true"),
         ("nonsense", "section.key=value"),
     ] {
@@ -356,6 +358,9 @@ fn clouds_yaml_is_written_once_and_never_over_anothers() {
 struct NoHost;
 
 impl Host for NoHost {
+    fn join(&self, _: &Config, _: &str, _: &str) -> haneul_core::Result<String> {
+        unreachable!("nobody joins here")
+    }
     fn accelerator(&self, _: &Config) -> Accelerator {
         Accelerator {
             chosen: "tcg".into(),

@@ -15,6 +15,10 @@ pub const PING_SECONDS: u64 = 5;
 
 /// Paths of the protocol, all below the agent socket. The agent always dials.
 pub mod path {
+    /// `POST` [`crate::Join`] -> [`crate::Joined`]; the only one that asks for no certificate.
+    pub const JOIN: &str = "/agent/v1/join";
+    /// `POST` [`crate::Renew`] -> [`crate::Renewed`].
+    pub const RENEW: &str = "/agent/v1/certificate";
     /// `POST` [`crate::Greeting`] -> [`crate::Welcome`].
     pub const GREET: &str = "/agent/v1/greet";
     /// `GET ?host=UUID&since=SEQUENCE` -> lines of [`crate::ToAgent`]; 410 means: list again.

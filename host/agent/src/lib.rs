@@ -10,6 +10,7 @@ mod drivers;
 mod guests;
 mod journal;
 mod link;
+mod membership;
 mod nets;
 mod report;
 mod snapshots;
@@ -18,6 +19,7 @@ mod tunnel;
 mod uids;
 
 pub use drivers::{Drivers, accelerator, open_drivers};
+pub use membership::join;
 
 use haneul_core::config::Config;
 use haneul_core::{Error, Result, id};
@@ -41,6 +43,7 @@ pub(crate) struct Shared {
     /// Ports that the data plane has (id and generation), for guests that wait for them.
     pub net_ready: tokio::sync::watch::Sender<nets::Ready>,
     pub link: link::Handle,
+    pub control: membership::Control,
 }
 
 /// The answer to a guest that posts its password waits so long for control, so that whoever has seen the answer finds
@@ -82,6 +85,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         net_dirty: Notify::new(),
         net_ready,
         link: link::Handle::default(),
+        control: membership::Control::open(&config)?,
         config,
         host_id,
         drivers,
@@ -109,6 +113,14 @@ pub fn host_id(dir: &Path) -> Result<Uuid> {
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// What the machine calls itself; shown to administrators, never used to find it.
+fn host_name(config: &Config) -> String {
+    if let Some(name) = &config.agent.name {
+        return name.clone();
+    }
+    nix::unistd::gethostname().map_or_else(|_| "host".into(), |n| n.to_string_lossy().into_owned())
 }
 
 /// Stops all guests of this host (`haneul down`), asking them by ACPI first when `gently`; says how many ran.

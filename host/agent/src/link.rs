@@ -1,10 +1,10 @@
 //! The link to control. The agent always dials: one HTTP/2 connection carries the greeting, the watch
 //! stream, the reports and the byte streams. When it breaks, it is dialled again and everything is said anew.
 
-use crate::Shared;
 use crate::guests::Guests;
+use crate::membership::Io;
 use crate::store::{News, Stored};
-use crate::tunnel;
+use crate::{Shared, host_name, tunnel};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use haneul_agent_api::{
@@ -18,14 +18,14 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
 /// Bytes of news that are taken together at the most.
 const MAX_TOGETHER: usize = 1 << 20;
 
-type Sender = SendRequest<Full<Bytes>>;
+pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
 /// The current connection, for those who need bytes from control.
 #[derive(Clone, Default)]
@@ -79,7 +79,22 @@ async fn request(
     sender.send_request(request).await.map_err(Error::internal)
 }
 
-async fn call<T: serde::de::DeserializeOwned>(
+/// Speaks HTTP/2 over a connection.
+pub(crate) async fn handshake(stream: Box<dyn Io>) -> Result<(Sender, JoinHandle<()>)> {
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(Error::internal)?;
+    let connection = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok((sender, connection))
+}
+
+/// One message and its answer. What control says when it refuses is the error.
+pub(crate) async fn call<T: serde::de::DeserializeOwned>(
     sender: &mut Sender,
     path: &str,
     body: &impl serde::Serialize,
@@ -93,10 +108,13 @@ async fn call<T: serde::de::DeserializeOwned>(
         .map_err(Error::internal)?
         .to_bytes();
     if status != StatusCode::OK {
-        return Err(Error::unavailable(format!(
-            "control answered {status}: {}",
-            String::from_utf8_lossy(&bytes)
-        )));
+        let said = String::from_utf8_lossy(&bytes).into_owned();
+        let said = if said.is_empty() {
+            format!("control answered {status}")
+        } else {
+            said
+        };
+        return Err(Error::unavailable(said));
     }
     Ok(serde_json::from_slice(&bytes)?)
 }
@@ -106,7 +124,10 @@ pub(crate) async fn run(shared: Arc<Shared>, guests: Guests) {
     loop {
         match session(&shared, &guests, &mut pause).await {
             Ok(()) => tracing::info!("control ended the stream"),
-            Err(e) => tracing::debug!(error = %e, "no link to control"),
+            Err(e) => {
+                shared.say_link(&format!("not connected: {}", e.public()));
+                tracing::debug!(error = %e, "no link to control");
+            }
         }
         shared.link.set(None);
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -115,18 +136,12 @@ pub(crate) async fn run(shared: Arc<Shared>, guests: Guests) {
 }
 
 async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Result<()> {
-    let stream = UnixStream::connect(shared.config.agent_socket()).await?;
-    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(Error::internal)?;
-    let connection = tokio::spawn(connection);
+    let (mut sender, connection) = handshake(shared.control.dial().await?).await?;
     let greeting = greeting(shared).await;
     let welcome: Welcome = call(&mut sender, path::GREET, &greeting).await?;
     tracing::info!(release = welcome.release, cloud = %welcome.cloud_id, epoch = welcome.epoch, "control welcomed this host");
     *pause = 20;
+    shared.say_link(&format!("connected to cloud {}", welcome.cloud_id));
     shared.link.set(Some(sender.clone()));
     guests.report_all().await;
     for posted in shared.store.passwords() {
@@ -147,9 +162,11 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Resu
             response.status()
         )));
     }
+    let mut renewal = sender.clone();
     let result = tokio::select! {
         r = watch(shared, guests, response.into_body(), &sender) => r,
         r = reports(shared, sender.clone()) => r,
+        () = shared.control.keep_certified(&mut renewal) => Ok(()),
     };
     connection.abort();
     result
@@ -160,7 +177,7 @@ async fn greeting(shared: &Arc<Shared>) -> Greeting {
         protocol: PROTOCOL,
         release: env!("CARGO_PKG_VERSION").into(),
         host_id: shared.host_id,
-        host_name: nix::unistd::gethostname().map_or_else(|_| "host".into(), |n| n.to_string_lossy().into_owned()),
+        host_name: host_name(&shared.config),
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .unwrap_or_default()
             .trim()
@@ -172,6 +189,18 @@ async fn greeting(shared: &Arc<Shared>) -> Greeting {
 }
 
 impl Shared {
+    /// Tells people on this machine how the link is; written only when it is another than before.
+    fn say_link(&self, said: &str) {
+        let file = self.config.link_file();
+        if std::fs::read_to_string(&file).is_ok_and(|before| before == said) {
+            return;
+        }
+        tracing::info!(said, "the link to control");
+        if let Err(e) = std::fs::write(&file, said) {
+            tracing::warn!(error = %e, "{} could not be written", file.display());
+        }
+    }
+
     /// What the host has; what a lab pretends.
     async fn inventory(&self) -> haneul_agent_api::Inventory {
         let agent = &self.config.agent;

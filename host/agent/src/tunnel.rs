@@ -12,7 +12,6 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
@@ -68,7 +67,7 @@ async fn dial<R>(
 where
     R: AsyncRead + Send + Unpin + 'static,
 {
-    let control = UnixStream::connect(shared.config.agent_socket()).await?;
+    let control = shared.control.dial().await?;
     let body = StreamBody::new(ReaderStream::with_capacity(read, 32 << 10).map(|chunk| chunk.map(Frame::data)));
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(control))
         .await

@@ -79,6 +79,42 @@ impl Placement {
         Ok(())
     }
 
+    /// Removes the provider of a host that leaves, with its inventories.
+    ///
+    /// # Errors
+    /// Conflict while something is allocated from it.
+    pub async fn provider_remove(&self, tx: &mut Tx, uuid: &str) -> Result<()> {
+        match tx.find::<ResourceProvider>(uuid).await? {
+            Some(p) => self.remove_provider(tx, &System::of(p)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a provider that nothing is allocated from and that has no children.
+    pub(crate) async fn remove_provider<G>(&self, tx: &mut Tx, grant: &G) -> Result<()>
+    where
+        G: haneul_store::Grant<ResourceProvider>,
+    {
+        let uuid = grant.stored().uuid.as_str();
+        let query = "SELECT COUNT(*) FROM placement_allocation WHERE provider_id = $1";
+        if tx.row(query, &[uuid.into()]).await?.map_or(Ok(0), |r| r.i64(0))? > 0 {
+            return Err(Error::conflict(format!(
+                "Unable to delete resource provider {uuid}: Resource provider has allocations."
+            ))
+            .with_code("placement.resource_provider.inuse"));
+        }
+        let all = self.snapshot_providers(tx).await?;
+        if all.iter().any(|o| o.parent.as_deref() == Some(uuid)) {
+            return Err(Error::conflict(format!(
+                "Unable to delete parent resource provider {uuid}: It has child resource providers."
+            ))
+            .with_code("placement.resource_provider.cannot_delete_parent"));
+        }
+        tx.exec("DELETE FROM placement_inventory WHERE provider_id = $1", &[uuid.into()])
+            .await?;
+        tx.delete(grant).await
+    }
+
     /// Sets one inventory of a provider. What is used stays, even when it is more than the new capacity.
     pub async fn set_inventory(&self, tx: &mut Tx, provider: &str, class: &str, new: &Inventory) -> Result<()> {
         let args = [

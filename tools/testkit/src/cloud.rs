@@ -223,6 +223,25 @@ impl Cloud {
         .await;
     }
 
+    /// An address where hosts may join, for [`Options::sets`].
+    pub fn fleet_listen() -> String {
+        format!("fleet.listen=127.0.0.1:{}", free_port())
+    }
+
+    /// URL and token for a machine that joins; `body` as `POST /admin/v1/host-tokens` takes it.
+    pub async fn host_token(&self, body: Value) -> (String, String) {
+        let peer = Peer::Unix(self.dir.join("run/admin.sock"));
+        let json = [("content-type", "application/json")];
+        let path = "/admin/v1/host-tokens";
+        let answer = send(&peer, Method::POST, path, &json, body.to_string())
+            .await
+            .expect("an answer");
+        assert!(answer.status.is_success(), "{}", String::from_utf8_lossy(&answer.body));
+        let answer = answer.json();
+        let text = |key: &str| answer[key].as_str().expect("a text").to_owned();
+        (text("url"), text("token"))
+    }
+
     /// Asks the admin socket.
     pub async fn admin(&self, method: Method, path: &str) -> Option<Value> {
         let peer = Peer::Unix(self.dir.join("run/admin.sock"));
@@ -314,7 +333,7 @@ impl Cloud {
     }
 }
 
-fn end(child: &mut Option<Child>, signal: Signal) {
+pub(crate) fn end(child: &mut Option<Child>, signal: Signal) {
     if let Some(mut c) = child.take() {
         let _ = kill(Pid::from_raw(c.id() as i32), signal);
         let _ = c.wait();
@@ -342,7 +361,7 @@ impl Drop for Cloud {
     }
 }
 
-fn remove(dir: &Path) {
+pub(crate) fn remove(dir: &Path) {
     if std::env::var_os("HANEUL_KEEP").is_none() {
         let _ = std::fs::remove_dir_all(dir);
     }

@@ -2,7 +2,8 @@
 //!
 //! A [`Cloud`] starts `haneul serve` and `haneul agent` (with fake drivers unless asked otherwise), gives a
 //! client with an administrator's token, kills and starts processes again, arms fault points, and at its end
-//! stops everything that it started. A [`Disk`] under it can lose its power.
+//! stops everything that it started. A [`Disk`] under it can lose its power; a [`Member`] joins it as another machine
+//! would.
 
 // A test kit panics where a product would answer an error.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -10,12 +11,14 @@
 mod client;
 mod cloud;
 mod disk;
+mod member;
 pub mod postgres;
 pub mod record;
 
 pub use client::{Answer, Client};
 pub use cloud::{Cloud, Options};
 pub use disk::Disk;
+pub use member::Member;
 
 use std::time::{Duration, Instant};
 

@@ -43,7 +43,8 @@ pub fn write(config: &Config, person: &Person, password: &str) -> Result<Written
     let usual = dir.join("clouds.yaml");
     let beside = !ours(&usual, config);
     let path = if beside { free_name(&dir, config) } else { usual };
-    let text = text(config, password);
+    let authority = authority(config, person, &path)?;
+    let text = text(config, password, authority.as_deref());
     let private = std::fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o077 == 0);
     let changed = !private || std::fs::read_to_string(&path).ok().as_deref() != Some(&text);
     if changed {
@@ -54,6 +55,23 @@ pub fn write(config: &Config, person: &Person, password: &str) -> Result<Written
         d.files.insert(path.clone());
     })?;
     Ok(Written { path, beside, changed })
+}
+
+/// Puts the certificate of the cloud's own authority beside the file, where clients need it to trust the API.
+fn authority(config: &Config, person: &Person, beside: &Path) -> Result<Option<PathBuf>> {
+    if !config.tls_on() || config.tls.certificate.is_some() {
+        return Ok(None);
+    }
+    let pem = std::fs::read(config.authority_file()).at(&config.authority_file())?;
+    let path = beside.with_extension("ca.pem");
+    if std::fs::read(&path).ok().as_ref() != Some(&pem) {
+        replace(&path, &pem, 0o644)?;
+        person.give(&path)?;
+    }
+    Deeds::note(config, |d| {
+        d.files.insert(path.clone());
+    })?;
+    Ok(Some(path))
 }
 
 /// Whether we may write the file: it is not there, or it is ours for this state directory.
@@ -84,10 +102,13 @@ fn mark(config: &Config) -> String {
     format!("{MARK}{}", config.state_dir.0.display())
 }
 
-fn text(config: &Config, password: &str) -> String {
+fn text(config: &Config, password: &str, authority: Option<&Path>) -> String {
     let q = |s: &str| format!("\"{}\"", s.replace('\\', "\\\\").replace('"', "\\\""));
+    let cacert = authority.map_or_else(String::new, |p| {
+        format!("    cacert: {}\n", q(&p.display().to_string()))
+    });
     format!(
-        "{}\nclouds:\n  haneul:\n    auth:\n      auth_url: {}\n      username: admin\n      password: {}\n      project_name: admin\n      user_domain_id: default\n      project_domain_id: default\n    region_name: {}\n    identity_api_version: 3\n    interface: public\n",
+        "{}\nclouds:\n  haneul:\n    auth:\n      auth_url: {}\n      username: admin\n      password: {}\n      project_name: admin\n      user_domain_id: default\n      project_domain_id: default\n    region_name: {}\n    identity_api_version: 3\n    interface: public\n{cacert}",
         mark(config),
         q(&format!("{}/identity/v3", config.public_url())),
         q(password),

@@ -68,6 +68,11 @@ impl Person {
 
 /// The command.
 pub fn up(config: &Config, globals: &Globals, options: &UpOptions, host: &dyn Host) -> Result<()> {
+    if config.is_member() {
+        return Err(failed(
+            "this machine is a host of another machine's cloud: `haneul up` there shows it. `haneul run` starts its agent; `haneul down --purge` makes it a machine of its own again",
+        ));
+    }
     // A lab with fake drivers needs nothing of the host, and runs as anybody.
     let fake = config.agent.hypervisor == "fake" && config.agent.network == "fake";
     let root = Uid::effective().is_root();
@@ -88,13 +93,7 @@ pub fn up(config: &Config, globals: &Globals, options: &UpOptions, host: &dyn Ho
         return Ok(());
     }
     if !fake {
-        let step = Step::begin("accelerator");
-        let a = host.accelerator(config);
-        if a.kvm {
-            step.done(format!("{}: {}", a.chosen, a.why))
-        } else {
-            step.warn(format!("{}: {}", a.chosen, a.why))
-        }
+        accelerator(config, host);
     }
     supervisor::prepare(config)?;
     launch::start(config, globals)?;
@@ -115,6 +114,17 @@ pub fn up(config: &Config, globals: &Globals, options: &UpOptions, host: &dyn Ho
     };
     farewell(config, &clouds, first.as_ref());
     Ok(())
+}
+
+/// Says how guests will run.
+pub(crate) fn accelerator(config: &Config, host: &dyn Host) {
+    let step = Step::begin("accelerator");
+    let a = host.accelerator(config);
+    if a.kvm {
+        step.done(format!("{}: {}", a.chosen, a.why))
+    } else {
+        step.warn(format!("{}: {}", a.chosen, a.why))
+    }
 }
 
 /// Makes the account of the control plane.

@@ -1,10 +1,10 @@
 //! Hosts as administrators see them.
 
 use crate::Compute;
-use crate::model::ComputeService;
-use haneul_core::Result;
-use haneul_store::{Query, Tx};
-use std::collections::HashMap;
+use crate::model::{ComputeService, Server};
+use haneul_core::{Error, Result};
+use haneul_store::{Query, Stored, System, Tx};
+use std::collections::{BTreeMap, HashMap};
 
 /// `host_status` of servers: UP, MAINTENANCE (switched off by an operator), DOWN.
 pub(crate) fn status(service: &ComputeService, up: bool) -> &'static str {
@@ -15,7 +15,52 @@ pub(crate) fn status(service: &ComputeService, up: bool) -> &'static str {
     }
 }
 
+/// What an operator sees of a host beside what the fleet knows of it.
+pub struct HostUse {
+    pub servers: i64,
+    /// Why nothing new comes here, when an operator has said so.
+    pub disabled: Option<String>,
+    /// Class to (used, total).
+    pub stock: BTreeMap<String, (i64, i64)>,
+}
+
 impl Compute {
+    /// What is on a host, and whether servers may come to it.
+    pub async fn host_use(&self, tx: &mut Tx, host: &str) -> Result<HostUse> {
+        let service = self.service_of(tx, host).await?;
+        let used = self.placement.inventories(tx, host).await?;
+        Ok(HostUse {
+            servers: tx.count::<Server>(&Query::new().eq("host_id", host)).await?,
+            disabled: service
+                .filter(|s| s.disabled)
+                .map(|s| s.disabled_reason.clone().unwrap_or_default()),
+            stock: used
+                .into_iter()
+                .map(|(class, (i, used))| (class, (used, i.total)))
+                .collect(),
+        })
+    }
+
+    /// Lets servers come to a host, or, with the reason, not.
+    pub async fn set_host_disabled(&self, tx: &mut Tx, host: &str, reason: Option<&str>) -> Result<()> {
+        let service = self.service_of(tx, host).await?;
+        let service = service.ok_or_else(|| Error::not_found(format!("There is no host {host}.")))?;
+        let mut new = service.value.clone();
+        new.disabled = reason.is_some();
+        new.disabled_reason = reason.map(str::to_owned);
+        if new != service.value {
+            tx.update(&System::of(service), &new).await?;
+            let cache = self.snapshot.clone();
+            tx.after_commit(move || cache.drop_it());
+        }
+        Ok(())
+    }
+
+    async fn service_of(&self, tx: &mut Tx, host: &str) -> Result<Option<Stored<ComputeService>>> {
+        let services = tx.list::<ComputeService>(&Query::new().eq("host_id", host)).await?;
+        Ok(services.into_iter().next())
+    }
+
     /// Host id to (name, status).
     pub(crate) async fn host_states(&self, tx: &mut Tx) -> Result<HashMap<String, (String, &'static str)>> {
         let up: HashMap<String, bool> = self.fleet.hosts(tx).await?.into_iter().map(|h| (h.id, h.up)).collect();

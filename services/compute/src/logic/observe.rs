@@ -2,10 +2,10 @@
 //! inside the transaction that records it.
 
 use crate::Compute;
-use crate::model::{ComputeService, Fault, Server, VmState, power};
+use crate::model::{Aggregate, ComputeService, Fault, Server, VmState, power};
 use haneul_agent_api::{Greeting, GuestState, Kind, ObservedGuest, PostedPassword, Power};
-use haneul_core::{Result, clock, id};
-use haneul_fleet::{BoxFuture, Observer};
+use haneul_core::{Error, Result, clock, id};
+use haneul_fleet::{BoxFuture, Host, Observer};
 use haneul_placement::Inventory;
 use haneul_store::{Query, System, Tx};
 
@@ -17,6 +17,9 @@ impl Observer for Compute {
         let cache = self.snapshot.clone();
         tx.after_commit(move || cache.drop_it());
         Box::pin(async { Ok(()) })
+    }
+    fn host_leaving<'t>(&'t self, tx: &'t mut Tx, host: &'t Host) -> BoxFuture<'t, Result<()>> {
+        Box::pin(self.host_left(tx, host))
     }
     fn guest<'t>(&'t self, tx: &'t mut Tx, host: &'t str, guest: &'t ObservedGuest) -> BoxFuture<'t, Result<()>> {
         Box::pin(self.guest_seen(tx, host, guest))
@@ -91,6 +94,40 @@ impl Compute {
             };
             self.placement.set_inventory(tx, &host, class, &inventory).await?;
         }
+        let cache = self.snapshot.clone();
+        tx.after_commit(move || cache.drop_it());
+        Ok(())
+    }
+
+    /// A host is removed: not while servers are on it; its service, its provider and its places in aggregates go.
+    async fn host_left(&self, tx: &mut Tx, host: &Host) -> Result<()> {
+        let on_it = Query::new().eq("host_id", host.id.as_str());
+        let count = tx.count::<Server>(&on_it).await?;
+        if count > 0 {
+            let some = tx.list::<Server>(&on_it.limit(5)).await?;
+            let names: Vec<String> = some.iter().map(|s| format!("{} ({})", s.name, s.id)).collect();
+            return Err(Error::conflict(format!(
+                "Host {} holds {count} servers: {}{}. `haneul host drain {}` moves them to other hosts; what cannot move must be deleted first.",
+                host.name,
+                names.join(", "),
+                if count > 5 { " and more" } else { "" },
+                host.name
+            )));
+        }
+        for service in tx
+            .list::<ComputeService>(&Query::new().eq("host_id", host.id.as_str()))
+            .await?
+        {
+            tx.delete(&System::of(service)).await?;
+        }
+        for aggregate in tx.list::<Aggregate>(&Query::new()).await? {
+            if aggregate.hosts.contains(&host.id) {
+                let mut value = aggregate.value.clone();
+                value.hosts.remove(&host.id);
+                tx.update(&System::of(aggregate), &value).await?;
+            }
+        }
+        self.placement.provider_remove(tx, &host.id).await?;
         let cache = self.snapshot.clone();
         tx.after_commit(move || cache.drop_it());
         Ok(())

@@ -160,8 +160,8 @@ pub async fn create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     let ctx = req.ctx()?.clone();
     let (items, bulk) = input::create(&mut req, &SHAPE).await?;
     let actor = ctx.actor();
-    let db = app.db.clone();
-    let shown = db
+    let (db, network) = (app.db.clone(), app.clone());
+    let (shown, routers) = db
         .write(&actor, async move |tx| {
             let mut out = Vec::new();
             let mut touched = Touched::default();
@@ -169,10 +169,12 @@ pub async fn create(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                 let fip = make(tx, &ctx, In(item), &mut touched).await?;
                 out.push(list::one(&app, tx, &ctx, &fip).await?);
             }
+            let routers = touched.routers.clone();
             app.publish(tx, touched).await?;
-            Ok(out)
+            Ok((out, routers))
         })
         .await?;
+    network.carried(&routers).await;
     Ok(super::created("floatingip", "floatingips", shown, bulk))
 }
 
@@ -218,8 +220,8 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
     let revision = input::if_match(&req)?;
     let item = input::update(&mut req, &SHAPE).await?;
     let actor = ctx.actor();
-    let db = app.db.clone();
-    let shown = db
+    let (db, network) = (app.db.clone(), app.clone());
+    let (shown, routers) = db
         .write(&actor, async move |tx| {
             let body = In(&item);
             let old = fetch(tx, &ctx, UpdateFloatingIp, &id).await?;
@@ -251,10 +253,12 @@ pub async fn update(app: Arc<Network>, mut req: Req) -> Result<Reply> {
                 }
             }
             let stored = tx.update(&old, &fip).await?;
+            let routers = touched.routers.clone();
             app.publish(tx, touched).await?;
-            list::one(&app, tx, &ctx, &stored).await
+            Ok((list::one(&app, tx, &ctx, &stored).await?, routers))
         })
         .await?;
+    network.carried(&routers).await;
     Ok(Reply::ok(&json!({"floatingip": shown})))
 }
 
@@ -264,14 +268,18 @@ pub async fn delete(app: Arc<Network>, req: Req) -> Result<Reply> {
     let id = super::id(&req).to_owned();
     let revision = input::deletion(&req)?;
     let actor = ctx.actor();
-    let db = app.db.clone();
-    db.write(&actor, async move |tx| {
-        let fip = fetch(tx, &ctx, DeleteFloatingIp, &id).await?;
-        input::check_revision(revision, fip.generation, &id)?;
-        let mut touched = Touched::default();
-        floating_ips::remove(tx, &fip, &mut touched).await?;
-        app.publish(tx, touched).await
-    })
-    .await?;
+    let (db, network) = (app.db.clone(), app.clone());
+    let routers = db
+        .write(&actor, async move |tx| {
+            let fip = fetch(tx, &ctx, DeleteFloatingIp, &id).await?;
+            input::check_revision(revision, fip.generation, &id)?;
+            let mut touched = Touched::default();
+            floating_ips::remove(tx, &fip, &mut touched).await?;
+            let routers = touched.routers.clone();
+            app.publish(tx, touched).await?;
+            Ok(routers)
+        })
+        .await?;
+    network.carried(&routers).await;
     Ok(Reply::no_content())
 }

@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
+/// Longest time that the answer of a floating IP waits for its host. It takes some milliseconds.
+const CARRIED: Duration = Duration::from_millis(500);
+
 /// What a transaction touched.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
@@ -206,6 +209,14 @@ impl Network {
             tx.after_commit(move || wake.notify_one());
         }
         Ok(())
+    }
+
+    /// Waits until the hosts of these routers carry what was published, so that whoever is told of a floating IP finds
+    /// it working, and nobody is led to where it led before. A host that is away or slow is not waited for.
+    pub(crate) async fn carried(&self, routers: &BTreeSet<String>) {
+        for id in routers {
+            self.fleet.settled(api::Kind::Router, id, CARRIED).await;
+        }
     }
 
     async fn tombstones(&self, tx: &mut Tx, touched: &Touched) -> Result<()> {

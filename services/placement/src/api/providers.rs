@@ -339,36 +339,7 @@ pub async fn delete(app: Arc<Placement>, req: Req) -> Result<Reply> {
                     }
                     _ => e,
                 })?;
-            if tx
-                .row(
-                    "SELECT 1 FROM placement_allocation WHERE provider_id = $1 LIMIT 1",
-                    &[uuid.as_str().into()],
-                )
-                .await?
-                .is_some()
-            {
-                return Err(Error::conflict(format!(
-                    "Unable to delete resource provider {uuid}: Resource provider has allocations."
-                ))
-                .with_code("placement.resource_provider.inuse"));
-            }
-            if this
-                .snapshot_providers(tx)
-                .await?
-                .iter()
-                .any(|o| o.parent.as_deref() == Some(&uuid))
-            {
-                return Err(Error::conflict(format!(
-                    "Unable to delete parent resource provider {uuid}: It has child resource providers."
-                ))
-                .with_code("placement.resource_provider.cannot_delete_parent"));
-            }
-            tx.exec(
-                "DELETE FROM placement_inventory WHERE provider_id = $1",
-                &[uuid.as_str().into()],
-            )
-            .await?;
-            tx.delete(&p).await
+            this.remove_provider(tx, &p).await
         })
         .await?;
     Ok(Reply::no_content())

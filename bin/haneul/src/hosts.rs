@@ -1,0 +1,117 @@
+//! `/admin/v1/hosts`: what `haneul host ...` asks.
+
+use crate::serve::App;
+use haneul_core::{Error, Result, clock};
+use haneul_fleet::Host;
+use haneul_store::{Actor, Tx};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Who speaks on the admin socket.
+fn operator() -> Actor {
+    Actor {
+        user: "operator".into(),
+        project: String::new(),
+        request_id: haneul_core::id::request(),
+    }
+}
+
+/// A host by its id, or by its name when only one has it.
+async fn find(app: &App, tx: &mut Tx, asked: &str) -> Result<Host> {
+    let hosts = app.fleet.hosts(tx).await?;
+    let mut named = hosts.iter().filter(|h| h.id == asked || h.name == asked);
+    match (named.next(), named.next()) {
+        (Some(one), None) => Ok(one.clone()),
+        (Some(_), Some(_)) => Err(Error::conflict(format!(
+            "More than one host is called {asked}: name it by its id (`haneul host list`)."
+        ))),
+        (None, _) => Err(Error::not_found(format!(
+            "There is no host {asked}. There are: {}.",
+            hosts.iter().map(|h| h.name.as_str()).collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
+    let used = app.compute.host_use(tx, &host.id).await?;
+    Ok(json!({
+        "id": host.id,
+        "name": host.name,
+        "state": if host.up { "up" } else { "down" },
+        "status": if used.disabled.is_some() { "disabled" } else { "enabled" },
+        "disabled_reason": used.disabled,
+        "release": host.release,
+        "servers": used.servers,
+        "hypervisor": host.hypervisor.kind,
+        "accelerator": host.hypervisor.accelerator,
+        "cpu_model": host.hypervisor.cpu_model,
+        "boot_id": host.boot_id,
+        "resources": used.stock.iter().map(|(class, (used, total))| {
+            (class.clone(), json!({"used": used, "total": total}))
+        }).collect::<serde_json::Map<String, Value>>(),
+    }))
+}
+
+pub async fn list(app: &App) -> Result<Value> {
+    let mut tx = app.db.read().await?;
+    let mut hosts = Vec::new();
+    for host in app.fleet.hosts(&mut tx).await? {
+        hosts.push(view(app, &mut tx, &host).await?);
+    }
+    Ok(json!({"hosts": hosts}))
+}
+
+pub async fn show(app: &App, asked: &str) -> Result<Value> {
+    let mut tx = app.db.read().await?;
+    let host = find(app, &mut tx, asked).await?;
+    Ok(json!({"host": view(app, &mut tx, &host).await?}))
+}
+
+/// Lets servers come to the host again.
+pub async fn enable(app: &Arc<App>, asked: String) -> Result<Value> {
+    let this = app.clone();
+    app.db
+        .write(&operator(), async move |tx| {
+            let host = find(&this, tx, &asked).await?;
+            this.compute.set_host_disabled(tx, &host.id, None).await?;
+            Ok(json!({"host": view(&this, tx, &host).await?}))
+        })
+        .await
+}
+
+/// Ends the host's membership.
+pub async fn remove(app: &Arc<App>, asked: String) -> Result<Value> {
+    let this = app.clone();
+    app.db
+        .write(&operator(), async move |tx| {
+            let host = find(&this, tx, &asked).await?;
+            this.fleet.remove_host(tx, &host.id).await?;
+            Ok(json!({"removed": {"id": host.id, "name": host.name}}))
+        })
+        .await
+}
+
+/// A token for one machine, with the command to run there.
+pub async fn token(app: &App, body: &Value) -> Result<Value> {
+    let url = app.config.fleet_url().ok_or_else(|| {
+        Error::conflict(
+            "No host can join: nothing listens for hosts. Set fleet.listen to an address of this machine that they reach, for instance `--set fleet.listen=192.0.2.1:8776`, and start again.",
+        )
+    })?;
+    let minutes = body.get("minutes").and_then(Value::as_u64).unwrap_or(60);
+    let minutes = u32::try_from(minutes).unwrap_or(u32::MAX);
+    let host = match body.get("host").and_then(Value::as_str) {
+        Some(asked) => {
+            let mut tx = app.db.read().await?;
+            Some(find(app, &mut tx, asked).await?.id)
+        }
+        None => None,
+    };
+    let (token, expires_at) = app.fleet.new_token(minutes, host.as_deref()).await?;
+    Ok(json!({
+        "token": token.to_string(),
+        "url": url,
+        "expires_at": clock::iso(expires_at),
+        "minutes": minutes,
+    }))
+}

@@ -1,0 +1,191 @@
+//! `haneul host ...` on the control plane, and `haneul join` on the machine that becomes a host.
+
+use crate::admin::{ask, get, list, rows, text};
+use crate::args::{Globals, HostCommand, HostOptions, JoinOptions, UpOptions};
+use crate::client::escape;
+use crate::proc::{PidFile, monotonic};
+use crate::ui::{self, Step};
+use crate::up::{self, launch, packages};
+use crate::{Host, Result, failed, logs, supervisor, systemd};
+use haneul_core::config::Config;
+use nix::unistd::Uid;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// `haneul host token|list|show|enable|remove`
+pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
+    match &options.command {
+        HostCommand::Token { minutes, host } => token(config, *minutes, host.as_deref(), options.json),
+        HostCommand::List => {
+            let answer = get(config, "/admin/v1/hosts")?;
+            if options.json {
+                ui::json(&answer);
+                return Ok(());
+            }
+            let rows: Vec<Vec<String>> = list(&answer, "hosts").iter().map(row).collect();
+            let head = [
+                "NAME",
+                "STATE",
+                "STATUS",
+                "SERVERS",
+                "VCPU",
+                "MEMORY MIB",
+                "DISK GIB",
+                "RELEASE",
+                "ID",
+            ];
+            ui::table(&head, &rows);
+            Ok(())
+        }
+        HostCommand::Show { host } => one(options, get(config, &path(host))?),
+        HostCommand::Enable { host } => {
+            let answer = ask(config)?.post(&format!("{}/enable", path(host)), &Value::Null)?;
+            one(options, answer)
+        }
+        HostCommand::Remove { host } => {
+            ask(config)?.delete(&path(host))?;
+            ui::line(format_args!(
+                "Host {host} is no longer in this cloud. `haneul down --purge` on that machine removes what is left there."
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn path(host: &str) -> String {
+    format!("/admin/v1/hosts/{}", escape(host))
+}
+
+fn one(options: &HostOptions, answer: Value) -> Result<()> {
+    if options.json {
+        ui::json(&answer);
+        return Ok(());
+    }
+    let host = answer.get("host").cloned().unwrap_or_default();
+    for (name, key) in [
+        ("name", "name"),
+        ("id", "id"),
+        ("state", "state"),
+        ("status", "status"),
+        ("reason", "disabled_reason"),
+        ("release", "release"),
+        ("hypervisor", "hypervisor"),
+        ("accelerator", "accelerator"),
+        ("cpu", "cpu_model"),
+    ] {
+        ui::line(format_args!("{name:12} {}", text(&host, key)));
+    }
+    ui::line(format_args!(
+        "{:12} {}",
+        "servers",
+        host.get("servers").unwrap_or(&Value::Null)
+    ));
+    for (class, n) in host.get("resources").and_then(Value::as_object).into_iter().flatten() {
+        ui::line(format_args!(
+            "{class:12} {} used of {}",
+            number(n, "used"),
+            number(n, "total")
+        ));
+    }
+    Ok(())
+}
+
+fn number(v: &Value, key: &str) -> i64 {
+    v.get(key).and_then(Value::as_i64).unwrap_or(0)
+}
+
+fn row(host: &Value) -> Vec<String> {
+    let keys = ["name", "state", "status", "servers"];
+    let mut cells = rows(std::slice::from_ref(host), &keys).pop().unwrap_or_default();
+    for class in ["VCPU", "MEMORY_MB", "DISK_GB"] {
+        let n = host.pointer(&format!("/resources/{class}")).unwrap_or(&Value::Null);
+        cells.push(format!("{}/{}", number(n, "used"), number(n, "total")));
+    }
+    cells.extend([text(host, "release").to_owned(), text(host, "id").to_owned()]);
+    cells
+}
+
+fn token(config: &Config, minutes: u32, host: Option<&str>, as_json: bool) -> Result<()> {
+    let answer = ask(config)?.post("/admin/v1/host-tokens", &json!({"minutes": minutes, "host": host}))?;
+    if as_json {
+        ui::json(&answer);
+        return Ok(());
+    }
+    ui::line(format_args!("On the new machine, within {minutes} minutes:"));
+    ui::line(format_args!(
+        "  haneul join {} {}",
+        text(&answer, "url"),
+        text(&answer, "token")
+    ));
+    Ok(())
+}
+
+/// `haneul join URL TOKEN`
+pub fn join(config: &Config, globals: &Globals, options: &JoinOptions, host: &dyn Host) -> Result<()> {
+    let fake = config.agent.hypervisor == "fake" && config.agent.network == "fake";
+    if !fake && !Uid::effective().is_root() {
+        return Err(failed(
+            "`haneul join` installs packages and starts guests and networks: run it as root",
+        ));
+    }
+    let token = match options.token.as_str() {
+        "-" => std::io::read_to_string(std::io::stdin()).map_err(|e| failed(format!("the standard input: {e}")))?,
+        word => word.to_owned(),
+    };
+    let step = Step::begin("join");
+    match host.join(config, &options.url, token.trim()) {
+        Ok(cloud) => step.done(format!("this machine is a host of cloud {cloud}")),
+        Err(e) => {
+            step.fail("refused");
+            return Err(e);
+        }
+    }
+    if !fake {
+        let packages = UpOptions {
+            yes: options.yes,
+            ..UpOptions::default()
+        };
+        packages::install(config, &packages)?;
+        up::accelerator(config, host);
+    }
+    if options.no_start {
+        return Ok(());
+    }
+    supervisor::prepare(config)?;
+    launch::start(config, globals)?;
+    connected(config)?;
+    ui::line("`haneul host list` on the control plane shows it; `haneul status` and `haneul logs` say how it is.");
+    Ok(())
+}
+
+/// Waits until the agent and control speak.
+fn connected(config: &Config) -> Result<()> {
+    let step = Step::begin("link");
+    let end = monotonic() + Duration::from_secs(60);
+    loop {
+        let said = link(config);
+        if said.starts_with("connected") {
+            step.done(said);
+            return Ok(());
+        }
+        step.doing(&said);
+        let gone = !systemd::manages(config) && PidFile::new(&config.run_dir(), "run").live().is_none();
+        if gone || monotonic() > end {
+            step.fail(&said);
+            let log = supervisor::log_dir(config).join("agent.log");
+            return Err(failed(format!(
+                "this host is not connected to its control plane: {said}\n{}",
+                logs::tail(&log, 8)
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What the agent last wrote about its link.
+pub(crate) fn link(config: &Config) -> String {
+    std::fs::read_to_string(config.link_file()).map_or_else(
+        |_| "the agent has not spoken to control yet".into(),
+        |said| said.trim().to_owned(),
+    )
+}

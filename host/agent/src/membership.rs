@@ -1,0 +1,262 @@
+//! The way to control: the socket of this machine, or, once it has joined a cloud, TLS with the certificate of its
+//! membership.
+//!
+//! Invariant: the file of the membership is written whole or not at all; the private key is in it and nowhere else.
+
+use crate::{host_id, host_name, journal, link};
+use data_encoding::BASE64;
+use haneul_agent_api::{Join, JoinToken, Joined, PROTOCOL, Renew, Renewed, path};
+use haneul_core::config::Config;
+use haneul_core::{Error, Result, clock};
+use haneul_tls::{Identity, KeyPair, Trust};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use uuid::Uuid;
+
+/// Where control listens for hosts when its URL names no port.
+const PORT: u16 = 8776;
+/// Longest time that a machine waits for control when it joins.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to control.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What a machine keeps of its membership.
+#[derive(Clone, Serialize, Deserialize)]
+struct Membership {
+    /// `HOST:PORT` of control.
+    control: String,
+    cloud_id: Uuid,
+    /// PEM of the cloud's authority.
+    authority: String,
+    certificate: String,
+    key: String,
+    renew_at: i64,
+    expires_at: i64,
+}
+
+impl Membership {
+    fn identity(&self) -> Identity {
+        Identity {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
+/// How this agent reaches control.
+pub(crate) struct Control {
+    socket: PathBuf,
+    file: PathBuf,
+    membership: RwLock<Option<Membership>>,
+}
+
+impl Control {
+    pub fn open(config: &Config) -> Result<Self> {
+        let file = config.membership_file();
+        let membership = match std::fs::read(&file) {
+            Ok(bytes) => {
+                Some(serde_json::from_slice(&bytes).map_err(|e| Error::internal(format!("{}: {e}", file.display())))?)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Self {
+            socket: config.agent_socket(),
+            file,
+            membership: RwLock::new(membership),
+        })
+    }
+
+    fn membership(&self) -> Option<Membership> {
+        self.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub async fn dial(&self) -> Result<Box<dyn Io>> {
+        let Some(m) = self.membership() else {
+            let local = UnixStream::connect(&self.socket).await;
+            return Ok(Box::new(local.map_err(|e| {
+                Error::unavailable(format!("the control plane of this machine does not answer: {e}"))
+            })?));
+        };
+        let trust = Trust::Member {
+            authority: &m.authority,
+            identity: &m.identity(),
+        };
+        Ok(Box::new(haneul_tls::connect(&m.control, &trust).await?))
+    }
+
+    /// How long this certificate is good without a successor; `None` where there is none.
+    fn due(&self) -> Option<Duration> {
+        let wait = self.membership()?.renew_at - clock::now();
+        Some(Duration::from_micros(wait.max(0) as u64))
+    }
+
+    /// Asks for the certificate's successor over the open link whenever it is due, for ever. The link goes on with the
+    /// old one; the next is dialled with the new.
+    pub async fn keep_certified(&self, sender: &mut link::Sender) {
+        // Sleeps are short, for the wall clock may be set, and a machine may sleep.
+        const LONGEST: Duration = Duration::from_secs(600);
+        loop {
+            let pause = match self.due() {
+                None => return std::future::pending().await,
+                Some(Duration::ZERO) => match self.renew(sender).await {
+                    Ok(()) => continue,
+                    Err(e) => {
+                        tracing::warn!(error = %e, "this host has no next certificate yet");
+                        LONGEST / 10
+                    }
+                },
+                Some(wait) => wait.min(LONGEST),
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn renew(&self, sender: &mut link::Sender) -> Result<()> {
+        let Some(old) = self.membership() else { return Ok(()) };
+        let key = KeyPair::generate()?;
+        let ask = Renew {
+            public_key: BASE64.encode(&key.public()),
+        };
+        let new: Renewed = link::call(sender, path::RENEW, &ask).await?;
+        let next = Membership {
+            certificate: new.certificate,
+            key: key.pem(),
+            renew_at: new.renew_at,
+            expires_at: new.expires_at,
+            ..old
+        };
+        write(&self.file, &next)?;
+        tracing::info!(
+            good_until = clock::iso(next.expires_at),
+            "this host has its next certificate"
+        );
+        *self.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
+        Ok(())
+    }
+}
+
+fn write(file: &Path, membership: &Membership) -> Result<()> {
+    journal::write_durably(file, &serde_json::to_vec_pretty(membership)?)
+}
+
+/// `HOST:PORT` of a URL like `https://HOST:PORT`; the scheme may be left out.
+fn address(url: &str) -> Result<String> {
+    let wrong = || {
+        Error::bad_request(format!(
+            "{url}: write the URL that `haneul host token` prints, like https://192.0.2.1:{PORT}"
+        ))
+    };
+    let rest = url.strip_prefix("https://").unwrap_or(url).trim_end_matches('/');
+    if rest.is_empty() || rest.contains(['/', '@', '?', ' ']) {
+        return Err(wrong());
+    }
+    let after_host = rest.rsplit_once(']').map_or(rest, |(_, port)| port);
+    match after_host.rsplit_once(':') {
+        None => Ok(format!("{rest}:{PORT}")),
+        Some((_, port)) => port.parse::<u16>().map(|_| rest.to_owned()).map_err(|_| wrong()),
+    }
+}
+
+/// Makes this machine a host of the cloud at `url`; answers the cloud's id. Nothing is started.
+///
+/// # Errors
+/// Conflict when the machine is a host already, or has a control plane of its own; what control says when it refuses.
+pub async fn join(config: &Config, url: &str, token: &str) -> Result<Uuid> {
+    let control = address(url)?;
+    let parsed = JoinToken::parse(token).ok_or_else(|| {
+        Error::bad_request(
+            "This is no token of a Haneul cloud, or a part of it is missing. `haneul host token` on the control plane prints one.",
+        )
+    })?;
+    let way = Control::open(config)?;
+    if let Some(m) = way.membership() {
+        return Err(Error::conflict(format!(
+            "This machine is a host of cloud {} already, whose control plane is {}. To leave it: `haneul host remove` there, then `haneul down --purge` here.",
+            m.cloud_id, m.control
+        )));
+    }
+    if config.control_dir().join("admin-password").exists() {
+        return Err(Error::conflict(format!(
+            "This machine has a control plane of its own ({}), whose guests another cloud would not know. `haneul down --purge` removes it with everything in it.",
+            config.control_dir().display()
+        )));
+    }
+    let dir = config.agent_dir();
+    haneul_core::durable::make_dir(&dir, 0o700)?;
+    let key_file = dir.join("joining.key");
+    let key = joining_key(&key_file)?;
+    let ask = Join {
+        token: token.trim().to_owned(),
+        protocol: PROTOCOL,
+        release: env!("CARGO_PKG_VERSION").into(),
+        host_id: host_id(&dir)?,
+        host_name: host_name(config),
+        public_key: BASE64.encode(&key.public()),
+        clock: clock::now(),
+    };
+    let go = async {
+        let stream = haneul_tls::connect(&control, &Trust::Fingerprint(&parsed.fingerprint)).await?;
+        let (mut sender, connection) = link::handshake(Box::new(stream)).await?;
+        let answer = link::call::<Joined>(&mut sender, path::JOIN, &ask).await;
+        connection.abort();
+        answer
+    };
+    let joined = tokio::time::timeout(PATIENCE, go)
+        .await
+        .map_err(|_| Error::unavailable(format!("{control} did not answer within {} s.", PATIENCE.as_secs())))??;
+    let membership = Membership {
+        control,
+        cloud_id: joined.cloud_id,
+        authority: joined.authority,
+        certificate: joined.renewed.certificate,
+        key: key.pem(),
+        renew_at: joined.renewed.renew_at,
+        expires_at: joined.renewed.expires_at,
+    };
+    write(&config.membership_file(), &membership)?;
+    std::fs::remove_file(&key_file)?;
+    Ok(joined.cloud_id)
+}
+
+/// The key that an attempt before this one made, if there was one: control takes a token twice from the same machine
+/// with the same key, so that no answer that was lost makes a token worthless.
+fn joining_key(file: &Path) -> Result<KeyPair> {
+    match std::fs::read_to_string(file) {
+        Ok(pem) => KeyPair::from_pem(&pem),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let new = KeyPair::generate()?;
+            journal::write_durably(file, new.pem().as_bytes())?;
+            Ok(new)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_become_addresses() {
+        for (url, is) in [
+            ("https://10.0.0.1", "10.0.0.1:8776"),
+            ("https://10.0.0.1:9000/", "10.0.0.1:9000"),
+            ("cloud.example", "cloud.example:8776"),
+            ("https://[fd00::1]", "[fd00::1]:8776"),
+            ("[fd00::1]:9000", "[fd00::1]:9000"),
+        ] {
+            assert_eq!(address(url).unwrap(), is);
+        }
+        for url in ["", "https://", "https://a/b", "https://a:port", "https://user@a"] {
+            assert!(address(url).is_err(), "{url}");
+        }
+    }
+}

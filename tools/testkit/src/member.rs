@@ -1,0 +1,156 @@
+//! A host of a cloud that is, for all that it knows, on another machine: it joined with a token, and speaks TLS.
+
+use crate::cloud::end;
+use crate::{Cloud, eventually};
+use http::Method;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// See the module. Ends what it started when it is dropped.
+pub struct Member {
+    pub name: String,
+    pub dir: PathBuf,
+    binary: PathBuf,
+    sets: Vec<String>,
+    /// The network namespace that is its machine; none: this one.
+    netns: Option<String>,
+    real: bool,
+    agent: Option<Child>,
+}
+
+impl Member {
+    /// A machine that has not joined yet. With a namespace, everything of it runs there.
+    pub fn prepare(cloud: &Cloud, name: &str, netns: Option<&str>) -> Member {
+        let dir = std::env::temp_dir().join(format!("haneul-test-{}", haneul_core::id::hex()));
+        std::fs::create_dir_all(dir.join("log")).expect("a directory");
+        std::fs::write(dir.join("haneul.toml"), "").expect("a file");
+        let mut sets = vec![
+            format!("state_dir={}", dir.display()),
+            "lab=true".into(),
+            format!("agent.name={name}"),
+        ];
+        if !cloud.options.real {
+            sets.extend(["agent.hypervisor=fake".into(), "agent.network=fake".into()]);
+        }
+        Member {
+            name: name.to_owned(),
+            dir,
+            binary: cloud.options.binary.clone(),
+            sets,
+            netns: netns.map(str::to_owned),
+            real: cloud.options.real,
+            agent: None,
+        }
+    }
+
+    /// A host that has joined and is up.
+    pub async fn join(cloud: &Cloud, name: &str, netns: Option<&str>, sets: &[&str]) -> Member {
+        let mut member = Member::prepare(cloud, name, netns);
+        member.sets.extend(sets.iter().map(|s| (*s).to_owned()));
+        let (url, token) = cloud.host_token(json!({})).await;
+        let out = member.run_join(&url, &token);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        member.start_agent();
+        member.is(cloud, "up").await;
+        member
+    }
+
+    /// The command line of this machine.
+    pub fn command(&self) -> Command {
+        // Not `ip netns exec`, which mounts another /sys, without cgroups.
+        let mut c = match &self.netns {
+            None => Command::new(&self.binary),
+            Some(ns) => {
+                let mut c = Command::new("nsenter");
+                c.arg(format!("--net=/run/netns/{ns}")).arg(&self.binary);
+                c
+            }
+        };
+        c.arg("--config").arg(self.dir.join("haneul.toml"));
+        for set in &self.sets {
+            c.arg("--set").arg(set);
+        }
+        c
+    }
+
+    /// `haneul join URL TOKEN`, which starts nothing.
+    pub fn run_join(&self, url: &str, token: &str) -> Output {
+        self.command()
+            .args(["join", "--no-start", "--yes", url, token])
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary runs")
+    }
+
+    pub fn start_agent(&mut self) {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log/agent.log"))
+            .expect("a log");
+        let agent = self
+            .command()
+            .arg("agent")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn();
+        self.agent = Some(agent.expect("the binary starts"));
+    }
+
+    /// SIGKILL and reap. With a namespace this is nsenter, which has become the agent.
+    pub fn kill_agent(&mut self) {
+        end(&mut self.agent, Signal::SIGKILL);
+    }
+
+    /// SIGTERM and wait.
+    pub fn stop_agent(&mut self) {
+        end(&mut self.agent, Signal::SIGTERM);
+    }
+
+    /// Its id.
+    pub fn id(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.join("agent/host-id")).expect("the host's id");
+        text.trim().to_owned()
+    }
+
+    /// Waits until control says that it is `up` or `down`.
+    pub async fn is(&self, cloud: &Cloud, state: &str) {
+        let what = format!("host {} is {state}\n{}", self.name, self.tail());
+        eventually(&what, Duration::from_secs(30), || async {
+            let path = format!("/admin/v1/hosts/{}", self.name);
+            let v = cloud.admin(Method::GET, &path).await?;
+            (v.pointer("/host/state") == Some(&Value::from(state))).then_some(())
+        })
+        .await;
+    }
+
+    /// The end of its agent's log.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.join("log/agent.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(25).collect();
+        let lines: Vec<&str> = lines.into_iter().rev().collect();
+        format!("--- {}\n{}", self.name, lines.join("\n"))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.stop_agent();
+        if std::thread::panicking() {
+            let note = format!("{}\n", self.tail());
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes());
+        }
+        if self.real {
+            let _ = self
+                .command()
+                .args(["down", "--purge", "--yes"])
+                .stdin(Stdio::null())
+                .output();
+        }
+        crate::cloud::remove(&self.dir);
+    }
+}
