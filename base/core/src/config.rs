@@ -695,7 +695,12 @@ mod tests {
     #[test]
     fn refusals_say_why() {
         for (text, word) in [
-            ("[api]\nlisten = \"0.0.0.0:80\"\n", "TLS"),
+            ("[api]\nlisten = \"0.0.0.0:80\"\n", "write in api.public_url"),
+            (
+                "[api]\nlisten = \"192.0.2.1:80\"\npublic_url = \"http://cloud.example\"\n",
+                "speaks TLS only",
+            ),
+            ("[fleet]\nlisten = \"[::]:8776\"\n", "write in fleet.url"),
             ("[agent]\nhypervisor = \"fake\"\n", "lab = true"),
             ("[identity]\nbcrypt_rounds = 3\n", "4 to 31"),
             ("[network]\nuplink = \"x\"\n", "isolated"),
