@@ -151,6 +151,11 @@ pub fn join(config: &Config, globals: &Globals, options: &JoinOptions, host: &dy
     if options.no_start {
         return Ok(());
     }
+    start(config, globals)
+}
+
+/// Starts the agent of a machine that has joined, and waits until it is connected.
+pub(crate) fn start(config: &Config, globals: &Globals) -> Result<()> {
     supervisor::prepare(config)?;
     launch::start(config, globals)?;
     connected(config)?;

@@ -3,6 +3,7 @@
 
 mod dist;
 mod example;
+mod hosts;
 mod lists;
 mod report;
 mod setup;
@@ -32,7 +33,7 @@ struct Pass {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build Haneul and run `haneul up`: from a bare machine to a shell on a guest
+    /// Build Haneul and run `haneul up`: from a bare machine to a shell on a guest. --hosts N: N hosts, in namespaces
     Up(Pass),
     /// `haneul down`; with --purge it removes every trace
     Down(Pass),
@@ -79,8 +80,16 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up(pass) => binary("up", &pass.args),
-        Command::Down(pass) => binary("down", &pass.args),
+        Command::Up(mut pass) => match hosts::wanted(&mut pass.args)? {
+            1 => binary("up", &pass.args),
+            n => hosts::up(&build()?, n, &pass.args),
+        },
+        Command::Down(pass) => {
+            if pass.args.iter().any(|a| a == "--purge") {
+                hosts::purge(&build()?)?;
+            }
+            binary("down", &pass.args)
+        }
         Command::Test(options) => testing::test(&options),
         Command::TestSetup => setup::setup(&build()?),
         Command::Tidy => tidy::tidy(),

@@ -69,9 +69,7 @@ impl Person {
 /// The command.
 pub fn up(config: &Config, globals: &Globals, options: &UpOptions, host: &dyn Host) -> Result<()> {
     if config.is_member() {
-        return Err(failed(
-            "this machine is a host of another machine's cloud: `haneul up` there shows it. `haneul run` starts its agent; `haneul down --purge` makes it a machine of its own again",
-        ));
+        return crate::hosts::start(config, globals);
     }
     // A lab with fake drivers needs nothing of the host, and runs as anybody.
     let fake = config.agent.hypervisor == "fake" && config.agent.network == "fake";
