@@ -105,6 +105,18 @@ pub trait Observer: Send + Sync {
     }
 }
 
+/// Raises the epoch, before a restored control plane is served: whatever hosts know of another present is older.
+pub async fn raise_epoch(db: &Db) -> Result<u64> {
+    db.write(&Actor::system("restore"), async |tx| {
+        let row = tx
+            .row("UPDATE fleet_cloud SET epoch = epoch + 1 RETURNING epoch", &[])
+            .await?;
+        let row = row.ok_or_else(|| Error::bad_request("this is no backup of a cloud: it has no id"))?;
+        Ok(row.i64(0)? as u64)
+    })
+    .await
+}
+
 /// The facade.
 pub struct Fleet {
     pub(crate) db: Db,

@@ -48,7 +48,7 @@ enum Readers {
 }
 
 /// The store's own tables.
-const STORE: &[Migration] = &[Migration {
+pub(crate) const STORE: &[Migration] = &[Migration {
     owner: "store",
     number: 1,
     sql: "CREATE TABLE counter(name TEXT PRIMARY KEY, value BIGINT NOT NULL);
@@ -112,13 +112,18 @@ impl Db {
     /// Opens the database, brings its schema up to date and starts the writer.
     pub async fn open(options: &OpenOptions, migrations: &[Migration]) -> Result<Db> {
         let all: Vec<Migration> = STORE.iter().chain(migrations).copied().collect();
+        Db::open_as(options, &all).await
+    }
+
+    /// As [`Db::open`], with exactly these migrations.
+    pub(crate) async fn open_as(options: &OpenOptions, all: &[Migration]) -> Result<Db> {
         let (changed, _) = watch::channel(0);
         if let Some(path) = options.url.strip_prefix("sqlite:") {
             let path = PathBuf::from(path);
             let connect = sqlite_options(&path);
             let writer = sqlite::connect(&connect).await?;
             let mut tx = Tx::new(Conn::SqliteWriter(writer));
-            migrate(&mut tx, &all).await?;
+            migrate(&mut tx, all).await?;
             let pool = SqlitePoolOptions::new()
                 .max_connections(options.readers.max(1))
                 .acquire_timeout(Duration::from_secs(30))
@@ -137,7 +142,7 @@ impl Db {
                 .statement_cache_capacity(1000);
             let mut tx = Tx::new(Conn::PostgresWriter(postgres::connect(&connect).await?));
             postgres::check_collation(&mut tx).await?;
-            migrate(&mut tx, &all).await?;
+            migrate(&mut tx, all).await?;
             drop(tx);
             let pool = PgPoolOptions::new()
                 .max_connections(options.readers.max(1))
@@ -213,6 +218,7 @@ fn sqlite_options(path: &std::path::Path) -> SqliteConnectOptions {
 }
 
 async fn migrate(tx: &mut Tx, migrations: &[Migration]) -> Result<()> {
+    crate::dump::check_whole(tx).await?;
     tx.raw(
         "CREATE TABLE IF NOT EXISTS schema_migration(owner TEXT NOT NULL, number BIGINT NOT NULL, PRIMARY KEY(owner, number))",
     )

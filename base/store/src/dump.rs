@@ -13,13 +13,16 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Version of the format.
 const FORMAT: u32 = 1;
 /// Rows that are read, and written, at a time.
 const PAGE: usize = 2000;
-/// Stands in a database while it is being filled.
-pub(crate) const FILLING: &str = "store_filling";
+/// A table that stands in a database while it is being filled.
+const FILLING: &str = "store_filling";
+/// A table of a database that was moved, with where to.
+const MOVED: &str = "store_moved";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,10 +115,11 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks_exact(2);
-    digits
-        .remainder()
-        .is_empty()
-        .then(|| digits.map(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 16).ok()).collect())?
+    digits.remainder().is_empty().then(|| {
+        digits
+            .map(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 16).ok())
+            .collect()
+    })?
 }
 
 /// Tables with their columns; those with numbers that the database counts itself, with the column.
@@ -123,7 +127,8 @@ async fn tables(tx: &mut Tx) -> Result<(Vec<Table>, Vec<(String, String)>)> {
     let rows = if tx.is_postgres() {
         tx.rows(
             "SELECT table_name::TEXT, column_name::TEXT, data_type::TEXT, CASE WHEN is_identity = 'YES' THEN 1::BIGINT ELSE 0::BIGINT END
-             FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position",
+             FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+             WHERE table_schema = current_schema() AND table_type = 'BASE TABLE' ORDER BY table_name, ordinal_position",
             &[],
         )
         .await?
@@ -163,11 +168,9 @@ fn line(out: &mut String, line: &Line) -> Result<()> {
 }
 
 impl Db {
-    /// Hands everything in the database, as of now, to `out`, in pieces that end with a line.
-    pub async fn dump<F>(&self, release: &str, mut out: F) -> Result<Copied>
-    where
-        F: AsyncFnMut(String) -> Result<()>,
-    {
+    /// Sends everything in the database, as of now, in pieces that end with a line; the last line says that it is whole.
+    pub async fn dump(&self, release: &str, out: mpsc::Sender<String>) -> Result<Copied> {
+        let gone = |_| Error::unavailable("nobody takes the dump any more");
         let mut tx = self.read().await?;
         let migrations = tx
             .rows("SELECT owner, number FROM schema_migration ORDER BY owner, number", &[])
@@ -202,7 +205,7 @@ impl Db {
                     line(&mut text, &Line::Row(values))?;
                 }
                 seen += rows.len();
-                out(std::mem::take(&mut text)).await?;
+                out.send(std::mem::take(&mut text)).await.map_err(gone)?;
                 if rows.len() < PAGE {
                     break;
                 }
@@ -210,7 +213,7 @@ impl Db {
             copied.rows += seen as u64;
         }
         line(&mut text, &Line::End { rows: copied.rows })?;
-        out(text).await?;
+        out.send(text).await.map_err(gone)?;
         Ok(copied)
     }
 
@@ -222,7 +225,9 @@ impl Db {
     pub async fn load(options: &OpenOptions, migrations: &[Migration], input: impl BufRead) -> Result<(Db, Copied)> {
         let mut lines = input.lines().enumerate();
         let mut next = || -> Result<Option<Line>> {
-            let Some((number, text)) = lines.next() else { return Ok(None) };
+            let Some((number, text)) = lines.next() else {
+                return Ok(None);
+            };
             let text = text.map_err(|e| Error::bad_request(format!("the dump cannot be read: {e}")))?;
             serde_json::from_str(&text)
                 .map(Some)
@@ -234,7 +239,9 @@ impl Db {
             migrations: wanted,
         }) = next()?
         else {
-            return Err(Error::bad_request("this is no dump of a Haneul database, or one of a newer format"));
+            return Err(Error::bad_request(
+                "this is no dump of a Haneul database, or one of a newer format",
+            ));
         };
         let wanted: BTreeSet<(String, i64)> = wanted.into_iter().collect();
         let known: Vec<Migration> = STORE.iter().chain(migrations).copied().collect();
@@ -278,11 +285,11 @@ impl Db {
         let mut into: Option<Table> = None;
         loop {
             let line = next()?.ok_or_else(|| Error::bad_request("the dump is cut off: its last line is missing"))?;
-            if batch.len() >= PAGE || !matches!(line, Line::Row(_)) {
-                if let Some(table) = into.clone() {
-                    copied.rows += batch.len() as u64;
-                    self.insert(&actor, table, std::mem::take(&mut batch)).await?;
-                }
+            if (batch.len() >= PAGE || !matches!(line, Line::Row(_)))
+                && let Some(table) = into.clone()
+            {
+                copied.rows += batch.len() as u64;
+                self.insert(&actor, table, std::mem::take(&mut batch)).await?;
             }
             match line {
                 Line::Row(values) => {
@@ -347,17 +354,41 @@ impl Db {
     }
 }
 
-/// Refuses a database whose filling did not come to its end.
+impl Db {
+    /// Makes this database one that [`Db::open`] refuses: its content is served from `target` now.
+    pub async fn retire(&self, target: &str) -> Result<()> {
+        let target = target.to_owned();
+        self.write(&Actor::system("store move"), async move |tx| {
+            tx.raw(&format!("CREATE TABLE {MOVED}(id TEXT PRIMARY KEY)")).await?;
+            tx.exec(
+                &format!("INSERT INTO {MOVED}(id) VALUES($1)"),
+                &[target.as_str().into()],
+            )
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Refuses a database whose filling did not come to its end, and one that was moved away.
 pub(crate) async fn check_whole(tx: &mut Tx) -> Result<()> {
     let query = if tx.is_postgres() {
-        "SELECT 1 FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1"
+        "SELECT table_name::TEXT FROM information_schema.tables WHERE table_schema = current_schema() AND table_name IN ($1, $2)"
     } else {
-        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1"
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ($1, $2)"
     };
-    match tx.row(query, &[FILLING.into()]).await? {
-        None => Ok(()),
-        Some(_) => Err(Error::conflict(
+    let Some(found) = tx.row(query, &[FILLING.into(), MOVED.into()]).await? else {
+        return Ok(());
+    };
+    if found.str(0)? == FILLING {
+        return Err(Error::conflict(
             "this database was being filled by `haneul restore` or `haneul store move`, which did not come to its end: remove it and repeat that",
-        )),
+        ));
     }
+    let target = tx.row(&format!("SELECT id FROM {MOVED}"), &[]).await?;
+    Err(Error::conflict(format!(
+        "this database was moved to {}: set database.url to that",
+        target.map_or(Ok(String::new()), |r| r.str(0))?
+    )))
 }

@@ -14,6 +14,7 @@
 
 mod change;
 mod db;
+mod dump;
 mod postgres;
 mod query;
 mod resource;
@@ -23,6 +24,7 @@ mod value;
 
 pub use change::{Change, Operation, changes, changes_since};
 pub use db::{Db, Migration, OpenOptions};
+pub use dump::Copied;
 pub use query::{Dir, Query};
 pub use resource::{CreateGrant, Grant, Resource, Stored, System};
 pub use tx::Tx;

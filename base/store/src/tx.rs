@@ -67,6 +67,8 @@ impl Tx {
                         V::B(x) => q.bind(x.clone()),
                         V::NullT => q.bind(None::<String>),
                         V::NullI => q.bind(None::<i64>),
+                        V::NullF => q.bind(None::<f64>),
+                        V::NullB => q.bind(None::<Vec<u8>>),
                     };
                 }
                 let rows = q.fetch_all($conn).await.map_err(|e| db_error(sql, e))?;
@@ -102,6 +104,8 @@ impl Tx {
                         V::B(x) => q.bind(x.clone()),
                         V::NullT => q.bind(None::<String>),
                         V::NullI => q.bind(None::<i64>),
+                        V::NullF => q.bind(None::<f64>),
+                        V::NullB => q.bind(None::<Vec<u8>>),
                     };
                 }
                 q.execute($conn)

@@ -12,6 +12,8 @@ pub enum V {
     B(Vec<u8>),
     NullT,
     NullI,
+    NullF,
+    NullB,
 }
 
 impl From<i64> for V {
@@ -126,6 +128,10 @@ impl Row {
         f64, f64
     );
     getter!(
+        /// A DOUBLE PRECISION or NULL.
+        opt_f64, Option<f64>
+    );
+    getter!(
         /// A TEXT.
         str, String
     );
@@ -136,5 +142,9 @@ impl Row {
     getter!(
         /// A BLOB.
         bytes, Vec<u8>
+    );
+    getter!(
+        /// A BLOB or NULL.
+        opt_bytes, Option<Vec<u8>>
     );
 }

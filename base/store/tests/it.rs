@@ -141,6 +141,7 @@ suite!(
     values_of_all_kinds,
     a_caller_that_goes_away_does_not_cancel,
     migrations_run_once,
+    dumps_are_read_by_the_other_database,
 );
 
 async fn resources_and_their_log(h: &Home) {
@@ -465,4 +466,95 @@ async fn migrations_run_once(h: &Home) {
     .unwrap();
     let again = open(&h.url).await;
     assert!(again.read().await.unwrap().find::<Thing>("m").await.unwrap().is_some());
+}
+
+/// The databases that a dump is loaded into: a new one of either kind.
+async fn others() -> Vec<Home> {
+    [sqlite().await, postgres().await].into_iter().flatten().collect()
+}
+
+async fn dumps_are_read_by_the_other_database(h: &Home) {
+    h.db.write(&actor(), async |tx| {
+        for i in 0..2500 {
+            tx.insert(&System::create(), &thing(&format!("t{i:05}"), "Łódź \"x\"\n", i))
+                .await?;
+        }
+        let pool = "INSERT INTO pool(name, used, lim, bytes) VALUES($1, 1, $2, $3)";
+        tx.exec(pool, &["a".into(), i64::MAX.into(), vec![0u8, 255, 10].into()])
+            .await?;
+        tx.exec(pool, &["b".into(), i64::MIN.into(), V::NullB]).await?;
+        tx.exec("INSERT INTO log(x) VALUES($1)", &[0.1.into()]).await?;
+        tx.exec("INSERT INTO log(x) VALUES($1)", &[V::NullF]).await?;
+        tx.next_number("c").await
+    })
+    .await
+    .unwrap();
+    let dump = async |db: &Db| {
+        let (send, mut pieces) = tokio::sync::mpsc::channel(4);
+        let collect = async {
+            let mut text = String::new();
+            while let Some(piece) = pieces.recv().await {
+                text.push_str(&piece);
+            }
+            text
+        };
+        let (copied, text) = tokio::join!(db.dump("1", send), collect);
+        let copied = copied.unwrap();
+        (text, copied)
+    };
+    let (text, copied) = dump(&h.db).await;
+    assert_eq!(copied.rows, 2500 * 2 + 2 + 2 + 1);
+    for other in others().await {
+        let options = OpenOptions {
+            url: other.url.clone(),
+            readers: 2,
+        };
+        let (db, loaded) = Db::load(&options, MIGRATIONS, text.as_bytes()).await.unwrap();
+        assert_eq!(loaded, copied);
+        let (again, _) = dump(&db).await;
+        let lines = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(lines(&again), lines(&text), "the same rows, whatever their order");
+        // The database's own numbers go on behind those that came along.
+        let next = db
+            .write(&actor(), async |tx| {
+                tx.insert(&System::create(), &thing("new", "x", 1)).await?;
+                let n = tx
+                    .row("INSERT INTO log(x) VALUES(1.0) RETURNING n", &[])
+                    .await?
+                    .unwrap();
+                n.i64(0)
+            })
+            .await
+            .unwrap();
+        assert_eq!(next, 3);
+        let full = Db::load(&options, MIGRATIONS, text.as_bytes()).await.err().unwrap();
+        assert_eq!(full.kind(), Kind::Conflict, "{full}");
+        assert!(full.public().contains("not empty"), "{full}");
+    }
+    for (damaged, why) in [
+        (
+            text[..text.len() / 2].rsplit_once('\n').unwrap().0.to_owned(),
+            "cut off",
+        ),
+        (text.replace("t00007", "t00007\"").clone(), "damaged"),
+        (text.replacen("\"test\"", "\"later\"", 1), "newer one"),
+        ("x".to_owned(), "damaged"),
+        (String::new(), "no dump"),
+    ] {
+        let other = sqlite().await.unwrap();
+        let options = OpenOptions {
+            url: other.url.clone(),
+            readers: 1,
+        };
+        let e = Db::load(&options, MIGRATIONS, damaged.as_bytes()).await.err().unwrap();
+        assert!(e.public().contains(why), "{why}: {e}");
+        if why == "cut off" {
+            let e = Db::open(&options, MIGRATIONS).await.err().unwrap();
+            assert!(e.public().contains("did not come to its end"), "{e}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio_stream::StreamExt;
 
 /// All of `/admin/v1`.
 pub fn router(app: Arc<App>) -> Router {
@@ -27,6 +28,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/v1/hosts/{id}", get(host).delete(remove_host))
         .route("/admin/v1/hosts/{id}/enable", post(enable_host))
         .route("/admin/v1/host-tokens", post(host_token))
+        .route("/admin/v1/backup", get(backup))
         .route("/admin/v1/routes", get(routes))
         .route("/admin/v1/fault-points", get(fault_points))
         .route("/admin/v1/rows", get(rows))
@@ -136,6 +138,18 @@ async fn remove_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Res
 
 async fn host_token(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {
     answer(hosts::token(&app, &body).await)
+}
+
+/// Every row of the database, as of now; the last line says that it is whole.
+async fn backup(State(app): State<Arc<App>>) -> Response {
+    let (send, receive) = tokio::sync::mpsc::channel(4);
+    tokio::spawn(async move {
+        if let Err(e) = app.db.dump(haneul_cli::RELEASE, send).await {
+            tracing::error!(error = %e, "a backup was cut off");
+        }
+    });
+    let pieces = tokio_stream::wrappers::ReceiverStream::new(receive);
+    axum::body::Body::from_stream(pieces.map(Ok::<_, std::io::Error>)).into_response()
 }
 
 /// The route tables, for documents and the sweep test.

@@ -8,10 +8,12 @@ mod changes;
 mod doors;
 mod front;
 mod hosts;
+mod moves;
 mod policy_file;
 mod serve;
 
 use haneul_cli::Command;
+use haneul_cli::args::StoreCommand;
 use haneul_core::config::Config;
 use haneul_core::{Error, Result};
 use std::process::ExitCode;
@@ -21,6 +23,11 @@ fn main() -> ExitCode {
     match &cli.command {
         Command::Serve { roles } => process(&cli, "serve", |config| serve::main(config, roles)),
         Command::Agent => process(&cli, "agent", agent::main),
+        // They take the place of serve, and so its lock.
+        Command::Restore { dir } => process(&cli, "serve", |config| moves::restore(config, dir)),
+        Command::Store(store) => match &store.command {
+            StoreCommand::Move { from, to } => process(&cli, "serve", |config| moves::store_move(config, from, to)),
+        },
         _ => haneul_cli::execute(&cli, &agent::ThisHost),
     }
 }

@@ -66,6 +66,17 @@ pub enum Command {
     Host(HostOptions),
     /// Make this machine a host of the cloud at URL: install what is missing, join, start its agent
     Join(JoinOptions),
+    /// Write the control plane's state, as of now, to a new directory; it goes on meanwhile
+    Backup {
+        dir: PathBuf,
+        /// Leave out the bytes of images
+        #[arg(long)]
+        without_images: bool,
+    },
+    /// Put a backup in the place of a control plane that is gone; serve must not run
+    Restore { dir: PathBuf },
+    /// The database
+    Store(StoreOptions),
     /// Build the small guest image
     GuestImage {
         /// File to write
@@ -300,6 +311,23 @@ pub enum HostCommand {
     Enable { host: String },
     /// End a host's membership. Servers must have left it
     Remove { host: String },
+}
+
+#[derive(Debug, Args)]
+pub struct StoreOptions {
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Move a cloud from one database to another; serve must not run
+    Move {
+        /// URL of the cloud's database; `sqlite:` is the one in the state directory
+        from: String,
+        /// URL of an empty database, sqlite:PATH or postgres://USER@HOST/NAME
+        to: String,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -34,6 +34,9 @@ impl Member {
         ];
         if !cloud.options.real {
             sets.extend(["agent.hypervisor=fake".into(), "agent.network=fake".into()]);
+            // Nothing is sent there by the fake network.
+            let last = 2 + name.bytes().fold(0u8, u8::wrapping_add) % 250;
+            sets.push(format!("agent.underlay=192.0.2.{last}"));
         }
         Member {
             name: name.to_owned(),

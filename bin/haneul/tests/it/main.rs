@@ -6,6 +6,7 @@ mod bad_input;
 mod consoles;
 mod crash_ops;
 mod fake_accounts;
+mod fake_backup;
 mod fake_bad_input;
 mod fake_crash;
 mod fake_create;
