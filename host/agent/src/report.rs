@@ -1,7 +1,7 @@
 //! Observations on their way to control: the newest per object wins, and nothing is lost while control is
 //! away.
 
-use haneul_agent_api::{Kind, ObservedGuest, ObservedNet, ObservedSnapshot, PostedPassword, Report, Tombstone};
+use haneul_agent_api::{Kind, Layout, ObservedGuest, ObservedNet, ObservedSnapshot, PostedPassword, Report, Tombstone};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub(crate) struct Reports {
     wake: Notify,
     /// Images of guests' disks; part of whatever is said about their guests.
     snapshots: Mutex<BTreeMap<Uuid, ObservedSnapshot>>,
+    /// Machines of guests, as last seen: what only says how far a guest is does not make control forget it.
+    layouts: Mutex<BTreeMap<Uuid, Box<Layout>>>,
     /// Guests and counts of clears of passwords that control has not acknowledged.
     untold: Mutex<BTreeSet<(Uuid, u64)>>,
     /// Rung when one is acknowledged.
@@ -35,6 +37,12 @@ impl Reports {
 
     pub fn guest(&self, mut seen: ObservedGuest) {
         seen.snapshot = self.lock_snapshots().get(&seen.id).cloned();
+        let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        match &seen.layout {
+            Some(layout) => drop(layouts.insert(seen.id, layout.clone())),
+            None => seen.layout = layouts.get(&seen.id).cloned(),
+        }
+        drop(layouts);
         self.lock().guests.insert(seen.id, seen);
         self.wake.notify_one();
     }
@@ -90,6 +98,10 @@ impl Reports {
         if t.kind == Kind::Guest {
             p.guests.remove(&t.id);
             p.passwords.remove(&t.id);
+            self.layouts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&t.id);
         }
         p.nets.remove(&(t.kind, t.id));
         p.gone.insert((t.kind, t.id), t);

@@ -432,6 +432,8 @@ async fn fake_crash_operations_pass_every_point() {
     let never: Vec<&String> = known
         .difference(&passed)
         .filter(|p| ours.iter().any(|o| p.starts_with(o)))
+        // A move needs two hosts: fake_moving passes these.
+        .filter(|p| !p.contains("live-migration"))
         .collect();
     assert!(never.is_empty(), "no operation of the matrix passes {never:?}");
     let unknown: Vec<&String> = passed.difference(&known).collect();

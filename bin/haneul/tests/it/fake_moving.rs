@@ -63,6 +63,23 @@ impl Two {
         answer.map(|a| a.status)
     }
 
+    /// A move during which a process dies and comes back.
+    async fn killed(&mut self, server: &str, armed: &str) {
+        self.r.cloud.arm(armed);
+        let answer = self.migrate(server).await;
+        eventually(&format!("a process died at {armed}"), LIMIT, || {
+            let revived = self.r.cloud.revive();
+            async move { revived.then_some(()) }
+        })
+        .await;
+        // The other agent may have come there too.
+        self.r.cloud.disarm();
+        self.r.cloud.revive();
+        self.r.cloud.ready().await;
+        self.both_up().await;
+        assert!(answer.is_none_or(|s| s == 202), "{armed}: {answer:?}");
+    }
+
     /// Nothing is done to the server any more, it runs once, and nothing is left of it elsewhere.
     async fn settled(&self, server: &str, what: &str) -> usize {
         self.r.wait(server, "ACTIVE").await;
@@ -101,6 +118,9 @@ async fn fake_kill_anywhere_on_the_way_leaves_one_guest() {
     let (mut moved, mut stayed) = (0, 0);
     for point in [
         "compute.live-migration.committed",
+        "job.server.live-migration.prepare",
+        "job.server.live-migration.send",
+        "job.server.live-migration.finish",
         "store.after-commit",
         "fleet.report.received",
         "fleet.report.committed",
@@ -117,21 +137,7 @@ async fn fake_kill_anywhere_on_the_way_leaves_one_guest() {
         "agent.guest.buried",
     ] {
         let before = two.settled(&server, "the last one").await;
-        two.r.cloud.arm(&format!("{point}=kill"));
-        let answer = two.migrate(&server).await;
-        eventually(&format!("{point} was reached"), LIMIT, || async {
-            two.r.cloud.armed().is_empty().then_some(())
-        })
-        .await;
-        two.r.cloud.disarm();
-        eventually(&format!("a process died at {point}"), LIMIT, || {
-            let revived = two.r.cloud.revive();
-            async move { revived.then_some(()) }
-        })
-        .await;
-        two.r.cloud.ready().await;
-        two.both_up().await;
-        assert!(answer.is_none_or(|s| s == 202), "{point}: {answer:?}");
+        two.killed(&server, &format!("{point}=kill")).await;
         match two.settled(&server, point).await == before {
             true => stayed += 1,
             false => moved += 1,
@@ -140,6 +146,32 @@ async fn fake_kill_anywhere_on_the_way_leaves_one_guest() {
     }
     println!("{moved} moved all the same, {stayed} stayed");
     assert!(moved > 7, "{moved} moved, {stayed} stayed");
+    two.r.delete(&server).await;
+    two.r.cloud.audit().await;
+}
+
+/// Also when it was handed over already, and when control dies on the way back.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_a_move_that_fails_leaves_the_guest_where_it_was() {
+    let mut two = Two::new().await;
+    let server = two.r.create("mover").await;
+    two.r.wait(&server, "ACTIVE").await;
+    // The first pass is in the transaction that fails the move: killed there, nothing of it has happened.
+    for (step, back) in [
+        ("prepare", "restore=kill:1"),
+        ("send", "await-gone=kill:1"),
+        ("send", "restore=kill"),
+        ("finish", "await-gone=kill:1"),
+        ("finish", "restore=kill"),
+    ] {
+        let before = two.settled(&server, "the last one").await;
+        let job = "job.server.live-migration";
+        two.killed(&server, &format!("{job}.{step}=fail,{job}-back.{back}"))
+            .await;
+        let after = two.settled(&server, step).await;
+        assert_eq!(after, before, "failed at {step}, and then {back}");
+        two.r.cloud.audit().await;
+    }
     two.r.delete(&server).await;
     two.r.cloud.audit().await;
 }
