@@ -218,8 +218,9 @@ section!(
         mtu: u32 = 1500,
         /// UDP port of the tunnels between hosts; the same on all of them.
         vxlan_port: u16 = 4789,
-        /// Seconds for which a router's host may be silent before the router moves to another one.
-        router_failover_s: u64 = 3,
+        /// Seconds after the end of its stream before a router's host counts as silent and the router moves to another one:
+        /// time for an agent to start anew. A host that vanishes without a word is noticed in two to three seconds.
+        router_failover_s: u64 = 1,
         /// Name of the external network made at first start; empty: none.
         external_name: String = "public".into(),
         /// Its range; default: the first free one of a list.

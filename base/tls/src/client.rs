@@ -31,6 +31,7 @@ pub async fn connect(address: &str, trust: &Trust<'_>) -> Result<TlsStream<TcpSt
     let silent = |e: &dyn std::fmt::Display| Error::unavailable(format!("{address} does not answer: {e}"));
     let tcp = TcpStream::connect(address).await.map_err(|e| silent(&e))?;
     let _ = tcp.set_nodelay(true);
+    crate::watch_peer(&tcp);
     let name = ServerName::try_from(CONTROL).map_err(Error::internal)?;
     TlsConnector::from(config)
         .connect(name, tcp)

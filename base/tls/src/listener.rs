@@ -117,16 +117,29 @@ enum Door {
 impl Listener {
     /// Listens in clear text when there is no configuration.
     pub fn new(tcp: TcpListener, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
-        let local = tcp.local_addr()?;
-        let door = match tls {
-            None => Door::Plain(tcp),
-            Some(tls) => {
-                let (send, ready) = mpsc::channel(64);
-                let task = tokio::spawn(handshakes(tcp, TlsAcceptor::from(tls), send));
-                Door::Tls { ready, task }
-            }
-        };
-        Ok(Self { local, door })
+        match tls {
+            None => Ok(Self {
+                local: tcp.local_addr()?,
+                door: Door::Plain(tcp),
+            }),
+            Some(tls) => Self::tls(tcp, tls, |_| ()),
+        }
+    }
+
+    /// Listens for hosts: one that vanished without a word is noticed in two seconds.
+    pub fn hosts(tcp: TcpListener, tls: Arc<ServerConfig>) -> Result<Self> {
+        Self::tls(tcp, tls, crate::watch_peer)
+    }
+
+    fn tls(tcp: TcpListener, tls: Arc<ServerConfig>, tune: fn(&TcpStream)) -> Result<Self> {
+        let (send, ready) = mpsc::channel(64);
+        Ok(Self {
+            local: tcp.local_addr()?,
+            door: Door::Tls {
+                ready,
+                task: tokio::spawn(handshakes(tcp, TlsAcceptor::from(tls), send, tune)),
+            },
+        })
     }
 }
 
@@ -158,13 +171,14 @@ async fn next(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn handshakes(tcp: TcpListener, acceptor: TlsAcceptor, send: mpsc::Sender<(Stream, Peer)>) {
+async fn handshakes(tcp: TcpListener, acceptor: TlsAcceptor, send: mpsc::Sender<(Stream, Peer)>, tune: fn(&TcpStream)) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         let (stream, address) = next(&tcp).await;
+        tune(&stream);
         let (acceptor, send) = (acceptor.clone(), send.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {

@@ -62,7 +62,7 @@ impl Doors {
             .as_ref()
             .ok_or_else(|| Error::internal("no listener for hosts was asked for"))?;
         let tls = haneul_tls::optional_hosts(certificate.clone(), authority.pem())?;
-        Listener::new(tcp, Some(tls))
+        Listener::hosts(tcp, tls)
     }
 }
 

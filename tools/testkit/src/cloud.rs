@@ -259,7 +259,16 @@ impl Cloud {
 
     /// A client without a token.
     pub fn anonymous(&self) -> Client {
-        Client::new(&self.address)
+        let clear = Client::new(&self.address);
+        // With hosts on a wire the address speaks TLS only; the socket beside it speaks to us as before.
+        let wired = |s: &String| s.strip_prefix("fleet.listen=").is_some_and(|a| !a.starts_with("127."));
+        match self.options.sets.iter().any(wired) {
+            true => Client {
+                peer: Peer::Unix(self.dir.join("run/api.sock")),
+                ..clear
+            },
+            false => clear,
+        }
     }
 
     /// A client of the administrator.

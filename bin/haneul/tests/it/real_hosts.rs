@@ -1,10 +1,10 @@
-//! The real lane on two hosts: the second one is a network namespace of this machine, with an agent of its own.
+//! The real lane on two hosts: the second one is a network namespace of this machine, which has joined over a wire.
 
 use crate::real_lab::{Real, cannot, speaks_ssh};
 use crate::setup::id;
-use haneul_testkit::{Client, Cloud, eventually};
+use haneul_testkit::{Client, Cloud, Member, eventually};
 use serde_json::json;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn ok(command: &str) {
@@ -20,8 +20,7 @@ fn ok(command: &str) {
 struct Second {
     ns: String,
     wire: String,
-    agent: Option<Child>,
-    down: Option<Command>,
+    member: Option<Member>,
 }
 
 impl Second {
@@ -34,49 +33,18 @@ impl Second {
              ip addr add 10.98.7.1/24 dev {wire} && ip link set {wire} up &&
              ip -n {ns} addr add 10.98.7.2/24 dev u0 && ip -n {ns} link set u0 up"
         ));
-        Second {
-            ns,
-            wire,
-            agent: None,
-            down: None,
-        }
+        Second { ns, wire, member: None }
     }
 
-    /// Starts the agent there. It dials the same socket, which no network is between.
-    fn start(&mut self, cloud: &Cloud) {
-        let dir = cloud.dir.join("two");
-        std::fs::create_dir_all(dir.join("run")).unwrap();
-        std::os::unix::fs::symlink(cloud.dir.join("run/agent.sock"), dir.join("run/agent.sock")).unwrap();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let there = |word: &[&str]| {
-            let haneul = cloud.command();
-            let mut c = Command::new("nsenter");
-            c.arg(format!("--net=/run/netns/{}", self.ns));
-            c.args(["unshare", "--uts", "sh", "-c", "hostname two; exec \"$@\"", "--"]);
-            c.arg(haneul.get_program()).args(haneul.get_args());
-            let state = format!("state_dir={}", dir.display());
-            for set in [state.as_str(), "agent.underlay=10.98.7.2", "agent.first_uid=710000000"] {
-                c.args(["--set", set]);
-            }
-            c.args(word).stdin(Stdio::null());
-            c
-        };
-        let agent = there(&["agent"])
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let down = there(&["down", "--purge", "--yes"]);
-        (self.agent, self.down) = (Some(agent), Some(down));
+    /// Joins the cloud over the wire.
+    async fn start(&mut self, cloud: &Cloud) {
+        let sets = ["agent.underlay=10.98.7.2", "agent.first_uid=710000000"];
+        self.member = Some(Member::join(cloud, "two", Some(&self.ns), &sets).await);
     }
 
-    /// The host is gone for everybody: no agent, no wire.
-    fn kill(&mut self) {
+    /// The host is gone without a word: nothing of it ends, and nothing from it arrives.
+    fn cut(&mut self) {
         ok(&format!("ip link set {} down", self.wire));
-        if let Some(mut agent) = self.agent.take() {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
     }
 
     /// A command in the host's network.
@@ -92,13 +60,7 @@ impl Second {
 
 impl Drop for Second {
     fn drop(&mut self) {
-        if let Some(mut agent) = self.agent.take() {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
-        if let Some(down) = &mut self.down {
-            let _ = down.output();
-        }
+        drop(self.member.take());
         let _ = Command::new("ip").args(["netns", "del", &self.ns]).output();
         let _ = Command::new("ip").args(["link", "del", &self.wire]).output();
     }
@@ -126,10 +88,11 @@ async fn real_two_hosts_and_the_end_of_the_routers() {
         return;
     }
     let wire = Second::wire();
-    let r = Real::with("172.31.221.0/24", vec!["agent.underlay=10.98.7.1".into()]).await;
+    let listen = Cloud::fleet_listen().replace("127.0.0.1", "10.98.7.1");
+    let r = Real::with("172.31.221.0/24", vec!["agent.underlay=10.98.7.1".into(), listen]).await;
     // After the cloud, so that it goes before it.
     let mut two = wire;
-    two.start(&r.cloud);
+    two.start(&r.cloud).await;
     let admin = r.admin.at("compute 2.53");
     let hosts = eventually("two hosts are up", Duration::from_secs(20), || async {
         let all = admin
@@ -204,7 +167,7 @@ async fn real_two_hosts_and_the_end_of_the_routers() {
     r.cloud.audit().await;
     // The router's host is gone.
     assert!(!speaks_ssh(&address), "the router is on the other host");
-    two.kill();
+    two.cut();
     let gone = Instant::now();
     // One attempt beside the other: each may hang for as long as nobody answers.
     let (said, answers) = std::sync::mpsc::channel();
