@@ -490,7 +490,7 @@ async fn dumps_are_read_by_the_other_database(h: &Home) {
     .await
     .unwrap();
     let dump = async |db: &Db| {
-        let (send, mut pieces) = tokio::sync::mpsc::channel(4);
+        let (send, mut pieces) = tokio::sync::mpsc::channel::<String>(4);
         let collect = async {
             let mut text = String::new();
             while let Some(piece) = pieces.recv().await {

@@ -27,6 +27,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/v1/hosts", get(hosts))
         .route("/admin/v1/hosts/{id}", get(host).delete(remove_host))
         .route("/admin/v1/hosts/{id}/enable", post(enable_host))
+        .route("/admin/v1/hosts/{id}/drain", post(drain_host))
         .route("/admin/v1/host-tokens", post(host_token))
         .route("/admin/v1/backup", get(backup))
         .route("/admin/v1/routes", get(routes))
@@ -134,6 +135,10 @@ async fn enable_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Res
 
 async fn remove_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
     answer(hosts::remove(&app, id).await)
+}
+
+async fn drain_host(State(app): State<Arc<App>>, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
+    answer(hosts::drain(&app, id, &body).await)
 }
 
 async fn host_token(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {

@@ -79,6 +79,35 @@ pub async fn enable(app: &Arc<App>, asked: String) -> Result<Value> {
         .await
 }
 
+/// Keeps new servers away from the host and moves those that are there, a few at a time: asked again and again until
+/// nothing moves.
+pub async fn drain(app: &Arc<App>, asked: String, body: &Value) -> Result<Value> {
+    let this = app.clone();
+    let host = app
+        .db
+        .write(&operator(), async move |tx| {
+            let host = find(&this, tx, &asked).await?;
+            let reason = this.compute.host_use(tx, &host.id).await?.disabled;
+            if reason.is_none() {
+                this.compute.set_host_disabled(tx, &host.id, Some("drained")).await?;
+            }
+            Ok(host)
+        })
+        .await?;
+    let failed = body.get("failed").and_then(Value::as_array);
+    let failed: Vec<String> = failed
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v.as_str().map(str::to_owned))
+        .collect();
+    let drained = app.compute.drain_on(&host.id, &failed).await?;
+    Ok(json!({
+        "host": host.name,
+        "moving": drained.moving.iter().map(|(id, name, begun)| json!({"id": id, "name": name, "begun": begun})).collect::<Vec<_>>(),
+        "stuck": drained.stuck.iter().map(|(id, name, why)| json!({"id": id, "name": name, "why": why})).collect::<Vec<_>>(),
+    }))
+}
+
 /// Ends the host's membership.
 pub async fn remove(app: &Arc<App>, asked: String) -> Result<Value> {
     let this = app.clone();

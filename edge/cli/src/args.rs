@@ -62,7 +62,7 @@ pub enum Command {
     Changes(ChangesOptions),
     /// Accounts of people and organisations
     Account(AccountOptions),
-    /// Hosts of this cloud: tokens for new ones, list, show, enable, remove
+    /// Hosts of this cloud: tokens for new ones, list, show, drain, enable, remove
     Host(HostOptions),
     /// Make this machine a host of the cloud at URL: install what is missing, join, start its agent
     Join(JoinOptions),
@@ -307,6 +307,8 @@ pub enum HostCommand {
     List,
     /// One host, by name or id
     Show { host: String },
+    /// Keep new servers away from a host and move those on it elsewhere, while they run; says why one cannot
+    Drain { host: String },
     /// Let servers come to a host (again)
     Enable { host: String },
     /// End a host's membership. Servers must have left it

@@ -10,9 +10,10 @@ use crate::{Host, Result, failed, logs, supervisor, systemd};
 use haneul_core::config::Config;
 use nix::unistd::Uid;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// `haneul host token|list|show|enable|remove`
+/// `haneul host token|list|show|drain|enable|remove`
 pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
     match &options.command {
         HostCommand::Token { minutes, host } => token(config, *minutes, host.as_deref(), options.json),
@@ -38,6 +39,7 @@ pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
             Ok(())
         }
         HostCommand::Show { host } => one(options, get(config, &path(host))?),
+        HostCommand::Drain { host } => drain(config, host, options.json),
         HostCommand::Enable { host } => {
             let answer = ask(config)?.post(&format!("{}/enable", path(host)), &Value::Null)?;
             one(options, answer)
@@ -49,6 +51,63 @@ pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
             ));
             Ok(())
         }
+    }
+}
+
+/// Asks until nothing moves any more; a move that fails is tried once more. Whoever ends this on the way leaves moves
+/// that come to their end by themselves.
+fn drain(config: &Config, host: &str, as_json: bool) -> Result<()> {
+    let client = ask(config)?;
+    let mut begun: BTreeMap<String, u32> = BTreeMap::new();
+    let mut failed: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let answer = client.post(&format!("{}/drain", path(host)), &json!({"failed": failed}))?;
+        let moving = list(&answer, "moving");
+        for s in moving.iter().filter(|s| s.get("begun") == Some(&Value::Bool(true))) {
+            let times = begun.entry(text(s, "id").to_owned()).or_default();
+            *times += 1;
+            if *times > 1 {
+                failed.insert(text(s, "id").to_owned());
+            }
+            ui::note(format_args!("{} ({}) moves", text(s, "name"), text(s, "id")));
+        }
+        if moving.is_empty() {
+            let stays = |id: &String| list(&answer, "stuck").iter().any(|s| text(s, "id") == id);
+            let moved: Vec<String> = begun.into_keys().filter(|id| !stays(id)).collect();
+            return drained(host, &moved, &answer, as_json);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn drained(host: &str, moved: &[String], answer: &Value, as_json: bool) -> Result<()> {
+    let stuck = list(answer, "stuck");
+    if as_json {
+        ui::json(&json!({"host": host, "moved": moved, "stuck": stuck}));
+    } else {
+        for s in stuck {
+            ui::line(format_args!(
+                "{} ({}) stays: {}",
+                text(s, "name"),
+                text(s, "id"),
+                text(s, "why")
+            ));
+        }
+    }
+    match stuck.len() {
+        0 => {
+            if !as_json {
+                ui::line(format_args!(
+                    "Host {host} is empty: {} servers have moved. `haneul host enable {host}` lets servers come again.",
+                    moved.len()
+                ));
+            }
+            Ok(())
+        }
+        n => Err(crate::failed(format!(
+            "{n} servers stay on host {host}; {} have moved. Nothing new comes there until `haneul host enable {host}`",
+            moved.len()
+        ))),
     }
 }
 

@@ -74,13 +74,42 @@ async fn fake_hosts_join_hold_servers_and_leave() {
         why.contains("holds 1 servers: on-two") && why.contains("drain"),
         "{why}"
     );
+    // Emptied, it keeps nothing but what cannot move, which is named with its reason, and gets nothing new.
+    let stopped = server_on(&r, "two").await;
+    r.action(&stopped, json!({"os-stop": null})).await.expect(202);
+    r.wait(&stopped, "SHUTOFF").await;
+    let drained = haneul(&r.cloud, &["host", "drain", "two"]);
+    let text = said(&drained);
+    assert!(
+        !drained.status.success() && text.contains("1 servers stay on host two; 1 have moved"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&stopped) && text.contains("only servers that run or are paused can be moved"),
+        "{text}"
+    );
+    let shown = r.wait(&first, "ACTIVE").await;
+    assert_ne!(shown["OS-EXT-SRV-ATTR:host"], "two", "{shown}");
+    r.delete(&stopped).await;
+    let drained = haneul(&r.cloud, &["host", "drain", "two"]);
+    assert!(said(&drained).contains("Host two is empty"), "{}", said(&drained));
+    let mut body = r.server("late", "tiny");
+    body["server"]["availability_zone"] = "nova:two".into();
+    let late = r.admin.post("/compute/v2.1/servers", &body).await;
+    let refused = match late.status {
+        202 => r.wait(&id(&late.body, "/server/id"), "ERROR").await.to_string(),
+        _ => late.text.clone(),
+    };
+    assert!(refused.contains("two"), "{refused}");
+    if late.status == 202 {
+        r.delete(&id(&late.body, "/server/id")).await;
+    }
+    r.cloud.audit().await;
     // An agent that ends is missed, and comes back.
     three.kill_agent();
     three.is(&r.cloud, "down").await;
     three.start_agent();
     three.is(&r.cloud, "up").await;
-    r.delete(&first).await;
-    r.cloud.audit().await;
     let removed = haneul(&r.cloud, &["host", "remove", "two"]);
     assert!(removed.status.success(), "{}", said(&removed));
     // What was a host learns why it is none, and its certificate opens nothing any more.

@@ -4,7 +4,9 @@ use crate::real_lab::{Real, cannot, speaks_ssh};
 use crate::setup::id;
 use haneul_testkit::{Client, Cloud, Member, eventually};
 use serde_json::json;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 fn ok(command: &str) {
@@ -66,6 +68,65 @@ impl Drop for Second {
     }
 }
 
+/// Says a number every 50 ms, and waits for nobody.
+const COUNT: &str = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done";
+
+/// A login that counts, and what is heard of it.
+struct Counting {
+    ssh: Child,
+    heard: Receiver<(u64, Instant)>,
+    last: (u64, Instant),
+    longest: Duration,
+}
+
+impl Counting {
+    fn start(mut ssh: Command) -> Counting {
+        let mut ssh = ssh.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(ssh.stdout.take().unwrap()).lines();
+        let (say, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if say.send((line.trim().parse().unwrap(), Instant::now())).is_err() {
+                    break;
+                }
+            }
+        });
+        let first = heard.recv_timeout(Duration::from_secs(30)).expect("the login counts");
+        Counting {
+            ssh,
+            heard,
+            last: first,
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// Hears all that was said so far and ten numbers more, of the same session: none is missing.
+    fn goes_on(&mut self) {
+        let mut more = 10;
+        while more > 0 {
+            let next = match self.heard.try_recv() {
+                Ok(n) => n,
+                Err(_) => {
+                    more -= 1;
+                    self.heard
+                        .recv_timeout(Duration::from_secs(20))
+                        .expect("the session lives")
+                }
+            };
+            assert_eq!(next.0, self.last.0 + 1);
+            self.longest = self.longest.max(next.1 - self.last.1);
+            self.last = next;
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let _ = self.ssh.kill();
+        let _ = self.ssh.wait();
+    }
+}
+
 /// Compute takes new servers only to this host.
 async fn only(admin: &Client, host: &str) {
     let all = admin
@@ -79,7 +140,7 @@ async fn only(admin: &Client, host: &str) {
     }
 }
 
-/// Guests of one network on two hosts reach each other, get their addresses and documents from their own host, and are
+/// Guests of one network on two hosts reach each other, move between them while they are used, get their addresses and documents from their own host, and are
 /// reached by floating addresses through the router's host; when that host is gone, through the other one within 5 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_two_hosts_and_the_end_of_the_routers() {
@@ -165,6 +226,30 @@ async fn real_two_hosts_and_the_end_of_the_routers() {
         login(ip, &format!("ping -c1 -W1 {other}")).await;
     }
     r.cloud.audit().await;
+    // A guest moves to the other host and back while somebody is logged in to it.
+    let mut counting = Counting::start(two.enter(r.ssh(&address, COUNT)));
+    for host in ["two", here.as_str()] {
+        counting.goes_on();
+        only(&admin, host).await;
+        let body = json!({"os-migrateLive": {"host": host, "block_migration": "auto"}});
+        let path = format!("/compute/v2.1/servers/{a}/action");
+        r.admin.at("compute 2.25").post(&path, &body).await.expect(202);
+        eventually(&format!("it is on {host}"), Duration::from_secs(60), || async {
+            let s = r.admin.get(&format!("/compute/v2.1/servers/{a}")).await.expect(200);
+            let server = &s["server"];
+            assert!(
+                server["status"] == "ACTIVE" || server["status"] == "MIGRATING",
+                "{server}"
+            );
+            (server["OS-EXT-SRV-ATTR:host"] == host && server["OS-EXT-STS:task_state"].is_null()).then_some(())
+        })
+        .await;
+        counting.goes_on();
+        r.cloud.audit().await;
+    }
+    println!("the longest silence of the session: {:?}", counting.longest);
+    assert!(counting.longest < Duration::from_secs(2), "{:?}", counting.longest);
+    drop(counting);
     // The router's host is gone.
     assert!(!speaks_ssh(&address), "the router is on the other host");
     two.cut();

@@ -58,7 +58,8 @@ pub fn install(config: &Config, options: &UpOptions) -> Result<()> {
             .filter(|p| !QEMU.contains(p) && !installed(p));
         wanted.extend(guest);
     }
-    let novnc = config.compute.vnc && !has_novnc(config);
+    // Screens are shown by the control plane.
+    let novnc = config.compute.vnc && !config.is_member() && !has_novnc(config);
     if wanted.is_empty() && !old_qemu {
         step.done(match novnc.then(|| fetch_novnc(config)) {
             None => "all there".to_owned(),

@@ -3,9 +3,10 @@
 
 use crate::Compute;
 use crate::logic::decide::{Request, Snapshot, decide};
-use crate::model::{Server, VmState};
+use crate::model::{Server, Task, VmState};
 use haneul_core::Result;
-use haneul_store::Query;
+use haneul_store::{Actor, Query, System};
+use std::sync::Arc;
 
 /// A server on the host, with what the scheduler would be asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,8 @@ pub struct Leaver {
     pub name: String,
     /// The request, or why the server cannot move wherever it is asked to.
     pub request: std::result::Result<Request, String>,
+    /// It is on its way already.
+    pub moves: bool,
 }
 
 /// What would become of a server.
@@ -23,6 +26,8 @@ pub struct Planned {
     pub name: String,
     /// The host that it goes to, or why it cannot move, with what would make it possible.
     pub to: std::result::Result<String, String>,
+    /// It is on its way already.
+    pub moves: bool,
 }
 
 /// Plans the moves, the largest memory first: what is small finds room beside it. Each takes the room of those before.
@@ -47,12 +52,72 @@ pub fn plan(snapshot: &Snapshot, leavers: &[Leaver]) -> Vec<Planned> {
             id: l.id.clone(),
             name: l.name.clone(),
             to,
+            moves: l.moves,
         });
     }
     out
 }
 
+/// How far the emptying of a host is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Servers on their way: id, name, and whether the move was begun just now.
+    pub moving: Vec<(String, String, bool)>,
+    /// Servers that stay: id, name, and why.
+    pub stuck: Vec<(String, String, String)>,
+}
+
+/// Moves of one host that are under way at a time: more of them only make each slower.
+const AT_ONCE: usize = 4;
+
 impl Compute {
+    /// Begins as many moves away from a host as may be under way, and says what is left. Called until nothing moves any
+    /// more, it empties the host as far as that is possible. `failed` have been tried and came back: they stay.
+    pub async fn drain_on(self: &Arc<Self>, host: &str, failed: &[String]) -> Result<Drained> {
+        let mut out = Drained::default();
+        let mut ready = Vec::new();
+        for p in self.drain_plan(host).await? {
+            match p.to {
+                _ if failed.contains(&p.id) => {
+                    let why = "its move failed, and it is where it was; `haneul jobs list --all` names the cause";
+                    out.stuck.push((p.id, p.name, why.into()));
+                }
+                Ok(to) => ready.push((p.id, p.name, to)),
+                Err(_) if p.moves => out.moving.push((p.id, p.name, false)),
+                Err(why) => out.stuck.push((p.id, p.name, why)),
+            }
+        }
+        for (id, name, to) in ready {
+            if out.moving.len() >= AT_ONCE {
+                break;
+            }
+            if self.drain_one(&id, host, to).await? {
+                out.moving.push((id, name, true));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Begins one move, unless something has come between the plan and now.
+    async fn drain_one(self: &Arc<Self>, id: &str, host: &str, to: String) -> Result<bool> {
+        let (app, id, host) = (self.clone(), id.to_owned(), host.to_owned());
+        let begun = self
+            .db
+            .write(&Actor::system("drain"), async move |tx| {
+                let Some(s) = tx.find::<Server>(&id).await? else {
+                    return Ok(false);
+                };
+                let here = s.host_id.as_deref() == Some(host.as_str());
+                if !here || s.task_state.is_some() || !matches!(s.vm_state, VmState::Active | VmState::Paused) {
+                    return Ok(false);
+                }
+                app.move_server(tx, &System::of(s), &to).await
+            })
+            .await?;
+        self.snapshot.drop_it();
+        Ok(begun)
+    }
+
     /// Where the servers of a host would go by live migration. Nothing is written.
     pub async fn drain_plan(&self, host: &str) -> Result<Vec<Planned>> {
         let snapshot = self.read_snapshot().await?;
@@ -77,6 +142,7 @@ impl Compute {
                 id: s.id.clone(),
                 name: s.name.clone(),
                 request,
+                moves: s.task_state == Some(Task::Migrating),
             });
         }
         Ok(plan(&snapshot, &leavers))
@@ -116,6 +182,7 @@ mod tests {
                 avoid: vec!["a".into()],
                 ..Request::default()
             }),
+            moves: false,
         }
     }
 

@@ -11,7 +11,7 @@ use haneul_agent_api::{Arriving, Kind, Layout, MoveKey, Object};
 use haneul_auth::{Ctx, fetch};
 use haneul_core::{Error, Result, fault_point, id};
 use haneul_fleet::Host;
-use haneul_store::{Query, Stored, Tx};
+use haneul_store::{Grant, Query, Stored, Tx};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -215,13 +215,8 @@ impl Compute {
     }
 
     /// Writes a move: claim, ports, the guest on its target, migration, job. False: the target is full by now.
-    pub(crate) async fn move_server(
-        self: &Arc<Self>,
-        tx: &mut Tx,
-        old: &haneul_auth::Authorized<Server, impl Sized>,
-        to: &str,
-    ) -> Result<bool> {
-        let mut s = old.edit();
+    pub(crate) async fn move_server(self: &Arc<Self>, tx: &mut Tx, old: &impl Grant<Server>, to: &str) -> Result<bool> {
+        let mut s = old.stored().value.clone();
         if !self
             .placement
             .allocate(tx, &s.id, &s.project_id, &s.user_id, to, &s.amounts())
