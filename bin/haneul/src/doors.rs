@@ -91,6 +91,8 @@ fn names(config: &Config) -> Vec<String> {
     if let Ok(name) = nix::unistd::gethostname() {
         names.insert(name.to_string_lossy().into_owned());
     }
+    // What no certificate can hold is no name that anybody calls us by.
+    names.retain(|n: &String| n.is_ascii());
     names.extend(config.tls.names.iter().cloned());
     names.into_iter().collect()
 }

@@ -139,6 +139,9 @@ pub fn checks(config: &Config, host: &dyn Host) -> Vec<Check> {
     out.extend(room(config));
     out.push(port(config, "api", "api.listen", config.api.listen));
     out.push(port(config, "metrics", "api.metrics_listen", config.api.metrics_listen));
+    if let Some(listen) = config.fleet.listen {
+        out.push(port(config, "hosts", "fleet.listen", listen));
+    }
     if !fake_network {
         out.extend(uplink::checks(config));
     }

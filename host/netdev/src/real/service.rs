@@ -122,8 +122,12 @@ pub fn ensure(
         });
         return Ok(());
     }
-    // The old tasks' sockets would hold the addresses and an old namespace.
-    *slot = None;
+    // The old tasks' sockets hold the addresses and an old namespace.
+    if let Some(old) = slot.take()
+        && let Some(tasks) = old.tasks
+    {
+        tasks.end(around.rt);
+    }
     let (ns, fresh) = Ns::ensure(&names.service(n.index)).context(|| "making a service namespace".into())?;
     haneul_core::fault_point!("netdev.real.service.namespace");
     if fresh || ns.link_index(&names::service_if(0)).ok().flatten().is_none() {

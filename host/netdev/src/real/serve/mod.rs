@@ -21,6 +21,15 @@ impl Tasks {
     pub fn spawn(&mut self, rt: &Handle, task: impl Future<Output = ()> + Send + 'static) {
         self.0.push(rt.spawn(task));
     }
+
+    /// Ends all of them and waits until what they held open is closed: others are about to open the same. Called where
+    /// blocking is allowed.
+    pub fn end(mut self, rt: &Handle) {
+        for task in std::mem::take(&mut self.0) {
+            task.abort();
+            let _ = rt.block_on(task);
+        }
+    }
 }
 
 impl Drop for Tasks {
