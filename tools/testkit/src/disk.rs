@@ -92,6 +92,17 @@ impl Disk {
             done.status.success().then_some(())
         })
         .await;
+        // A command in a mount namespace of its own (`ip netns exec` beside us) may hold a copy of the mount. While it
+        // does the file system that was shut down lives on, and would be what is mounted again.
+        eventually("nobody has the disk mounted", Duration::from_secs(30), || async {
+            let loops = tool("losetup")
+                .arg("--associated")
+                .arg(self.file())
+                .output()
+                .expect("losetup");
+            loops.stdout.is_empty().then_some(())
+        })
+        .await;
         self.mount();
     }
 }
