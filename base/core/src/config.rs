@@ -25,6 +25,7 @@ pub struct Config {
     pub image: Image,
     pub network: Network,
     pub compute: Compute,
+    pub scheduler: Scheduler,
     pub agent: Agent,
     pub log: Log,
 }
@@ -245,10 +246,14 @@ section!(
         live_migration_downtime_ms: u64 = 300,
         /// Seconds that the copy of a server's disk may take, and as many its way into the image service.
         image_timeout_s: u64 = 6 * 3600,
-        /// Virtual CPUs per real one.
-        cpu_allocation_ratio: f64 = 4.0,
-        ram_allocation_ratio: f64 = 1.0,
-        disk_allocation_ratio: f64 = 1.0,
+        /// Virtual CPUs per real one, of a host that joins; from then on what placement has of the host counts.
+        initial_cpu_allocation_ratio: f64 = 4.0,
+        initial_ram_allocation_ratio: f64 = 1.0,
+        initial_disk_allocation_ratio: f64 = 1.0,
+        /// The same for all hosts, whatever placement has: written there whenever a host's agent starts.
+        cpu_allocation_ratio: Option<f64> = None,
+        ram_allocation_ratio: Option<f64> = None,
+        disk_allocation_ratio: Option<f64> = None,
         /// MiB of memory and GiB of disk kept for the host itself.
         reserved_memory_mib: u64 = 512,
         reserved_disk_gib: u64 = 2,
@@ -264,6 +269,26 @@ section!(
         /// Consoles that are open at the same time at the most, of one server and in all.
         consoles_per_server: u64 = 4,
         consoles: u64 = 256,
+    }
+);
+section!(
+    /// Which of the hosts that fit gets a server (docs/scheduling.md): what each weigher counts for. Negative: the other
+    /// way round. The metadata of a host aggregate may have a key of the same name, for its hosts.
+    Scheduler {
+        /// Free memory, VCPUs and disk: positive spreads servers over the hosts, negative packs them.
+        ram_weight_multiplier: f64 = 1.0,
+        cpu_weight_multiplier: f64 = 1.0,
+        disk_weight_multiplier: f64 = 1.0,
+        /// Servers to which something is being done.
+        io_ops_weight_multiplier: f64 = -1.0,
+        /// Members of a group with a soft policy. Nova has 1 here, by which three other weighers outvote what a tenant
+        /// asks for.
+        soft_affinity_weight_multiplier: f64 = 100.0,
+        soft_anti_affinity_weight_multiplier: f64 = 100.0,
+        /// Creates that failed on the host, one after the other.
+        build_failure_weight_multiplier: f64 = 1_000_000.0,
+        /// Newer hypervisors.
+        hypervisor_version_weight_multiplier: f64 = 1.0,
     }
 );
 section!(
@@ -331,6 +356,43 @@ impl SecurityCompliance {
             ));
         }
         Ok(())
+    }
+}
+
+impl Compute {
+    fn check(&self) -> Result<()> {
+        for (name, ratio) in [
+            ("initial_cpu_allocation_ratio", Some(self.initial_cpu_allocation_ratio)),
+            ("initial_ram_allocation_ratio", Some(self.initial_ram_allocation_ratio)),
+            (
+                "initial_disk_allocation_ratio",
+                Some(self.initial_disk_allocation_ratio),
+            ),
+            ("cpu_allocation_ratio", self.cpu_allocation_ratio),
+            ("ram_allocation_ratio", self.ram_allocation_ratio),
+            ("disk_allocation_ratio", self.disk_allocation_ratio),
+        ] {
+            if let Some(ratio) = ratio.filter(|r| !(*r > 0.0 && *r <= 1000.0)) {
+                let name = format!("compute.{name}");
+                let why = format!("{name} = {ratio}: write a number above 0, and 1000 at the most");
+                return Err(Error::field(name, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Scheduler {
+    fn check(&self) -> Result<()> {
+        let Value::Table(all) = Value::try_from(self).map_err(Error::internal)? else {
+            return Err(Error::internal("a section is a table"));
+        };
+        let bad = all.iter().find(|(_, v)| !v.as_float().is_some_and(f64::is_finite));
+        bad.map_or(Ok(()), |(name, value)| {
+            let name = format!("scheduler.{name}");
+            let why = format!("{name} = {value}: write a number");
+            Err(Error::field(name, why))
+        })
     }
 }
 
@@ -452,6 +514,8 @@ impl Config {
             ));
         }
         self.security_compliance.check()?;
+        self.compute.check()?;
+        self.scheduler.check()?;
         if !["flat", "strict_two_level"].contains(&self.identity.limit_model.as_str()) {
             return Err(Error::field(
                 "identity.limit_model",
@@ -580,6 +644,9 @@ fn full_default() -> Config {
     c.network.external_cidr = Some(String::new());
     c.agent.underlay = Some(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
     c.image.convert_to = Some(String::new());
+    c.compute.cpu_allocation_ratio = Some(0.0);
+    c.compute.ram_allocation_ratio = Some(0.0);
+    c.compute.disk_allocation_ratio = Some(0.0);
     c
 }
 

@@ -43,6 +43,9 @@ pub struct Compute {
     pub(crate) image: Arc<Image>,
     pub(crate) network: Arc<Network>,
     pub(crate) snapshot: logic::snapshot::Cache,
+    pub(crate) weights: logic::decide::Weights,
+    /// Who places members of server groups does so one after the other: each sees where those before are.
+    pub(crate) groups: tokio::sync::Mutex<()>,
     pub(crate) public_url: String,
     pub(crate) seats: logic::console::Seats,
     pub(crate) interfaces: logic::interfaces::Ended,
@@ -69,6 +72,8 @@ impl Compute {
             image,
             network,
             snapshot: logic::snapshot::Cache::default(),
+            weights: (&config.scheduler).into(),
+            groups: tokio::sync::Mutex::default(),
             public_url: config.public_url(),
             seats: logic::console::Seats::default(),
             interfaces: logic::interfaces::Ended::default(),

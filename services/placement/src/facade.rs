@@ -1,6 +1,7 @@
 //! What other services call, inside their transactions.
 
 use crate::logic::forest::{Forest, Stock};
+use crate::names::Names;
 use crate::{Inventory, ResourceProvider};
 use haneul_core::{Error, Result};
 use haneul_store::{Db, Row, System, Tx};
@@ -18,6 +19,7 @@ pub struct ProviderState {
     pub name: String,
     /// By resource class: inventory and what is used.
     pub inventories: BTreeMap<String, (Inventory, i64)>,
+    pub traits: Vec<String>,
 }
 
 pub(crate) const INVENTORY: &str = "class, total, reserved, min_unit, max_unit, step_size, allocation_ratio, used";
@@ -75,6 +77,25 @@ impl Placement {
                 tx.update(&System::of(old), &new).await?;
             }
             Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Gives a provider, of the traits that are the caller's to say, those that it has; others stay.
+    pub async fn set_traits(&self, tx: &mut Tx, uuid: &str, ours: impl Fn(&str) -> bool, has: &[String]) -> Result<()> {
+        let Some(old) = tx.find::<ResourceProvider>(uuid).await? else {
+            return Ok(());
+        };
+        let mut new = old.value.clone();
+        new.traits.retain(|t| !ours(t) || has.contains(t));
+        for name in has {
+            if !new.traits.contains(name) && Names::Trait.known(tx, name).await? {
+                new.traits.push(name.clone());
+            }
+        }
+        if new != old.value {
+            new.provider_generation += 1;
+            tx.update(&System::of(old), &new).await?;
         }
         Ok(())
     }
@@ -172,6 +193,7 @@ impl Placement {
                 inventories: by_id.remove(&p.uuid).unwrap_or_default(),
                 uuid: p.uuid,
                 name: p.name,
+                traits: p.traits,
             })
             .collect())
     }

@@ -431,37 +431,36 @@ pub(crate) async fn services(app: Arc<Compute>, req: Req) -> Result<Reply> {
 
 /// Changes the service of a host; found by its id, or before 2.53 by the host's name.
 pub(super) async fn service_change(
-    app: &Compute,
+    app: &Arc<Compute>,
     req: &Req,
     key: (&'static str, String),
     change: impl Fn(&mut ComputeService) + Send + 'static,
 ) -> Result<Stored<ComputeService>> {
     let c = req.ctx()?.clone();
-    let cache = app.snapshot.clone();
-    app.db
-        .write(&req.ctx()?.actor(), async move |tx| {
-            let (column, value) = (key.0, key.1.as_str());
-            let missing = || match column {
-                "name" => Error::not_found(format!("Could not find binary {BINARY} on host {value}.")),
-                _ => Error::not_found(format!("Service {value} not found.")),
-            };
-            let stored = tx
-                .list::<ComputeService>(&Query::new().eq(column, value))
-                .await?
-                .into_iter()
-                .next()
-                .ok_or_else(missing)?;
-            let old = authorize(&c, acts::ServiceUpdate, stored, value)?;
-            let mut new = old.edit();
-            change(&mut new);
-            let hook = cache.clone();
-            tx.after_commit(move || hook.drop_it());
-            if new == old.value {
-                return Ok(Stored::clone(&old));
-            }
-            tx.update(&old, &new).await
-        })
-        .await
+    let app = app.clone();
+    let db = app.db.clone();
+    db.write(&req.ctx()?.actor(), async move |tx| {
+        let (column, value) = (key.0, key.1.as_str());
+        let missing = || match column {
+            "name" => Error::not_found(format!("Could not find binary {BINARY} on host {value}.")),
+            _ => Error::not_found(format!("Service {value} not found.")),
+        };
+        let stored = tx
+            .list::<ComputeService>(&Query::new().eq(column, value))
+            .await?
+            .into_iter()
+            .next()
+            .ok_or_else(missing)?;
+        let old = authorize(&c, acts::ServiceUpdate, stored, value)?;
+        let mut new = old.edit();
+        change(&mut new);
+        if new == old.value {
+            return Ok(Stored::clone(&old));
+        }
+        app.service_changed(tx, &new).await?;
+        tx.update(&old, &new).await
+    })
+    .await
 }
 
 static SERVICE_OLD: Body = Body {

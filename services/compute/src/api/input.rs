@@ -216,6 +216,17 @@ pub(crate) static SERVER_CREATE: Body = Body {
     ],
 };
 
+const CIDR: K = K::Check(|v| {
+    let length = v.as_str().and_then(|c| c.strip_prefix('/')?.parse::<u8>().ok());
+    match length.filter(|n| *n <= 128) {
+        Some(_) => Ok(()),
+        None => Err("It must be the length of a prefix, as in \"/24\".".into()),
+    }
+});
+// A wish that nobody looks at would be a promise.
+const NO_QUERY: K = K::Check(|_| {
+    Err("Queries (JsonFilter) are not offered. Extra specs of a flavor (capabilities:, aggregate_instance_extra_specs:, trait:) say what a host must have.".into())
+});
 const HINT_UUIDS: K = K::Any(&[K::Uuid, K::List { of: &K::Uuid, max: 100 }]);
 /// `os:scheduler_hints`.
 pub(crate) static HINTS: Body = Body {
@@ -225,6 +236,8 @@ pub(crate) static HINTS: Body = Body {
         f("different_host", HINT_UUIDS),
         f("same_host", HINT_UUIDS),
         f("build_near_host_ip", IP),
+        f("cidr", CIDR),
+        f("query", NO_QUERY),
     ],
 };
 

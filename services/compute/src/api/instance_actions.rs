@@ -215,7 +215,8 @@ fn event(j: &Job, s: &Server, v: Ver, all: bool, ctx: &Ctx) -> Value {
         let details = match (&j.error, running) {
             (Some(e), _) => json!(e),
             (None, true) => json!(format!("{}; given up at {}", j.progress, clock::iso(j.deadline))),
-            (None, false) => Value::Null,
+            // Why this host, where the scheduler chose it.
+            (None, false) => j.state.get("scheduled").cloned().unwrap_or_default(),
         };
         m.insert("details".into(), details);
     }

@@ -3,10 +3,11 @@
 //! is written; only "no host fits" leaves servers in ERROR with their fault.
 
 use crate::Compute;
-use crate::logic::decide::{Change, GroupWish, Refusal, Request};
+use crate::logic::decide::{Change, Choice, Refusal, Request};
 use crate::logic::deps::{self, BootImage, NicRequest};
 use crate::logic::guest;
 use crate::logic::quota::COUNTED;
+use crate::logic::scheduling::hinted;
 use crate::logic::zones::Zones;
 use crate::model::server::ServerImage;
 use crate::model::{Fault, Flavor, FlavorShot, Keypair, Server, ServerGroup, Task, VmState, power};
@@ -202,11 +203,15 @@ impl Compute {
         let prepared = self.prepare(ctx, &r).await?;
         let mut count = self.count_within_quota(ctx, &r, &prepared).await?;
         let mut tries = 0;
+        let _one_by_one = match &prepared.group {
+            Some(_) => Some(self.groups.lock().await),
+            None => None,
+        };
         loop {
             tries += 1;
-            let request = self.request(&r, &prepared, count).await?;
+            let request = self.request(ctx, &r, &prepared, count).await?;
             let plan = match self.decide(&request).await? {
-                Ok(plan) => plan.hosts,
+                Ok(plan) => plan.why,
                 Err(refusal) => match refusal.change {
                     Change::Fewer(n) if n >= r.min_count => {
                         count = n;
@@ -238,14 +243,7 @@ impl Compute {
         let image = boot_image(self, &mut tx, ctx, &r.image).await?;
         check_image_fits(ctx, &flavor, &image)?;
         let keys = keys_of(&mut tx, ctx, r.key_name.as_deref()).await?;
-        let names = |hint: &str| -> Vec<String> {
-            match r.hints.get(hint) {
-                Some(Value::String(s)) => vec![s.clone()],
-                Some(Value::Array(a)) => a.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-                _ => vec![],
-            }
-        };
-        let group = match names("group").into_iter().next() {
+        let group = match hinted(&r.hints, "group").into_iter().next() {
             None => None,
             Some(id) => {
                 let missing = || {
@@ -259,23 +257,13 @@ impl Compute {
                 Some(Stored::clone(&found))
             }
         };
-        let mut hosts_of = Vec::new();
-        for hint in ["different_host", "same_host"] {
-            let mut hosts = Vec::new();
-            for id in names(hint) {
-                if let Some(host) = tx.find::<Server>(&id).await?.and_then(|s| s.host_id.clone()) {
-                    hosts.push(host);
-                }
-            }
-            hosts_of.push((!names(hint).is_empty()).then_some(hosts));
-        }
-        let only = hosts_of.pop().flatten();
+        let (avoid, only) = self.hinted_hosts(&mut tx, &r.hints).await?;
         Ok(Prepared {
             flavor,
             image,
             keys,
             group,
-            avoid: hosts_of.pop().flatten().unwrap_or_default(),
+            avoid,
             only,
         })
     }
@@ -296,23 +284,14 @@ impl Compute {
         Ok((most.max(0) as usize).clamp(r.min_count, r.max_count))
     }
 
-    async fn request(&self, r: &CreateRequest, p: &Prepared, count: usize) -> Result<Request> {
+    async fn request(&self, ctx: &Ctx, r: &CreateRequest, p: &Prepared, count: usize) -> Result<Request> {
         let group = match &p.group {
             None => None,
             Some(g) => {
                 let mut tx = self.db.read().await?;
-                let rows = tx
-                    .rows(
-                        "SELECT host_id, COUNT(*) FROM server WHERE server_group = $1 AND host_id <> '' GROUP BY host_id",
-                        &[g.id.as_str().into()],
-                    )
-                    .await?;
-                let mut members = BTreeMap::new();
-                for row in rows {
-                    members.insert(row.str(0)?, row.i64(1)?);
-                }
+                let wish = self.group_wish(&mut tx, g, None).await?;
                 let limit = self.limit(&mut tx, &g.project_id, "server_group_members").await?;
-                let held: i64 = members.values().sum();
+                let held: i64 = wish.members.values().sum();
                 if limit >= 0 && held + count as i64 > limit {
                     return Err(Error::new(
                         Kind::OverQuota,
@@ -321,23 +300,16 @@ impl Compute {
                         ),
                     ));
                 }
-                Some(GroupWish {
-                    policy: g.policy.clone(),
-                    max_per_host: g.max_server_per_host.unwrap_or(1),
-                    members,
-                })
+                Some(wish)
             }
         };
-        let image_gib = p.image.virtual_size.div_ceil(1 << 30) as i64;
         Ok(Request {
-            amounts: p.flavor.amounts(image_gib).map(|(_, n)| n),
             count,
-            zone: r.zone.clone(),
             host: r.host.clone(),
             group,
             avoid: p.avoid.clone(),
             only: p.only.clone(),
-            unfit: BTreeMap::new(),
+            ..Request::of(&self.template(ctx, r, p))
         })
     }
 
@@ -416,7 +388,7 @@ impl Compute {
         ctx: &Ctx,
         r: &CreateRequest,
         p: &Prepared,
-        plan: Vec<String>,
+        plan: Vec<Choice>,
     ) -> Result<Vec<Stored<Server>>> {
         let template = self.template(ctx, r, p);
         let (app, c, r, image) = (self.clone(), ctx.clone(), r.clone(), r.image.clone());
@@ -433,13 +405,16 @@ impl Compute {
                 let nics = app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
                 let zones = Zones::read(tx).await?;
                 let mut out = Vec::with_capacity(plan.len());
-                for (i, host) in plan.iter().enumerate() {
+                for (i, choice) in plan.iter().enumerate() {
+                    let host = &choice.host;
                     let mut s = template.clone();
                     Self::numbered(&mut s, &r, i, plan.len());
-                    if !app
-                        .placement
-                        .allocate(tx, &s.id, &s.project_id, &s.user_id, host, &s.amounts())
-                        .await?
+                    let still = app.group_allows(tx, &s, host).await?;
+                    if !still
+                        || !app
+                            .placement
+                            .allocate(tx, &s.id, &s.project_id, &s.user_id, host, &s.amounts())
+                            .await?
                     {
                         return Err(Error::conflict("The place was taken by another request.").with_code(AGAIN));
                     }
@@ -469,9 +444,8 @@ impl Compute {
                         .insert(&grant, &s)
                         .await?
                         .ok_or_else(|| Error::internal("a new id is taken"))?;
-                    app.jobs
-                        .start(tx, "server.create", ("server", &s.id), json!({"v": 1}))
-                        .await?;
+                    let state = json!({"v": 1, "scheduled": choice.message()});
+                    app.jobs.start(tx, "server.create", ("server", &s.id), state).await?;
                     out.push(stored);
                 }
                 Ok(out)

@@ -41,9 +41,7 @@ pub fn plan(snapshot: &Snapshot, leavers: &[Leaver]) -> Vec<Planned> {
         let to = l.request.clone().and_then(|request| match decide(&snapshot, &request) {
             Ok(plan) => plan.hosts.first().cloned().ok_or_else(String::new).inspect(|host| {
                 if let Some(h) = snapshot.hosts.iter_mut().find(|h| h.id == *host) {
-                    for (s, a) in h.stock.iter_mut().zip(request.amounts) {
-                        s.used += a;
-                    }
+                    h.takes(&request.amounts, 1);
                 }
             }),
             Err(refusal) => Err(format!("{} {}", refusal.message(&request), refusal.details())),
@@ -169,6 +167,7 @@ mod tests {
             enabled: true,
             zone: "nova".into(),
             stock: [stock(64), stock(memory), stock(1000)],
+            ..HostState::default()
         }
     }
 
@@ -191,6 +190,7 @@ mod tests {
     fn each_gets_room_or_a_reason() {
         let snapshot = Snapshot {
             hosts: vec![host("a", 9000), host("b", 1000), host("c", 600)],
+            ..Snapshot::default()
         };
         let stuck = Leaver {
             request: Err("it is stopped".into()),

@@ -50,8 +50,7 @@ impl Compute {
         new.disabled_reason = reason.map(str::to_owned);
         if new != service.value {
             tx.update(&System::of(service), &new).await?;
-            let cache = self.snapshot.clone();
-            tx.after_commit(move || cache.drop_it());
+            self.service_changed(tx, &new).await?;
         }
         Ok(())
     }

@@ -18,5 +18,6 @@ pub mod moving;
 pub mod observe;
 pub mod password;
 pub mod quota;
+pub mod scheduling;
 pub mod snapshot;
 pub mod zones;

@@ -3,9 +3,9 @@
 
 use crate::Compute;
 use crate::logic::actions::{check_lock, check_state};
-use crate::logic::decide::{GroupWish, Request};
+use crate::logic::decide::Request;
 use crate::logic::guest::desired;
-use crate::model::{ComputeService, Migration, Server, ServerGroup, Task, VmState};
+use crate::model::{ComputeService, Migration, Server, Task, VmState};
 use crate::policy::acts;
 use haneul_agent_api::{Arriving, Kind, Layout, MoveKey, Object};
 use haneul_auth::{Ctx, fetch};
@@ -167,38 +167,11 @@ impl Compute {
                 unfit_hosts.insert(to.id.clone(), why);
             }
         }
-        let group = match &s.server_group {
-            None => None,
-            Some(id) => match tx.find::<ServerGroup>(id).await? {
-                None => None,
-                Some(g) => Some(GroupWish {
-                    policy: g.policy.clone(),
-                    max_per_host: g.max_server_per_host.unwrap_or(1),
-                    members: self.group_members(tx, id, Some(&s.id)).await?,
-                }),
-            },
-        };
-        Ok(Request {
-            amounts: s.amounts().map(|(_, n)| n),
-            count: 1,
-            zone: s.pinned_availability_zone.clone(),
-            host: host.map(str::to_owned),
-            group,
-            avoid: vec![source],
-            only: None,
-            unfit: unfit_hosts,
-        })
-    }
-
-    /// How many servers of a group each host has, but for one.
-    async fn group_members(&self, tx: &mut Tx, group: &str, but: Option<&str>) -> Result<BTreeMap<String, i64>> {
-        let rows = tx
-            .rows(
-                "SELECT host_id, COUNT(*) FROM server WHERE server_group = $1 AND host_id <> '' AND id <> $2 GROUP BY host_id",
-                &[group.into(), but.unwrap_or_default().into()],
-            )
-            .await?;
-        rows.iter().map(|r| Ok((r.str(0)?, r.i64(1)?))).collect()
+        let mut request = self.scheduled(tx, s).await?;
+        request.host = host.map(str::to_owned);
+        request.avoid.push(source);
+        request.unfit = unfit_hosts;
+        Ok(request)
     }
 
     /// The machine that the server has, as its host tells.
@@ -217,6 +190,9 @@ impl Compute {
     /// Writes a move: claim, ports, the guest on its target, migration, job. False: the target is full by now.
     pub(crate) async fn move_server(self: &Arc<Self>, tx: &mut Tx, old: &impl Grant<Server>, to: &str) -> Result<bool> {
         let mut s = old.stored().value.clone();
+        if !self.group_allows(tx, &s, to).await? {
+            return Ok(false);
+        }
         if !self
             .placement
             .allocate(tx, &s.id, &s.project_id, &s.user_id, to, &s.amounts())

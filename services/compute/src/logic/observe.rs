@@ -67,32 +67,40 @@ impl Compute {
             Some(_) => {}
         }
         self.placement.provider_upsert(tx, &host, &g.host_name).await?;
+        self.host_traits(tx, &host, &g.hypervisor).await?;
         let (c, have) = (&self.config, &g.inventory);
+        let known = self.placement.inventories(tx, &host).await?;
         let classes = [
-            ("VCPU", i64::from(have.vcpus), 0, c.cpu_allocation_ratio),
+            (
+                "VCPU",
+                i64::from(have.vcpus),
+                0,
+                c.cpu_allocation_ratio,
+                c.initial_cpu_allocation_ratio,
+            ),
             (
                 "MEMORY_MB",
                 have.memory_mib as i64,
                 c.reserved_memory_mib as i64,
                 c.ram_allocation_ratio,
+                c.initial_ram_allocation_ratio,
             ),
             (
                 "DISK_GB",
                 have.disk_gib as i64,
                 c.reserved_disk_gib as i64,
                 c.disk_allocation_ratio,
+                c.initial_disk_allocation_ratio,
             ),
         ];
-        for (class, total, reserved, allocation_ratio) in classes {
-            let inventory = Inventory {
-                total,
-                reserved: reserved.min(total),
-                min_unit: 1,
-                max_unit: total.max(1),
-                step_size: 1,
-                allocation_ratio,
-            };
-            self.placement.set_inventory(tx, &host, class, &inventory).await?;
+        for (class, total, reserved, always, initial) in classes {
+            let known = known.get(class).map(|(i, _)| i);
+            // What an operator has written into placement stays, unless the configuration speaks for all hosts.
+            let ratio = always.or(known.map(|i| i.allocation_ratio)).unwrap_or(initial);
+            let inventory = Inventory::new(total, reserved.min(total), ratio);
+            if known != Some(&inventory) {
+                self.placement.set_inventory(tx, &host, class, &inventory).await?;
+            }
         }
         let cache = self.snapshot.clone();
         tx.after_commit(move || cache.drop_it());

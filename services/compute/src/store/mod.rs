@@ -58,6 +58,10 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     owner: "compute",
     number: 5,
     sql: "ALTER TABLE migration ADD COLUMN kind TEXT NOT NULL DEFAULT 'resize'",
+}, Migration {
+    owner: "compute",
+    number: 6,
+    sql: "CREATE INDEX server_at_work ON server(host_id) WHERE task_state <> ''",
 }];
 
 /// Makes what lists of flavors look up the same as the flavor's own list of projects; none when it is gone.

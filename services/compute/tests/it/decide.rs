@@ -36,13 +36,17 @@ fn host(i: usize) -> impl Strategy<Value = HostState> {
             enabled,
             zone: if here { "nova" } else { "other" }.into(),
             stock: [a, b, c],
+            ..HostState::default()
         })
 }
 
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     prop::collection::vec(0..1u8, 0..5)
         .prop_flat_map(|n| (0..n.len()).map(host).collect::<Vec<_>>())
-        .prop_map(|hosts| Snapshot { hosts })
+        .prop_map(|hosts| Snapshot {
+            hosts,
+            ..Snapshot::default()
+        })
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -78,8 +82,7 @@ fn request() -> impl Strategy<Value = Request> {
             host,
             group,
             avoid,
-            only: None,
-            unfit: Default::default(),
+            ..Request::default()
         })
 }
 
@@ -152,9 +155,11 @@ fn the_numbers_of_a_refusal() {
             used: 0,
             max_unit: total,
         }),
+        ..HostState::default()
     };
     let mut s = Snapshot {
         hosts: vec![small("a", 2), small("b", 4), small("c", 8)],
+        ..Snapshot::default()
     };
     s.hosts[2].up = false;
     let r = Request {

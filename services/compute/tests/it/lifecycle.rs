@@ -467,7 +467,7 @@ async fn several_at_once_and_groups() {
         s["fault"]["message"]
             .as_str()
             .unwrap()
-            .contains("ServerGroupFilter refused 2"),
+            .contains("ServerGroupAntiAffinityFilter refused 2"),
         "{s}"
     );
     assert!(

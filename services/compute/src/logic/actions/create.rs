@@ -29,6 +29,7 @@ impl HostAction for Create {
     ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
             s.launched_at = Some(clock::now());
+            app.built(tx, s, true);
             s.settle(VmState::Active, power::RUNNING);
             if seen.state == GuestState::Stopped {
                 s.settle(VmState::Stopped, power::SHUTDOWN);
@@ -47,6 +48,7 @@ impl HostAction for Create {
         fault: &'t Fault,
     ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
+            app.built(tx, s, false);
             if let Some(host) = &s.host_id {
                 app.fleet.remove(tx, host, Kind::Guest, &s.id).await?;
             }
