@@ -306,6 +306,9 @@ section!(
         accelerator: String = "auto".into(),
         /// First of 65,536 user ids that guests run as, one each.
         first_uid: u32 = 700_000_000,
+        /// A directory that hosts share (NFS, CephFS), the same on all of them: disks of new guests lie in it, and guests move
+        /// without them. Root of this host must own what it writes there (NFS: `no_root_squash`).
+        shared_disks: Option<PathBuf> = None,
         /// First and last port at which guests arrive from other hosts, two for each that is on its way.
         move_ports: String = "49152-49215".into(),
         /// With the fake hypervisor: the inventory to pretend.
@@ -526,6 +529,15 @@ impl Config {
             ));
         }
         self.agent.ports_of_moves()?;
+        if let Some(dir) = self.agent.shared_disks.as_ref().filter(|d| !d.is_absolute()) {
+            return Err(Error::field(
+                "agent.shared_disks",
+                format!(
+                    "agent.shared_disks = \"{}\": write a path that begins with /",
+                    dir.display()
+                ),
+            ));
+        }
         for (name, value, real) in [
             ("agent.hypervisor", &self.agent.hypervisor, "qemu"),
             ("agent.network", &self.agent.network, "kernel"),
@@ -634,6 +646,7 @@ fn full_default() -> Config {
     c.api.public_url = Some(String::new());
     c.api.policy_file = Some(PathBuf::new());
     c.agent.name = Some(String::new());
+    c.agent.shared_disks = Some(PathBuf::new());
     c.tls.certificate = Some(PathBuf::new());
     c.tls.key = Some(PathBuf::new());
     c.fleet.listen = Some(c.api.listen);

@@ -11,6 +11,15 @@ use uuid::Uuid;
 /// Lines that are read together.
 const LINES: usize = 500;
 
+/// Column `removed`: whether a row is a tombstone, and of what.
+#[derive(Clone, Copy)]
+enum Removed {
+    No = 0,
+    FromHost = 1,
+    /// See [`Tombstone::disks`].
+    WithDisks = 2,
+}
+
 impl Fleet {
     /// Writes what a host shall hold. The same content again changes nothing. Answers the generation that
     /// an observation must reach.
@@ -29,12 +38,21 @@ impl Fleet {
         {
             return old.i64(0);
         }
-        self.set(tx, host, kind, &id, false, &doc).await
+        self.set(tx, host, kind, &id, Removed::No, &doc).await
     }
 
     /// Writes a tombstone, the only way to remove something from a host. Without a desired object there is
-    /// nothing to do, and the answer is false.
+    /// nothing to do, and the answer is false. What a guest has in a directory that hosts share stays.
     pub async fn remove(self: &Arc<Self>, tx: &mut Tx, host: &str, kind: Kind, id: &str) -> Result<bool> {
+        self.bury(tx, host, kind, id, Removed::FromHost).await
+    }
+
+    /// The same, and its disks go wherever they are: there shall be no such guest any more, on no host.
+    pub async fn destroy_guest(self: &Arc<Self>, tx: &mut Tx, host: &str, id: &str) -> Result<bool> {
+        self.bury(tx, host, Kind::Guest, id, Removed::WithDisks).await
+    }
+
+    async fn bury(self: &Arc<Self>, tx: &mut Tx, host: &str, kind: Kind, id: &str, how: Removed) -> Result<bool> {
         let old = tx
             .row(
                 "SELECT removed, doc FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3",
@@ -42,9 +60,9 @@ impl Fleet {
             )
             .await?;
         let Some(old) = old else { return Ok(false) };
-        if old.i64(0)? == 0 {
+        if old.i64(0)? < how as i64 {
             let doc = old.str(1)?;
-            self.set(tx, host, kind, id, true, &doc).await?;
+            self.set(tx, host, kind, id, how, &doc).await?;
         }
         Ok(true)
     }
@@ -55,7 +73,7 @@ impl Fleet {
         host: &str,
         kind: Kind,
         id: &str,
-        removed: bool,
+        removed: Removed,
         doc: &str,
     ) -> Result<i64> {
         // One ascending number for all: it is generation and place in the watch stream at once, so that a
@@ -64,7 +82,7 @@ impl Fleet {
         tx.exec(
             "INSERT INTO fleet_desired(host_id, kind, id, generation, removed, doc) VALUES($1,$2,$3,$4,$5,$6)
              ON CONFLICT(host_id, kind, id) DO UPDATE SET generation = excluded.generation, removed = excluded.removed, doc = excluded.doc",
-            &[host.into(), kind.as_str().into(), id.into(), generation.into(), removed.into(), doc.into()],
+            &[host.into(), kind.as_str().into(), id.into(), generation.into(), (removed as i64).into(), doc.into()],
         )
         .await?;
         let (fleet, host) = (self.clone(), host.to_owned());
@@ -204,12 +222,14 @@ impl Fleet {
             if kind.since() > speaks {
                 continue;
             }
-            let line = if r.i64(3)? != 0 {
+            let removed = r.i64(3)?;
+            let line = if removed != Removed::No as i64 {
                 ToAgent::Remove(Tombstone {
                     kind,
                     id: Uuid::try_parse(&r.str(1)?).map_err(Error::internal)?,
                     epoch: self.epoch,
                     generation,
+                    disks: removed == Removed::WithDisks as i64,
                 })
             } else {
                 ToAgent::Put(Box::new(Desired {
@@ -250,7 +270,7 @@ impl Fleet {
         let id = t.id.to_string();
         let n = tx
             .exec(
-                "DELETE FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3 AND removed = 1 AND generation <= $4",
+                "DELETE FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3 AND removed <> 0 AND generation <= $4",
                 &[host.into(), t.kind.as_str().into(), id.as_str().into(), t.generation.into()],
             )
             .await?;

@@ -522,6 +522,7 @@ mod tests {
                 cores: 1,
                 threads: 1,
                 moves: true,
+                shared_disks: None,
             },
             underlay: None,
         }

@@ -60,7 +60,9 @@ async fn hosts(app: &Arc<App>, out: &mut Vec<Finding>) -> Result<()> {
             desired.push((host, kind, id, removed));
         }
     }
+    let servers = app.compute.shared_disks_of_servers(&mut tx).await?;
     drop(tx);
+    let mut compared = BTreeSet::new();
     for host in hosts {
         if !host.up {
             out.push(finding(
@@ -128,6 +130,24 @@ async fn hosts(app: &Arc<App>, out: &mut Vec<Finding>) -> Result<()> {
                 out.push(finding(
                     format!("host {}: a process or disk of guest {id} is left", host.name),
                     "remove it by hand after a look at it",
+                ));
+            }
+        }
+        if let Some(marker) = host.hypervisor.shared_disks
+            && compared.insert(marker)
+        {
+            let marker = marker.to_string();
+            let shown: BTreeSet<String> = have(&seen.shared_disks);
+            let theirs = |id: &String| servers.get(id).is_some_and(|m| *m == marker);
+            let buried = |id: &String| {
+                desired
+                    .iter()
+                    .any(|(_, k, d, removed)| *k == Kind::Guest && d == id && *removed)
+            };
+            for id in shown.iter().filter(|id| !theirs(id) && !buried(id)) {
+                out.push(finding(
+                    format!("a disk of guest {id} is left in the shared directory {marker}, and no server has it"),
+                    "remove servers/ID in it by hand after a look at it",
                 ));
             }
         }

@@ -46,6 +46,7 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
         "accelerator": host.hypervisor.accelerator,
         "cpu_model": host.hypervisor.cpu_model,
         "boot_id": host.boot_id,
+        "shared_disks": host.hypervisor.shared_disks,
         "resources": used.stock.iter().map(|(class, (used, total))| {
             (class.clone(), json!({"used": used, "total": total}))
         }).collect::<serde_json::Map<String, Value>>(),

@@ -131,6 +131,7 @@ fn one(options: &HostOptions, answer: Value) -> Result<()> {
         ("hypervisor", "hypervisor"),
         ("accelerator", "accelerator"),
         ("cpu", "cpu_model"),
+        ("shared disks", "shared_disks"),
     ] {
         ui::line(format_args!("{name:12} {}", text(&host, key)));
     }

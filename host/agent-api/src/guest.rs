@@ -32,6 +32,10 @@ pub struct Guest {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub root: RootDisk,
+    /// The directory that hosts share in which its disks are, by its marker; none: they are the host's own. A host that
+    /// does not have it refuses the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_disks: Option<Uuid>,
     /// Empty disks of its own beside the root disk, in the order in which the guest sees them.
     #[serde(default)]
     pub local_disks: Vec<LocalDisk>,

@@ -56,7 +56,7 @@ pub struct Greeting {
 pub struct Inventory {
     pub vcpus: u32,
     pub memory_mib: u64,
-    /// GiB on the file system that holds the guests' disks.
+    /// GiB on the file system that holds the disks of new guests: of a directory that hosts share, each counts all.
     pub disk_gib: u64,
 }
 
@@ -82,6 +82,9 @@ pub struct HypervisorInfo {
     /// Guests can come here from other hosts.
     #[serde(default)]
     pub moves: bool,
+    /// Marker of the directory for disks that this host shares with others: hosts with equal markers have the same one.
+    #[serde(default)]
+    pub shared_disks: Option<Uuid>,
 }
 
 /// Answer to a [`Greeting`].
@@ -187,6 +190,10 @@ pub struct Tombstone {
     pub id: Uuid,
     pub epoch: u64,
     pub generation: u64,
+    /// Of a guest: its disks go wherever they are. Otherwise the host only lets go of it, and what is in a directory that
+    /// hosts share stays, for it may be another host's guest by now.
+    #[serde(default)]
+    pub disks: bool,
 }
 
 /// One line of the watch stream.
@@ -228,8 +235,11 @@ pub struct HostAudit {
     pub running: Vec<Uuid>,
     /// Guests with a record.
     pub records: Vec<Uuid>,
-    /// Guests with a root disk.
+    /// Guests with a root disk on the host.
     pub disks: Vec<Uuid>,
+    /// Guests of whichever host with a root disk in the directory that this one shares.
+    #[serde(default)]
+    pub shared_disks: Vec<Uuid>,
     /// Guest ports with a device.
     pub ports: Vec<Uuid>,
     pub networks: Vec<Uuid>,

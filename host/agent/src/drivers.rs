@@ -1,6 +1,7 @@
 //! Which drivers this host uses.
 
-use haneul_agent_api::{Underlay, Uplink};
+use crate::shared_disks::SharedDisks;
+use haneul_agent_api::{Failure, FailureCode, Guest, Underlay, Uplink};
 use haneul_blockdev::BlockDriver;
 use haneul_core::config::Config;
 use haneul_core::{Error, Result};
@@ -16,7 +17,10 @@ use uuid::Uuid;
 pub struct Drivers {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub net: Arc<dyn NetDriver>,
+    /// The host's own disks.
     pub block: Arc<dyn BlockDriver>,
+    /// Those in a directory that it shares with other hosts; the running agent alone opens it.
+    pub shared: Option<SharedDisks>,
     /// Where other hosts reach this one.
     pub underlay: Option<Underlay>,
     /// Whether the hypervisor is the fake of a lab.
@@ -82,9 +86,40 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
         hypervisor,
         net,
         block,
+        shared: None,
         underlay,
         fake,
     })
+}
+
+impl Drivers {
+    /// Where new guests get their disks.
+    pub(crate) fn newest_block(&self) -> &Arc<dyn BlockDriver> {
+        self.shared.as_ref().map_or(&self.block, |s| &s.block)
+    }
+
+    /// Where a guest's disks are.
+    ///
+    /// # Errors
+    /// In a directory that this host does not have.
+    pub(crate) fn block_of(&self, guest: &Guest) -> Result<&Arc<dyn BlockDriver>, Failure> {
+        let Some(wanted) = guest.shared_disks else {
+            return Ok(&self.block);
+        };
+        match &self.shared {
+            Some(s) if s.marker == wanted => Ok(&s.block),
+            other => Err(Failure {
+                code: FailureCode::Unsupported,
+                message: format!(
+                    "the server's disks are in the shared directory {wanted}, and this host has {}: its administrator has to mount the directory and name it in agent.shared_disks",
+                    other
+                        .as_ref()
+                        .map_or_else(|| "none".into(), |s| format!("the directory {}", s.marker))
+                ),
+                detail: String::new(),
+            }),
+        }
+    }
 }
 
 /// Some address of the world: only the way there is asked for.

@@ -3,8 +3,10 @@
 use crate::snapshots::Making;
 use crate::{Shared, failed};
 use haneul_agent_api::{
-    Failure, FailureCode, Guest, GuestState, Kind, MoveState, ObservedGuest, Power, Progress, Tombstone, documents,
+    Failure, FailureCode, Guest, GuestState, Kind, MoveState, Object, ObservedGuest, Power, Progress, Tombstone,
+    documents,
 };
+use haneul_blockdev::BlockDriver;
 use haneul_core::{Result, fault_point};
 use haneul_hypervisor::Resources;
 use std::collections::HashMap;
@@ -147,7 +149,7 @@ async fn task(shared: Arc<Shared>, id: Uuid, mut changed: watch::Receiver<u64>) 
 async fn bury(shared: &Arc<Shared>, t: &Tombstone) -> Result<()> {
     shared.drivers.hypervisor.remove(t.id).await.map_err(failed)?;
     fault_point!("agent.guest.removed");
-    shared.drivers.block.delete(t.id).await.map_err(failed)?;
+    delete_disks(shared, t).await.map_err(failed)?;
     let _ = std::fs::remove_file(config_drive_path(shared, t.id));
     shared.store.free_uid(t.id)?;
     fault_point!("agent.guest.disk-deleted");
@@ -157,6 +159,20 @@ async fn bury(shared: &Arc<Shared>, t: &Tombstone) -> Result<()> {
     // Its ports may go now.
     shared.net_dirty.notify_one();
     Ok(())
+}
+
+/// The host's own, and those that hosts share when no host shall have the guest any more.
+async fn delete_disks(shared: &Arc<Shared>, t: &Tombstone) -> Result<(), Failure> {
+    let drivers = &shared.drivers;
+    drivers.block.delete(t.id).await?;
+    if !t.disks {
+        return Ok(());
+    }
+    match shared.store.get(Kind::Guest, t.id).desired.map(|d| d.object) {
+        Some(Object::Guest(g)) => drivers.block_of(&g)?.delete(t.id).await,
+        // It never heard of the guest, which has left its disks there on other hosts.
+        _ => drivers.newest_block().delete(t.id).await,
+    }
 }
 
 fn observed(guest: &Guest, epoch: u64, generation: u64, state: GuestState) -> ObservedGuest {
@@ -226,12 +242,10 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
         // Never started and shall not run: nothing to make ready yet.
         return Ok(observed(guest, epoch, generation, GuestState::Stopped));
     }
-    pull(shared, epoch, generation, guest).await?;
-    let disk = drivers.block.root(guest.id, guest.rebuilds, &guest.root).await?;
-    let local = drivers
-        .block
-        .local(guest.id, guest.rebuilds, &guest.local_disks)
-        .await?;
+    let block = drivers.block_of(guest)?;
+    pull(shared, block, epoch, generation, guest).await?;
+    let disk = block.root(guest.id, guest.rebuilds, &guest.root).await?;
+    let local = block.local(guest.id, guest.rebuilds, &guest.local_disks).await?;
     fault_point!("agent.guest.disk-made");
     let starts = drivers.hypervisor.needs_start(guest).await;
     if starts || drivers.hypervisor.needs_taps(guest).await {
@@ -260,7 +274,7 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
         uid,
     };
     let seen = drivers.hypervisor.apply(epoch, generation, guest, resources).await?;
-    drivers.block.prune(guest.id, guest.rebuilds, guest.snapshot).await?;
+    block.prune(guest.id, guest.rebuilds, guest.snapshot).await?;
     Ok(seen)
 }
 
@@ -276,14 +290,18 @@ async fn arrives(shared: &Arc<Shared>, guest: &Guest) -> Option<u64> {
 }
 
 /// Pulls the image, again and again while control is away, reporting how far it is.
-async fn pull(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest) -> Result<(), Failure> {
+async fn pull(
+    shared: &Arc<Shared>,
+    block: &Arc<dyn BlockDriver>,
+    epoch: u64,
+    generation: u64,
+    guest: &Guest,
+) -> Result<(), Failure> {
     let image = guest.root.image.clone();
     for attempt in 1.. {
         let (link, id) = (shared.link.clone(), image.id);
         let (s, g) = (shared.clone(), guest.clone());
-        let result = shared
-            .drivers
-            .block
+        let result = block
             .ensure_image(
                 &image,
                 Box::new(move || Box::pin(async move { link.image(id).await })),

@@ -13,6 +13,7 @@ mod link;
 mod membership;
 mod nets;
 mod report;
+mod shared_disks;
 mod snapshots;
 mod store;
 mod tunnel;
@@ -20,6 +21,7 @@ mod uids;
 
 pub use drivers::{Drivers, accelerator, open_drivers};
 pub use membership::join;
+pub use shared_disks::SharedDisks;
 
 use haneul_core::config::Config;
 use haneul_core::{Error, Result, id};
@@ -76,7 +78,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let dir = config.agent_dir();
     haneul_core::durable::make_dir(&dir, 0o700)?;
     let host_id = host_id(&dir)?;
-    let drivers = open_drivers(&config, host_id).await?;
+    let mut drivers = open_drivers(&config, host_id).await?;
+    drivers.shared = shared_disks::open(&config, host_id)?;
     let (net_ready, _) = tokio::sync::watch::channel(Default::default());
     let shared = Arc::new(Shared {
         store: store::Store::open(&dir.join("desired.journal"), config.agent.first_uid)?,

@@ -8,8 +8,8 @@ use crate::{Shared, host_name, tunnel};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use haneul_agent_api::{
-    Ask, Failure, FailureCode, Greeting, HostAudit, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome,
-    path,
+    Ask, Failure, FailureCode, Greeting, HostAudit, HypervisorInfo, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report,
+    ToAgent, Welcome, path,
 };
 use haneul_core::{Error, Result, fault_point};
 use http::{Method, Request, StatusCode};
@@ -183,7 +183,10 @@ async fn greeting(shared: &Arc<Shared>) -> Greeting {
             .trim()
             .to_owned(),
         inventory: shared.inventory().await,
-        hypervisor: shared.drivers.hypervisor.info(),
+        hypervisor: HypervisorInfo {
+            shared_disks: shared.drivers.shared.as_ref().map(|s| s.marker),
+            ..shared.drivers.hypervisor.info()
+        },
         underlay: shared.drivers.underlay,
     }
 }
@@ -223,7 +226,7 @@ impl Shared {
                     .ok()
             })
             .unwrap_or(0);
-        let disk = self.drivers.block.usage().await.unwrap_or_default();
+        let disk = self.drivers.newest_block().usage().await.unwrap_or_default();
         haneul_agent_api::Inventory {
             vcpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             memory_mib: memory_kib / 1024,
@@ -363,6 +366,12 @@ async fn audit(shared: &Arc<Shared>) -> HostAudit {
         say(f);
         vec![]
     });
+    if let Some(common) = &shared.drivers.shared {
+        match common.block.list().await {
+            Ok(all) => out.shared_disks = all.iter().map(|d| d.guest).collect(),
+            Err(f) => say(f),
+        }
+    }
     let net = shared.drivers.net.observe().await.unwrap_or_else(|f| {
         say(f);
         Default::default()

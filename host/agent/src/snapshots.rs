@@ -72,22 +72,19 @@ async fn make(
     image: Uuid,
     progress: Arc<dyn Fn(u8) + Send + Sync>,
 ) -> Result<u64, Failure> {
-    let drivers = &shared.drivers;
-    if let Some((_, size)) = drivers.block.snapshot(guest.id, image).await? {
+    let (drivers, block) = (&shared.drivers, shared.drivers.block_of(guest)?);
+    if let Some((_, size)) = block.snapshot(guest.id, image).await? {
         return Ok(size);
     }
     let (id, rebuilds) = (guest.id, guest.rebuilds);
-    let file = drivers.block.snapshot_begin(id, rebuilds, &guest.root, image).await?;
+    let file = block.snapshot_begin(id, rebuilds, &guest.root, image).await?;
     let hold = drivers.hypervisor.copy_disk(id, &file, progress.clone()).await?;
     if hold.is_some() {
-        drivers
-            .block
-            .snapshot_copy(id, rebuilds, &guest.root, image, progress)
-            .await?;
+        block.snapshot_copy(id, rebuilds, &guest.root, image, progress).await?;
     }
     drop(hold);
     fault_point!("agent.snapshot.copied");
-    let size = drivers.block.snapshot_keep(id, image).await?;
+    let size = block.snapshot_keep(id, image).await?;
     fault_point!("agent.snapshot.kept");
     Ok(size)
 }

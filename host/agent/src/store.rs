@@ -471,6 +471,7 @@ mod tests {
             id: Uuid::from_u128(id),
             epoch: 1,
             generation,
+            disks: false,
         }
     }
 

@@ -38,7 +38,11 @@ pub(crate) async fn vnc(shared: &Arc<Shared>, stream: Uuid, guest: Uuid) -> Resu
 /// Sends the image that was made of a guest's disk; answers once it is on its way.
 pub(crate) async fn snapshot(shared: &Arc<Shared>, stream: Uuid, guest: Uuid, image: Uuid) -> Result<(), Failure> {
     let what = "the host could not send the image of the server";
-    let found = shared.drivers.block.snapshot(guest, image).await?;
+    let block = match shared.store.guest(guest) {
+        Some((_, _, g)) => shared.drivers.block_of(&g)?,
+        None => &shared.drivers.block,
+    };
+    let found = block.snapshot(guest, image).await?;
     let (file, _) = found.ok_or_else(|| failed(what, Error::not_found("there is no such file")))?;
     let open = dial(shared, stream, tokio::fs::File::from_std(file)).await;
     let (mut frames, connection) = open.map_err(|e| failed(what, e))?;

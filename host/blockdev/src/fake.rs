@@ -1,64 +1,66 @@
-//! Disks for the fake hypervisor: sparse empty files of the right size and no images. Same names on
-//! disk, same answers, so that audits and kill points are the same.
+//! Disks for the fake hypervisor: sparse empty files of the right size and no images. `disks/GUEST/N.IMAGE` is the root
+//! disk for rebuild counter N, and images of disks lie beside it: same life on disk, same answers, so that audits and kill
+//! points are the same. In a directory that hosts share, `disks` is called `servers`.
 
 use crate::{
     BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, io_failure, qcow2, snapshot, wanted_size,
 };
 use haneul_agent_api::{Failure, ImageRef, LocalDisk, RootDisk};
 use haneul_core::fault_point;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// See the module.
 pub struct Fake {
-    dir: PathBuf,
-    /// Images of disks, in a directory for each guest.
-    snapshots: PathBuf,
-    disks: Mutex<BTreeMap<(Uuid, u64), Uuid>>,
+    disks: PathBuf,
+}
+
+/// The rebuild counter and the image in a root disk's name: the fake has nothing else to remember.
+fn parse(name: &str) -> Option<(u64, Uuid)> {
+    let (rebuilds, image) = name.split_once('.')?;
+    Some((rebuilds.parse().ok()?, Uuid::try_parse(image).ok()?))
+}
+
+/// Names in a directory; none when it is not there.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other?
+            .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
+            .collect(),
+    }
 }
 
 impl Fake {
-    /// Opens `dir/disks` and `dir/snapshots`, which are made when missing.
+    /// Opens `dir/disks`, which is made when missing.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let (dir, snapshots) = (dir.join("disks"), dir.join("snapshots"));
-        fs::create_dir_all(&dir)?;
-        fs::create_dir_all(&snapshots)?;
-        for guest in fs::read_dir(&snapshots)? {
+        let disks = dir.join("disks");
+        fs::create_dir_all(&disks)?;
+        for guest in fs::read_dir(&disks)? {
             snapshot::remove(&guest?.path(), |name| name.ends_with(".tmp"))?;
         }
-        let mut disks = BTreeMap::new();
-        for entry in fs::read_dir(&dir)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            let mut parts = name.split('.');
-            if let (Some(Ok(guest)), Some(Ok(rebuilds)), Some(Ok(image))) = (
-                parts.next().map(Uuid::try_parse),
-                parts.next().map(str::parse),
-                parts.next().map(Uuid::try_parse),
-            ) {
-                disks.insert((guest, rebuilds), image);
-            }
-        }
-        let disks = Mutex::new(disks);
-        Ok(Self { dir, snapshots, disks })
+        Ok(Self { disks })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Uuid, u64), Uuid>> {
-        self.disks.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Opens `dir/servers`, where other hosts' guests have their disks too.
+    pub fn open_shared(dir: &Path) -> io::Result<Self> {
+        let disks = dir.join("servers");
+        fs::create_dir_all(&disks)?;
+        Ok(Self { disks })
     }
 
-    fn path(&self, guest: Uuid, rebuilds: u64, image: Uuid) -> PathBuf {
-        // The image's id is in the name: the fake has nothing else to remember.
-        self.dir.join(format!("{guest}.{rebuilds}.{image}"))
+    fn dir(&self, guest: Uuid) -> PathBuf {
+        self.disks.join(guest.to_string())
     }
 
     fn make(&self, guest: Uuid, rebuilds: u64, root: &RootDisk) -> io::Result<Disk> {
-        let mut disks = self.lock();
-        let image = *disks.entry((guest, rebuilds)).or_insert(root.image.id);
-        let path = self.path(guest, rebuilds, image);
+        let dir = self.dir(guest);
+        fs::create_dir_all(&dir)?;
+        let is_it = |name: &String| parse(name).is_some_and(|(n, _)| n == rebuilds);
+        let name = names(&dir)?.into_iter().find(is_it);
+        let path = dir.join(name.unwrap_or_else(|| format!("{rebuilds}.{}", root.image.id)));
         fault_point!("blockdev.fake.root", io::Error::other("fault point"));
         let file = fs::OpenOptions::new()
             .write(true)
@@ -75,28 +77,20 @@ impl Fake {
         })
     }
 
-    fn forget(&self, guest: Uuid, keep: Option<Uuid>) -> Result<(), Failure> {
-        let dir = self.snapshots.join(guest.to_string());
-        snapshot::remove(&dir, |name| snapshot::is_old(name, keep)).map_err(|e| io_failure("remove an image", 0, 0, &e))
-    }
-
-    fn remove(&self, guest: Uuid, gone: impl Fn(u64) -> bool) -> Result<(), Failure> {
-        let mut disks = self.lock();
-        let found: Vec<(u64, Uuid)> = disks
-            .range((guest, 0)..=(guest, u64::MAX))
-            .map(|((_, n), image)| (*n, *image))
-            .filter(|(n, _)| gone(*n))
-            .collect();
-        for (n, image) in found {
-            match fs::remove_file(self.path(guest, n, image)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_failure("remove the disks", 0, 0, &e));
-                }
-                _ => {}
+    /// All root disks.
+    fn all(&self) -> io::Result<Vec<DiskInfo>> {
+        let mut all = Vec::new();
+        for guest in names(&self.disks)?.iter().filter_map(|n| Uuid::try_parse(n).ok()) {
+            for (rebuilds, image) in names(&self.dir(guest))?.iter().filter_map(|n| parse(n)) {
+                all.push(DiskInfo {
+                    guest,
+                    rebuilds,
+                    image,
+                    allocated: 0,
+                });
             }
-            disks.remove(&(guest, n));
         }
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -130,15 +124,17 @@ impl BlockDriver for Fake {
     }
 
     fn prune(&self, guest: Uuid, rebuilds: u64, snapshot: Option<Uuid>) -> BoxFuture<'_, Result<(), Failure>> {
-        let done = self.remove(guest, |n| n != rebuilds);
-        let done = done.and_then(|()| self.forget(guest, snapshot));
+        let old = |name: &str| parse(name).is_some_and(|(n, _)| n != rebuilds) || snapshot::is_old(name, snapshot);
+        let done = snapshot::remove(&self.dir(guest), old);
+        let done = done.map_err(|e| io_failure("remove an old root disk", 0, 0, &e));
         Box::pin(async move { done })
     }
 
     fn delete(&self, guest: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
-        let done = self.remove(guest, |_| true);
-        let done = done.and_then(|()| self.forget(guest, None));
-        let _ = fs::remove_dir(self.snapshots.join(guest.to_string()));
+        let done = match fs::remove_dir_all(self.dir(guest)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_failure("remove the disks", 0, 0, &e)),
+            _ => Ok(()),
+        };
         Box::pin(async move { done })
     }
 
@@ -149,7 +145,7 @@ impl BlockDriver for Fake {
         _root: &'a RootDisk,
         id: Uuid,
     ) -> BoxFuture<'a, Result<PathBuf, Failure>> {
-        let dir = self.snapshots.join(guest.to_string());
+        let dir = self.dir(guest);
         let made = fs::create_dir_all(&dir).map_err(snapshot::failed);
         Box::pin(async move { made.and_then(|()| snapshot::begin(&dir, id, 0)) })
     }
@@ -167,7 +163,7 @@ impl BlockDriver for Fake {
             let disk = self.root(guest, rebuilds, root).await?;
             let copy = || {
                 let size = fs::metadata(&disk.path)?.len();
-                let mut out = snapshot::rewrite(&self.snapshots.join(guest.to_string()), id)?;
+                let mut out = snapshot::rewrite(&self.dir(guest), id)?;
                 qcow2::write_empty(&mut out, size)
             };
             progress(50);
@@ -176,27 +172,18 @@ impl BlockDriver for Fake {
     }
 
     fn snapshot_keep(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<u64, Failure>> {
-        let dir = self.snapshots.join(guest.to_string());
+        let dir = self.dir(guest);
         Box::pin(async move { snapshot::keep(&dir, id) })
     }
 
     fn snapshot(&self, guest: Uuid, id: Uuid) -> BoxFuture<'_, Result<Option<(fs::File, u64)>, Failure>> {
-        let found = snapshot::open(&self.snapshots.join(guest.to_string()), id);
+        let found = snapshot::open(&self.dir(guest), id);
         Box::pin(async move { found })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<DiskInfo>, Failure>> {
-        let all = self
-            .lock()
-            .iter()
-            .map(|((guest, rebuilds), image)| DiskInfo {
-                guest: *guest,
-                rebuilds: *rebuilds,
-                image: *image,
-                allocated: 0,
-            })
-            .collect();
-        Box::pin(async move { Ok(all) })
+        let all = self.all().map_err(|e| io_failure("list the disks", 0, 0, &e));
+        Box::pin(async move { all })
     }
 
     fn usage(&self) -> BoxFuture<'_, Result<Usage, Failure>> {

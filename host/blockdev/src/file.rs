@@ -4,8 +4,12 @@
 //! or was cut off (removed at start). `disks/GUEST/root-N.qcow2` is the root disk for rebuild counter N, `root-N.json` our note on
 //! the image below it. The note is written first, so that an image with a disk always has a note. Local disks lie beside
 //! it ([`crate::local`]), and what becomes an image ([`snapshot`]).
+//!
+//! In a directory that hosts share, `disks` is called `servers`, a pull's file has the name of its host in it, and nothing
+//! is removed at start but our own pulls: the rest may be another host's work. A guest's directory has one writer, the host
+//! whose guest it is.
 
-use crate::pull::{self, State, free_space, sync_dir};
+use crate::pull::{self, Parts, State, free_space, sync_dir};
 use crate::{
     BlockDriver, BoxFuture, Disk, DiskInfo, OnProgress, OpenImage, Usage, cached_format, disk_full, failure,
     io_failure, is_converted, local, qcow2, snapshot, wanted_size,
@@ -32,6 +36,9 @@ type Turns = Arc<Mutex<HashMap<Uuid, Arc<Mutex<()>>>>>;
 pub struct File {
     images: PathBuf,
     disks: PathBuf,
+    /// How names of pulls end.
+    ending: String,
+    shared: bool,
     pulls: Pulls,
     turns: Turns,
 }
@@ -51,19 +58,8 @@ const NOTE_VERSION: u32 = 1;
 impl File {
     /// Opens (and makes) the directories below `dir`, and removes what cut-off writes left.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let (images, disks) = (dir.join("images"), dir.join("disks"));
-        for d in [dir, &images, &disks] {
-            DirBuilder::new().recursive(true).mode(0o700).create(d)?;
-        }
-        let dir = dir.canonicalize()?;
-        let (images, disks) = (dir.join("images"), dir.join("disks"));
-        for entry in fs::read_dir(&images)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().ends_with(".part") {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        for guest in fs::read_dir(&disks)? {
+        let new = Self::at(dir, "disks", None)?;
+        for guest in fs::read_dir(&new.disks)? {
             for entry in fs::read_dir(guest?.path())? {
                 let entry = entry?;
                 if entry.file_name().to_string_lossy().ends_with(".tmp") {
@@ -71,12 +67,38 @@ impl File {
                 }
             }
         }
-        Ok(Self {
-            images,
-            disks,
+        Ok(new)
+    }
+
+    /// Opens a directory that other hosts use too; `host` is this one.
+    pub fn open_shared(dir: &Path, host: Uuid) -> io::Result<Self> {
+        Self::at(dir, "servers", Some(host))
+    }
+
+    fn at(dir: &Path, disks: &str, host: Option<Uuid>) -> io::Result<Self> {
+        for d in [dir, &dir.join("images"), &dir.join(disks)] {
+            DirBuilder::new().recursive(true).mode(0o700).create(d)?;
+        }
+        let dir = dir.canonicalize()?;
+        let new = Self {
+            images: dir.join("images"),
+            disks: dir.join(disks),
+            ending: host.map_or_else(|| "part".into(), |h| format!("{h}.part")),
+            shared: host.is_some(),
             pulls: Pulls::default(),
             turns: Turns::default(),
-        })
+        };
+        for entry in fs::read_dir(&new.images)? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .ends_with(&format!(".{}", new.ending))
+            {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(new)
     }
 
     /// Runs `f` on a thread for blocking work, one at a time for each guest. A caller that goes away does not stop
@@ -134,10 +156,14 @@ impl File {
         }
         let (send, receive) = watch::channel(State::default());
         pulls.insert(image.id, receive.clone());
-        let (dir, image, pulls) = (self.images.clone(), image.clone(), Arc::clone(&self.pulls));
+        let parts = Parts {
+            dir: self.images.clone(),
+            ending: self.ending.clone(),
+        };
+        let (image, pulls) = (image.clone(), Arc::clone(&self.pulls));
         tokio::spawn(async move {
             let id = image.id;
-            let result = pull::run(dir, image, open, send.clone()).await;
+            let result = pull::run(parts, image, open, send.clone()).await;
             if let Err(e) = &result {
                 tracing::warn!(image = %id, code = ?e.code, message = e.message, detail = e.detail, "pulling an image failed");
             }
@@ -345,15 +371,21 @@ fn remove_files(disks: &Path, guest: Uuid, gone: impl Fn(&str) -> bool) -> io::R
     let mut left = false;
     for name in &names {
         if gone(name) {
-            fs::remove_file(dir.join(name))?;
+            match fs::remove_file(dir.join(name)) {
+                // A guest that is deleted on its way is removed by both hosts.
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
             fault_point!("blockdev.file.removed", io::Error::other("fault point"));
         } else {
             left = true;
         }
     }
     if !left {
-        fs::remove_dir(&dir)?;
-        return sync_dir(disks);
+        match fs::remove_dir(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => return sync_dir(disks),
+        }
     }
     sync_dir(&dir)
 }
@@ -544,6 +576,10 @@ impl BlockDriver for File {
 
     fn collect<'a>(&'a self, keep: &'a [Uuid]) -> BoxFuture<'a, Result<Vec<Uuid>, Failure>> {
         let (images, disks, keep) = (self.images.clone(), self.disks.clone(), keep.to_vec());
+        if self.shared {
+            // Another host may be about to lay a disk over any of them.
+            return Box::pin(async { Ok(Vec::new()) });
+        }
         Box::pin(blocking(move || {
             let sweep = || -> io::Result<Vec<Uuid>> {
                 let used = images_in_use(&disks)?;

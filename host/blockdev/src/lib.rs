@@ -141,7 +141,7 @@ pub trait BlockDriver: Send + Sync {
     fn usage(&self) -> BoxFuture<'_, Result<Usage, Failure>>;
 
     /// Removes cached images that no disk here uses and that are not in `keep` (the images of all
-    /// desired guests); answers their ids.
+    /// desired guests); answers their ids. Where hosts share them, none are.
     fn collect<'a>(&'a self, keep: &'a [Uuid]) -> BoxFuture<'a, Result<Vec<Uuid>, Failure>>;
 }
 

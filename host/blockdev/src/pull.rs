@@ -45,13 +45,47 @@ pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// The files of pulls and conversions that are under way here. In a directory that hosts share each has names of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub dir: PathBuf,
+    pub ending: String,
+}
+
+impl Parts {
+    fn pulled(&self, image: &ImageRef) -> PathBuf {
+        self.dir.join(format!(".{}.{}", image.id, self.ending))
+    }
+
+    fn converted(&self, image: &ImageRef) -> PathBuf {
+        self.dir.join(format!(".{}.raw.{}", image.id, self.ending))
+    }
+
+    /// Gives a whole file its name. One that another host has put there stays, for guests may have it open: a file that is
+    /// replaced is gone for those who have it open over a network.
+    fn publish(&self, part: &Path, image: &ImageRef) -> std::io::Result<()> {
+        let name = self.dir.join(image.id.to_string());
+        match std::fs::hard_link(part, &name) {
+            Ok(()) => std::fs::remove_file(part),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                if std::fs::metadata(part)?.len() == std::fs::metadata(&name)?.len() {
+                    return std::fs::remove_file(part);
+                }
+                // Damaged: the same image always has the same size.
+                std::fs::rename(part, &name)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
 pub(crate) async fn run(
-    dir: PathBuf,
+    parts: Parts,
     image: ImageRef,
     open: OpenImage,
     state: watch::Sender<State>,
 ) -> Result<(), Failure> {
-    let free = free_space(&dir);
+    let free = free_space(&parts.dir);
     if free < image.size {
         return Err(disk_full(
             "store the image",
@@ -66,7 +100,7 @@ pub(crate) async fn run(
     let (send, receive) = mpsc::channel::<Vec<u8>>(8);
     let writer = tokio::task::spawn_blocking({
         let image = image.clone();
-        move || write(&dir, &image, receive, &state)
+        move || write(&parts, &image, receive, &state)
     });
     let fed = feed(stream, &image, send).await;
     let written = writer
@@ -185,12 +219,12 @@ fn convert(dir: &Path, image: &ImageRef, mut file: File, raw: &Path) -> Result<F
 }
 
 fn write(
-    dir: &Path,
+    parts: &Parts,
     image: &ImageRef,
     mut receive: mpsc::Receiver<Vec<u8>>,
     state: &watch::Sender<State>,
 ) -> Result<(), Stopped> {
-    let path = dir.join(format!(".{}.part", image.id));
+    let (dir, path) = (parts.dir.as_path(), parts.pulled(image));
     let io = |e: std::io::Error| Stopped::Failed(io_failure("store the image", image.size, free_space(dir), &e));
     let corrupt = |why: String| {
         Stopped::Failed(failure(
@@ -246,7 +280,7 @@ fn write(
             )));
         }
     } else if is_converted(image) {
-        let raw = dir.join(format!(".{}.raw.part", image.id));
+        let raw = parts.converted(image);
         let pulled = std::mem::replace(&mut temporary, Temporary(Some(raw.clone())));
         file = convert(dir, image, file, &raw)?;
         drop(pulled);
@@ -261,7 +295,7 @@ fn write(
             "fault point"
         ))
     );
-    std::fs::rename(&path, dir.join(image.id.to_string())).map_err(io)?;
+    parts.publish(&path, image).map_err(io)?;
     temporary.0 = None;
     sync_dir(dir).map_err(io)?;
     fault_point!("blockdev.image.stored");

@@ -589,3 +589,64 @@ async fn a_layer_that_holds_more_than_was_written_is_not_copied() {
     let part = disk.path.with_file_name(format!("snapshot-{id}.qcow2.tmp"));
     assert!(std::fs::metadata(part).unwrap().len() < 8 << 20);
 }
+
+/// Two hosts that fill one cache at once do not take each other's files away; what one made the other finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_hosts_share() {
+    let dir = Dir::new();
+    let hosts = [Uuid::new_v4(), Uuid::new_v4()];
+    let open = |n: usize| File::open_shared(&dir.0, hosts[n]).unwrap();
+    let (a, b) = (open(0), open(1));
+    let bytes = vec![5_u8; 1 << 20];
+    let image = image(&bytes, "raw", bytes.len() as u64);
+    let images = dir.0.join("images");
+    // The other begins before, and ends after this one has a guest over the image.
+    let (go, wait) = tokio::sync::oneshot::channel::<()>();
+    let late: OpenImage = Box::new({
+        let bytes = bytes.clone();
+        move || {
+            Box::pin(async move {
+                let _ = wait.await;
+                Ok(Box::pin(std::io::Cursor::new(bytes)) as ImageStream)
+            })
+        }
+    });
+    let b = Arc::new(b);
+    let pull = tokio::spawn({
+        let (b, image) = (Arc::clone(&b), image.clone());
+        async move { b.ensure_image(&image, late, Arc::new(|_| {})).await }
+    });
+    ensure(&a, &image, &bytes).await.unwrap();
+    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(images.join(image.id.to_string())).unwrap());
+    let before = inode();
+    go.send(()).unwrap();
+    pull.await.unwrap().unwrap();
+    assert_eq!(inode(), before, "a file that a guest may have open was replaced");
+    assert_eq!(files(&images), [image.id.to_string()]);
+
+    let root = RootDisk {
+        image: image.clone(),
+        size_gib: 1,
+    };
+    let guest = Uuid::new_v4();
+    let made = a.root(guest, 0, &root).await.unwrap();
+    assert!(made.path.starts_with(dir.0.join("servers").join(guest.to_string())));
+    assert_eq!(b.root(guest, 0, &root).await.unwrap(), made);
+    assert!(b.collect(&[]).await.unwrap().is_empty(), "a file of another's guest");
+
+    // What a host was cut off in is its own to remove, and nobody else's.
+    for (n, host) in hosts.iter().enumerate() {
+        let part = images.join(format!(".{}.{host}.part", image.id));
+        std::fs::write(&part, "cut off").unwrap();
+        let half = dir.0.join("servers").join(guest.to_string()).join("root-1.qcow2.tmp");
+        std::fs::write(&half, "under way").unwrap();
+        drop(open(1 - n));
+        assert!(part.exists() && half.exists());
+        drop(open(n));
+        assert!(!part.exists() && half.exists());
+    }
+    for driver in [&a, &*b, &a] {
+        driver.delete(guest).await.unwrap();
+        assert!(files(&dir.0.join("servers")).is_empty());
+    }
+}

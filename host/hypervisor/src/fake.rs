@@ -202,6 +202,7 @@ impl Hypervisor for Fake {
             cores: 1,
             threads: 1,
             moves: true,
+            shared_disks: None,
         }
     }
 

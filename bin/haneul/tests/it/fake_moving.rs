@@ -2,7 +2,7 @@
 //! is the one that the server says.
 
 use crate::setup::{Ready, options};
-use haneul_testkit::eventually;
+use haneul_testkit::{Options, eventually};
 use http::Method;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -20,16 +20,51 @@ struct Two {
     r: Ready,
     /// State of both hosts.
     dirs: [PathBuf; 2],
+    /// The directory for disks that both share.
+    shared: Option<PathBuf>,
+}
+
+impl Drop for Two {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.shared {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
 }
 
 impl Two {
     async fn new() -> Two {
-        let mut r = Ready::new(options()).await;
+        Two::start(options(), None).await
+    }
+
+    async fn sharing() -> Two {
+        let dir = std::env::temp_dir().join(format!("haneul-disks-{}", haneul_core::id::hex()));
+        std::fs::create_dir(&dir).unwrap();
+        let mut options = options();
+        options.sets.push(format!("agent.shared_disks={}", dir.display()));
+        Two::start(options, Some(dir)).await
+    }
+
+    async fn start(options: Options, shared: Option<PathBuf>) -> Two {
+        let mut r = Ready::new(options).await;
         r.cloud.start_other_agent();
         let dirs = [r.cloud.dir.clone(), r.cloud.other_dir()];
-        let two = Two { r, dirs };
+        let two = Two { r, dirs, shared };
         two.both_up().await;
         two
+    }
+
+    /// What the hosts have of the server's disks: each of its own, and in the directory that they share.
+    fn disks(&self, server: &str) -> ([bool; 2], bool) {
+        let own = self
+            .dirs
+            .each_ref()
+            .map(|d| d.join("agent/block/disks").join(server).exists());
+        let shared = self
+            .shared
+            .as_ref()
+            .is_some_and(|d| d.join("servers").join(server).exists());
+        (own, shared)
     }
 
     async fn both_up(&self) {
@@ -87,15 +122,36 @@ impl Two {
             let records = self.dirs.iter().filter(|d| record(d, server).is_some()).count();
             let runs = self.runs(server);
             assert!(runs.len() < 2, "two guests run after {what}");
-            (records == 1 && runs.len() == 1).then(|| runs[0])
+            let (own, shared) = self.disks(server);
+            assert_eq!(shared, self.shared.is_some(), "after {what}");
+            let at = *runs.first()?;
+            // Removed after the record.
+            let own_are_there = own == [0, 1].map(|n| n == at && self.shared.is_none());
+            (records == 1 && own_are_there).then_some(at)
         })
         .await
+    }
+
+    /// Its end, and what it leaves: nothing.
+    async fn end(&self, server: &str) {
+        self.r.delete(server).await;
+        assert_eq!(self.disks(server), ([false; 2], false));
+        self.r.cloud.audit().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_a_server_moves_to_the_other_host_and_back() {
-    let two = Two::new().await;
+    there_and_back(Two::new().await).await;
+}
+
+/// Its disks stay where they are; who had it leaves them, and who deletes it removes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_a_server_moves_between_hosts_that_share_disks() {
+    there_and_back(Two::sharing().await).await;
+}
+
+async fn there_and_back(two: Two) {
     let server = two.r.create("mover").await;
     two.r.wait(&server, "ACTIVE").await;
     let mut at = two.settled(&server, "the create").await;
@@ -106,13 +162,20 @@ async fn fake_a_server_moves_to_the_other_host_and_back() {
         assert_ne!(at, before, "move {n}");
         two.r.cloud.audit().await;
     }
-    two.r.delete(&server).await;
-    two.r.cloud.audit().await;
+    two.end(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_kill_anywhere_on_the_way_leaves_one_guest() {
-    let mut two = Two::new().await;
+    kill_anywhere(Two::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_kill_anywhere_on_the_way_leaves_shared_disks() {
+    kill_anywhere(Two::sharing().await).await;
+}
+
+async fn kill_anywhere(mut two: Two) {
     let server = two.r.create("mover").await;
     two.r.wait(&server, "ACTIVE").await;
     let (mut moved, mut stayed) = (0, 0);
@@ -146,8 +209,7 @@ async fn fake_kill_anywhere_on_the_way_leaves_one_guest() {
     }
     println!("{moved} moved all the same, {stayed} stayed");
     assert!(moved > 7, "{moved} moved, {stayed} stayed");
-    two.r.delete(&server).await;
-    two.r.cloud.audit().await;
+    two.end(&server).await;
 }
 
 /// Also when it was handed over already, and when control dies on the way back.
@@ -172,6 +234,5 @@ async fn fake_a_move_that_fails_leaves_the_guest_where_it_was() {
         assert_eq!(after, before, "failed at {step}, and then {back}");
         two.r.cloud.audit().await;
     }
-    two.r.delete(&server).await;
-    two.r.cloud.audit().await;
+    two.end(&server).await;
 }

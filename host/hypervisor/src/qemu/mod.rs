@@ -565,6 +565,7 @@ impl Hypervisor for Qemu {
             cores,
             threads,
             moves: i.move_address.is_some(),
+            shared_disks: None,
         }
     }
 

@@ -102,6 +102,7 @@ impl Host {
                 },
                 size_gib: 0,
             },
+            shared_disks: None,
             local_disks: Vec::new(),
             nics: vec![Nic {
                 port_id: Uuid::new_v4(),

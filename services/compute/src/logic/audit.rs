@@ -17,6 +17,13 @@ pub struct Finding {
 }
 
 impl Compute {
+    /// Servers with disks in directories that hosts share, and the markers of these.
+    pub async fn shared_disks_of_servers(&self, tx: &mut Tx) -> Result<BTreeMap<String, String>> {
+        let all = tx.list::<Server>(&Query::new()).await?;
+        let of = |s: Server| s.shared_disks.map(|marker| (s.id, marker));
+        Ok(all.into_iter().filter_map(|s| of(s.value)).collect())
+    }
+
     /// Compares; empty when all is well.
     pub async fn audit(&self, tx: &mut Tx) -> Result<Vec<Finding>> {
         let mut out = Vec::new();

@@ -323,6 +323,7 @@ impl Compute {
             description: r.description.clone(),
             hostname: String::new(),
             host_id: None,
+            shared_disks: None,
             flavor: p.flavor.clone(),
             old_flavor: None,
             image: p.image.clone().into(),
@@ -419,6 +420,7 @@ impl Compute {
                         return Err(Error::conflict("The place was taken by another request.").with_code(AGAIN));
                     }
                     s.host_id = Some(host.clone());
+                    s.shared_disks = app.shared_disks(tx, host).await?;
                     zones
                         .of(host, &app.config.availability_zone)
                         .clone_into(&mut s.availability_zone);

@@ -30,7 +30,7 @@ impl Compute {
                 app.give_image_up(tx, gave_way.as_ref()).await?;
                 // One that is on its way is on two.
                 for host in app.fleet.hosts_of(tx, Kind::Guest, &id).await? {
-                    app.fleet.remove(tx, &host, Kind::Guest, &id).await?;
+                    app.fleet.destroy_guest(tx, &host, &id).await?;
                 }
                 let waits = app.fleet.anywhere(tx, Kind::Guest, &id).await?;
                 if !waits {

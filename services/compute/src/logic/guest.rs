@@ -17,6 +17,11 @@ pub(crate) fn nic(p: &ServerPort) -> Result<Nic> {
     })
 }
 
+fn uuid(text: &Option<String>) -> Result<Option<Uuid>> {
+    let parsed = text.as_deref().map(Uuid::try_parse).transpose();
+    parsed.map_err(Error::internal)
+}
+
 /// Builds it from the server and its ports, in the order of the NICs.
 pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Result<Guest> {
     let mut hints = s.flavor.extra_specs.clone();
@@ -40,6 +45,7 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
             image: s.image.reference()?,
             size_gib: s.flavor.disk as u64,
         },
+        shared_disks: uuid(&s.shared_disks)?,
         local_disks: local_disks(s),
         nics,
         power: s.wanted,
@@ -52,12 +58,7 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
         metadata: metadata(s),
         cpu_model: None,
         hints,
-        snapshot: s
-            .snapshot
-            .as_deref()
-            .map(Uuid::try_parse)
-            .transpose()
-            .map_err(Error::internal)?,
+        snapshot: uuid(&s.snapshot)?,
         arriving: None,
         leaving: None,
     })

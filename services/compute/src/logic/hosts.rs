@@ -3,6 +3,7 @@
 use crate::Compute;
 use crate::model::{ComputeService, Server};
 use haneul_core::{Error, Result};
+use haneul_fleet::Host;
 use haneul_store::{Query, Stored, System, Tx};
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,6 +23,18 @@ pub struct HostUse {
     pub disabled: Option<String>,
     /// Class to (used, total).
     pub stock: BTreeMap<String, (i64, i64)>,
+}
+
+/// Why a host cannot have a server: its disks are where the host does not see them.
+pub(crate) fn lacks_disks(s: &Server, to: &Host) -> Option<String> {
+    let disks = s.shared_disks.as_ref()?;
+    let has = to.hypervisor.shared_disks.map(|m| m.to_string());
+    (has.as_ref() != Some(disks)).then(|| {
+        format!(
+            "the server's disks are in the shared directory {disks}, and it has {} (agent.shared_disks)",
+            has.map_or_else(|| "none".into(), |m| format!("the directory {m}"))
+        )
+    })
 }
 
 impl Compute {
@@ -53,6 +66,12 @@ impl Compute {
             self.service_changed(tx, &new).await?;
         }
         Ok(())
+    }
+
+    /// The directory for disks that a host shares with others, by its marker.
+    pub(crate) async fn shared_disks(&self, tx: &mut Tx, host: &str) -> Result<Option<String>> {
+        let host = self.fleet.host(tx, host).await?;
+        Ok(host.and_then(|h| h.hypervisor.shared_disks).map(|m| m.to_string()))
     }
 
     async fn service_of(&self, tx: &mut Tx, host: &str) -> Result<Option<Stored<ComputeService>>> {

@@ -5,6 +5,7 @@ use crate::Compute;
 use crate::logic::actions::{check_lock, check_state};
 use crate::logic::decide::Request;
 use crate::logic::guest::desired;
+use crate::logic::hosts::lacks_disks;
 use crate::model::{ComputeService, Migration, Server, Task, VmState};
 use crate::policy::acts;
 use haneul_agent_api::{Arriving, Kind, Layout, MoveKey, Object};
@@ -116,11 +117,17 @@ impl Compute {
         let mut tx = self.db.read().await?;
         let s = fetch(&mut tx, ctx, acts::LiveMigrate, id).await?;
         check_may_move(ctx, &s)?;
-        if r.block_migration == Some(false) {
-            return Err(Error::field(
-                "block_migration",
-                "The hosts share no disks, so the server's have to be copied: ask for block_migration true or auto.",
-            ));
+        let why = match (r.block_migration, &s.shared_disks) {
+            (Some(true), Some(_)) => Some(
+                "Block migration can not be used with shared storage: the server's disks are in a directory that hosts share, and nothing is copied. Ask for block_migration false or auto.",
+            ),
+            (Some(false), None) => Some(
+                "The server's disks are on its host alone and share no directory with others, so they have to be copied: ask for block_migration true or auto.",
+            ),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(Error::field("block_migration", why));
         }
         let request = self.move_request(&mut tx, &s, r.host.as_deref()).await?;
         drop(tx);
@@ -163,7 +170,7 @@ impl Compute {
         let layout = self.layout(tx, s).await?;
         let mut unfit_hosts = BTreeMap::new();
         for to in hosts.iter().filter(|h| h.id != source) {
-            if let Some(why) = unfit(from, to, &layout) {
+            if let Some(why) = lacks_disks(s, to).or_else(|| unfit(from, to, &layout)) {
                 unfit_hosts.insert(to.id.clone(), why);
             }
         }
@@ -220,7 +227,7 @@ impl Compute {
             id: Uuid::try_parse(&m.id).map_err(Error::internal)?,
             key: MoveKey(hex(&id::random_bytes(32))),
             layout,
-            shared_disks: false,
+            shared_disks: s.shared_disks.is_some(),
         }));
         let generation = self.fleet.put(tx, to, &Object::Guest(Box::new(there))).await?;
         let state = json!({"v": 1, "migration": m.id, "target_generation": generation, "to": to});

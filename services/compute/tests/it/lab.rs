@@ -492,6 +492,7 @@ impl FakeHost {
                 cores: 1,
                 threads: 1,
                 moves: true,
+                shared_disks: None,
             },
             underlay: None,
         };
@@ -540,8 +541,8 @@ impl FakeHost {
         *self.inner.stubborn.lock().unwrap() = true;
     }
 
-    /// A tombstone that it left alone is carried out now.
-    pub async fn buries(&self, id: &str) {
+    /// A tombstone that it left alone is carried out now; answers whether disks go wherever they are.
+    pub async fn buries(&self, id: &str) -> bool {
         let start = Instant::now();
         let tombstone = loop {
             if let Some(t) = self.inner.buried.lock().unwrap().take() {
@@ -552,8 +553,10 @@ impl FakeHost {
         };
         assert_eq!(tombstone.id.to_string(), id);
         self.inner.held.lock().unwrap().remove(&tombstone.id);
+        let disks = tombstone.disks;
         let gone = vec![tombstone];
         self.report(Report { gone, ..self.blank() }).await;
+        disks
     }
 
     async fn again(&self) {

@@ -5,6 +5,7 @@ use haneul_agent_api::{Failure, FailureCode, MoveProgress, MoveState};
 use http::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -256,7 +257,7 @@ async fn refusals_say_why_for_each_host() {
     let body = json!({"os-migrateLive": {"host": null, "block_migration": false}});
     let action = format!("/v2.1/servers/{id}/action");
     let shared = lab.post(ADMIN, "2.96", &action, body, 400).await;
-    assert!(shared.to_string().contains("share no disks"), "{shared}");
+    assert!(shared.to_string().contains("have to be copied"), "{shared}");
     let other = FakeHost::join_as(&lab, 8, 8192, 100, |h| h.accelerator = "kvm".into()).await;
     let rows = lab.rows().await;
     let text = migrate(&lab, &id, None).await.body.to_string();
@@ -298,5 +299,54 @@ async fn a_server_that_is_on_its_way_can_be_deleted() {
     assert_eq!(gone.status, 204);
     lab.wait_gone(&id).await;
     assert!(a.guest(&id).is_none() && b.guest(&id).is_none());
+    lab.audit().await;
+}
+
+/// Disks in a directory that hosts share stay there: such a server goes to hosts that have it, and nothing is copied.
+#[tokio::test]
+async fn shared_disks_stay_where_they_are() {
+    let lab = Lab::start().await;
+    let (marker, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let with = async |m| FakeHost::join_as(&lab, 8, 8192, 100, |h| h.shared_disks = Some(m)).await;
+    let a = with(marker).await;
+    let id = lab.create("mover", "1").await;
+    lab.wait(&id, "ACTIVE").await;
+    assert_eq!(a.guest(&id).unwrap().shared_disks, Some(marker));
+    let none = FakeHost::join(&lab, 8, 8192, 100).await;
+    let wrong = with(other).await;
+    let text = migrate(&lab, &id, None).await.body.to_string();
+    for (host, has) in [(&none, "none".to_owned()), (&wrong, format!("the directory {other}"))] {
+        let why = format!(
+            "{}: CompatibilityFilter: the server's disks are in the shared directory {marker}, and it has {has}",
+            name(host)
+        );
+        assert!(text.contains(&why), "{why}: {text}");
+    }
+    let action = format!("/v2.1/servers/{id}/action");
+    let copied = json!({"os-migrateLive": {"host": null, "block_migration": true}});
+    let refused = lab.post(ADMIN, "2.96", &action, copied, 400).await;
+    assert!(
+        refused
+            .to_string()
+            .contains("Block migration can not be used with shared storage"),
+        "{refused}"
+    );
+
+    let b = with(marker).await;
+    let shared = json!({"os-migrateLive": {"host": null, "block_migration": false}});
+    lab.post(ADMIN, "2.96", &action, shared, 202).await;
+    sends(&lab, &id, &a).await;
+    assert!(a.guest(&id).unwrap().leaving.unwrap().shared_disks);
+    assert!(b.guest(&id).unwrap().arriving.unwrap().shared_disks);
+    a.keep_tombstones();
+    a.moves(&id, Some(MoveState::HandedOver)).await;
+    b.moves(&id, Some(MoveState::Arrived)).await;
+    assert!(!a.buries(&id).await, "they are the other host's by now");
+    only_on(&lab, &id, &b, &a).await;
+    b.keep_tombstones();
+    lab.call(DEMO, "2.96", Method::DELETE, &format!("/v2.1/servers/{id}"), None)
+        .await;
+    assert!(b.buries(&id).await);
+    lab.wait_gone(&id).await;
     lab.audit().await;
 }

@@ -191,6 +191,7 @@ impl Cloud {
                 cores: 1,
                 threads: 1,
                 moves: true,
+                shared_disks: None,
             },
             underlay: underlay.map(|ip| Underlay {
                 address: ip.parse().unwrap(),

@@ -3,7 +3,7 @@
 use super::HostAction;
 use crate::Compute;
 use crate::model::{Fault, Server, VmState, power};
-use haneul_agent_api::{GuestState, Kind, ObservedGuest, Power};
+use haneul_agent_api::{GuestState, ObservedGuest, Power};
 use haneul_core::{Result, clock, config};
 use haneul_jobs::{BoxFuture, Job};
 use haneul_store::Tx;
@@ -50,7 +50,7 @@ impl HostAction for Create {
         Box::pin(async move {
             app.built(tx, s, false);
             if let Some(host) = &s.host_id {
-                app.fleet.remove(tx, host, Kind::Guest, &s.id).await?;
+                app.fleet.destroy_guest(tx, host, &s.id).await?;
             }
             s.power_state = power::NOSTATE;
             s.fail(fault.clone());
