@@ -290,16 +290,7 @@ impl Compute {
             Some(g) => {
                 let mut tx = self.db.read().await?;
                 let wish = self.group_wish(&mut tx, g, None).await?;
-                let limit = self.limit(&mut tx, &g.project_id, "server_group_members").await?;
-                let held: i64 = wish.members.values().sum();
-                if limit >= 0 && held + count as i64 > limit {
-                    return Err(Error::new(
-                        Kind::OverQuota,
-                        format!(
-                            "Quota exceeded, too many servers in group: it has {held} of {limit}, and {count} more are asked for."
-                        ),
-                    ));
-                }
+                self.check_group_room(&mut tx, g, &wish, count).await?;
                 Some(wish)
             }
         };
@@ -392,7 +383,7 @@ impl Compute {
         plan: Vec<Choice>,
     ) -> Result<Vec<Stored<Server>>> {
         let template = self.template(ctx, r, p);
-        let (app, c, r, image) = (self.clone(), ctx.clone(), r.clone(), r.image.clone());
+        let (app, c, r, image, group) = (self.clone(), ctx.clone(), r.clone(), r.image.clone(), p.group.clone());
         self.db
             .write(&ctx.actor(), async move |tx| {
                 let grant = allow_create(&c, acts::Create, &Target::own(&c))?;
@@ -404,6 +395,10 @@ impl Compute {
                 app.quota_change(tx, owner, n, n * flavor.vcpus, n * flavor.ram).await?;
                 app.check_metadata(tx, c.project_id(), r.metadata.len()).await?;
                 let nics = app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
+                if let Some(g) = &group {
+                    let wish = app.group_wish(tx, g, None).await?;
+                    app.check_group_room(tx, g, &wish, plan.len()).await?;
+                }
                 let zones = Zones::read(tx).await?;
                 let mut out = Vec::with_capacity(plan.len());
                 for (i, choice) in plan.iter().enumerate() {

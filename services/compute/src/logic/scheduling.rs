@@ -4,7 +4,7 @@ use crate::Compute;
 use crate::logic::decide::{GroupWish, Request};
 use crate::model::{ComputeService, Server, ServerGroup};
 use haneul_agent_api::HypervisorInfo;
-use haneul_core::Result;
+use haneul_core::{Error, Kind, Result};
 use haneul_store::Tx;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +100,27 @@ impl Compute {
             max_per_host: g.max_server_per_host.unwrap_or(1),
             members,
         })
+    }
+
+    /// Refuses more members than the project's quota allows a group.
+    pub(crate) async fn check_group_room(
+        &self,
+        tx: &mut Tx,
+        g: &ServerGroup,
+        has: &GroupWish,
+        count: usize,
+    ) -> Result<()> {
+        let limit = self.limit(tx, &g.project_id, "server_group_members").await?;
+        let held: i64 = has.members.values().sum();
+        if limit >= 0 && held + count as i64 > limit {
+            return Err(Error::new(
+                Kind::OverQuota,
+                format!(
+                    "Quota exceeded, too many servers in group: it has {held} of {limit}, and {count} more are asked for."
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// Whether a server's group still allows it on a host, in the transaction that puts it there: another member may have

@@ -96,6 +96,9 @@ pub struct Lab {
     pub socket: PathBuf,
     pub image: String,
     pub network: String,
+    pub placement: Arc<Placement>,
+    /// Another control plane on the same database, with a view of the hosts of its own.
+    pub twin: axum::Router,
     dir: PathBuf,
 }
 
@@ -124,6 +127,11 @@ impl Lab {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Lab {
+        Self::on(None, change).await
+    }
+
+    /// On a database of PostgreSQL, or SQLite.
+    pub async fn on(url: Option<String>, change: impl FnOnce(&mut Config)) -> Lab {
         let dir = std::env::temp_dir().join(format!("haneul-compute-{}", Uuid::new_v4().simple()));
         std::fs::create_dir_all(&dir).unwrap();
         let mut config = Config {
@@ -145,22 +153,24 @@ impl Lab {
             haneul_compute::MIGRATIONS,
         ]
         .concat();
-        let url = format!("sqlite:{}", dir.join("db").display());
+        let url = url.unwrap_or_else(|| format!("sqlite:{}", dir.join("db").display()));
         let db = Db::open(&OpenOptions { url, readers: 4 }, &migrations).await.unwrap();
         let jobs = Jobs::new(db.clone());
         let fleet = Fleet::open(db.clone()).await.unwrap();
         let placement = Arc::new(Placement::new(db.clone()));
         let image = Images::new(db.clone(), &config, jobs.clone()).unwrap();
         let network = Network::new(db.clone(), &config, fleet.clone()).await.unwrap();
-        let compute = Compute::new(
-            db.clone(),
-            &config,
-            jobs.clone(),
-            fleet.clone(),
-            placement,
-            image.clone(),
-            network.clone(),
-        );
+        let [compute, twin] = [(), ()].map(|()| {
+            Compute::new(
+                db.clone(),
+                &config,
+                jobs.clone(),
+                fleet.clone(),
+                placement.clone(),
+                image.clone(),
+                network.clone(),
+            )
+        });
         fleet.set_observers(vec![network.clone(), compute.clone()]);
         jobs.register(compute.sagas());
         let rules = [haneul_image::RULES, haneul_network::RULES, haneul_compute::RULES].concat();
@@ -191,6 +201,8 @@ impl Lab {
             socket,
             image: String::new(),
             network: String::new(),
+            placement,
+            twin: twin.routes().into_router(&server),
             dir,
         };
         lab.furnish().await;
@@ -417,6 +429,7 @@ pub struct FakeHost {
 
 struct Inner {
     id: Uuid,
+    greeting: Greeting,
     socket: PathBuf,
     behave: Mutex<Behave>,
     held: Mutex<HashMap<Uuid, Desired>>,
@@ -458,22 +471,12 @@ impl FakeHost {
         change: impl FnOnce(&mut HypervisorInfo),
     ) -> FakeHost {
         let bytes = qcow2(&lab.dir, 1 << 20);
-        let inner = Arc::new(Inner {
-            id: Uuid::new_v4(),
-            socket: lab.socket.clone(),
-            behave: Mutex::new(obedient()),
-            held: Mutex::default(),
-            stubborn: Mutex::new(false),
-            moves: Mutex::default(),
-            buried: Mutex::default(),
-            image: Mutex::new((Some(SnapshotState::Ready(bytes.len() as u64)), bytes)),
-        });
-        let host = FakeHost { inner };
+        let id = Uuid::new_v4();
         let mut greeting = Greeting {
             protocol: haneul_agent_api::PROTOCOL,
             release: "0".into(),
-            host_id: host.inner.id,
-            host_name: format!("secret-host-{}", &host.inner.id.to_string()[..4]),
+            host_id: id,
+            host_name: format!("secret-host-{}", &id.to_string()[..4]),
             boot_id: "b".into(),
             inventory: Inventory {
                 vcpus,
@@ -497,8 +500,19 @@ impl FakeHost {
             underlay: None,
         };
         change(&mut greeting.hypervisor);
-        host.send(Method::POST, path::GREET, serde_json::to_vec(&greeting).unwrap().into())
-            .await;
+        let inner = Arc::new(Inner {
+            id,
+            greeting,
+            socket: lab.socket.clone(),
+            behave: Mutex::new(obedient()),
+            held: Mutex::default(),
+            stubborn: Mutex::new(false),
+            moves: Mutex::default(),
+            buried: Mutex::default(),
+            image: Mutex::new((Some(SnapshotState::Ready(bytes.len() as u64)), bytes)),
+        });
+        let host = FakeHost { inner };
+        host.greets(|_| {}).await;
         let me = host.clone();
         let (ready, listed) = tokio::sync::oneshot::channel();
         tokio::spawn(async move { me.watch(ready).await });
@@ -508,6 +522,18 @@ impl FakeHost {
 
     pub fn id(&self) -> String {
         self.inner.id.to_string()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inner.greeting.host_name
+    }
+
+    /// As its agent does when it starts, with what the host has by now.
+    pub async fn greets(&self, change: impl FnOnce(&mut Inventory)) {
+        let mut greeting = self.inner.greeting.clone();
+        change(&mut greeting.inventory);
+        self.send(Method::POST, path::GREET, serde_json::to_vec(&greeting).unwrap().into())
+            .await;
     }
 
     /// From now on the host does this; what it holds already is done again.
