@@ -26,6 +26,7 @@ pub struct Config {
     pub network: Network,
     pub compute: Compute,
     pub scheduler: Scheduler,
+    pub balance: Balance,
     pub agent: Agent,
     pub log: Log,
 }
@@ -292,6 +293,19 @@ section!(
     }
 );
 section!(
+    /// Moves that make the hosts' loads more alike without being asked for (`haneul balance` is asked).
+    Balance {
+        automatic: bool = false,
+        /// Seconds between two looks.
+        interval_s: u64 = 300,
+        /// Moves that are begun at one look at the most; four are under way at a time, whoever wants them, and a server
+        /// that has moved stays for an hour.
+        max_moves: u64 = 4,
+        /// Percentage points by which each must bring the imbalance down.
+        min_gain: f64 = 1.0,
+    }
+);
+section!(
     /// The host agent.
     Agent {
         /// What administrators call this host; default: the machine's host name.
@@ -396,6 +410,25 @@ impl Scheduler {
             let why = format!("{name} = {value}: write a number");
             Err(Error::field(name, why))
         })
+    }
+}
+
+impl Balance {
+    fn check(&self) -> Result<()> {
+        let bad = if self.interval_s == 0 {
+            ("interval_s", "0", "write a number of seconds above 0")
+        } else if !(self.min_gain > 0.0 && self.min_gain <= 100.0) {
+            (
+                "min_gain",
+                &*self.min_gain.to_string(),
+                "write a number above 0, and 100 at the most",
+            )
+        } else {
+            return Ok(());
+        };
+        let name = format!("balance.{}", bad.0);
+        let why = format!("{name} = {}: {}", bad.1, bad.2);
+        Err(Error::field(name, why))
     }
 }
 
@@ -519,6 +552,7 @@ impl Config {
         self.security_compliance.check()?;
         self.compute.check()?;
         self.scheduler.check()?;
+        self.balance.check()?;
         if !["flat", "strict_two_level"].contains(&self.identity.limit_model.as_str()) {
             return Err(Error::field(
                 "identity.limit_model",

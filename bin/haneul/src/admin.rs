@@ -29,6 +29,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/v1/hosts/{id}/enable", post(enable_host))
         .route("/admin/v1/hosts/{id}/drain", post(drain_host))
         .route("/admin/v1/host-tokens", post(host_token))
+        .route("/admin/v1/balance", post(balance))
         .route("/admin/v1/backup", get(backup))
         .route("/admin/v1/routes", get(routes))
         .route("/admin/v1/fault-points", get(fault_points))
@@ -139,6 +140,10 @@ async fn remove_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Res
 
 async fn drain_host(State(app): State<Arc<App>>, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
     answer(hosts::drain(&app, id, &body).await)
+}
+
+async fn balance(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {
+    answer(hosts::balance(&app, &body).await)
 }
 
 async fn host_token(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {

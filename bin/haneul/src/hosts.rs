@@ -1,6 +1,7 @@
 //! `/admin/v1/hosts`: what `haneul host ...` asks.
 
 use crate::serve::App;
+use haneul_compute::balance::{Limits, Move};
 use haneul_core::{Error, Result, clock};
 use haneul_fleet::Host;
 use haneul_store::{Actor, Tx};
@@ -95,17 +96,67 @@ pub async fn drain(app: &Arc<App>, asked: String, body: &Value) -> Result<Value>
             Ok(host)
         })
         .await?;
-    let failed = body.get("failed").and_then(Value::as_array);
-    let failed: Vec<String> = failed
-        .into_iter()
-        .flatten()
-        .filter_map(|v| v.as_str().map(str::to_owned))
-        .collect();
+    let failed = ids(body, "failed");
     let drained = app.compute.drain_on(&host.id, &failed).await?;
     Ok(json!({
         "host": host.name,
         "moving": drained.moving.iter().map(|(id, name, begun)| json!({"id": id, "name": name, "begun": begun})).collect::<Vec<_>>(),
         "stuck": drained.stuck.iter().map(|(id, name, why)| json!({"id": id, "name": name, "why": why})).collect::<Vec<_>>(),
+    }))
+}
+
+fn ids(body: &Value, key: &str) -> Vec<String> {
+    let list = body.get(key).and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
+}
+
+/// Moves that make the hosts' loads more alike: the plan, and with `apply` as many begun as may be under way. Asked again
+/// and again until nothing moves.
+pub async fn balance(app: &Arc<App>, body: &Value) -> Result<Value> {
+    let limits = Limits {
+        moves: body.get("max_moves").and_then(Value::as_u64).unwrap_or(0).min(1000) as usize,
+        gain: body.get("min_gain").and_then(Value::as_f64).unwrap_or(0.0),
+    };
+    if !(limits.gain > 0.0 && limits.gain <= 100.0) {
+        return Err(Error::field(
+            "min_gain",
+            "--min-gain: write a number above 0, and 100 at the most",
+        ));
+    }
+    let but = ids(body, "but");
+    let (plan, begun, under_way) = if body.get("apply") == Some(&Value::Bool(true)) {
+        app.compute.balance_on(&limits, &but).await?
+    } else {
+        let (plan, under_way) = app.compute.balance_plan(&limits, &but).await?;
+        (plan, vec![], under_way)
+    };
+    let name = |id: &str| {
+        plan.hosts
+            .iter()
+            .find(|h| h.id == id)
+            .map_or(id, |h| &h.name)
+            .to_owned()
+    };
+    let moves = |all: &[Move]| -> Vec<Value> {
+        all.iter()
+            .map(|m| json!({"id": m.id, "name": m.name, "from": name(&m.from), "to": name(&m.to), "gain": m.gain}))
+            .collect()
+    };
+    let hosts = plan.hosts.iter().map(|h| {
+        json!({"id": h.id, "name": h.name, "vcpus": h.vcpus, "memory": h.memory, "vcpus_then": h.then.0, "memory_then": h.then.1})
+    });
+    let stays = plan
+        .stays
+        .iter()
+        .map(|(id, name, why)| json!({"id": id, "name": name, "why": why}));
+    Ok(json!({
+        "before": plan.before,
+        "after": plan.after,
+        "hosts": hosts.collect::<Vec<_>>(),
+        "moves": moves(&plan.moves),
+        "stays": stays.collect::<Vec<_>>(),
+        "begun": moves(&begun),
+        "under_way": under_way,
     }))
 }
 

@@ -172,6 +172,9 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let metrics = tokio::spawn(async move { metrics.await });
     let running = tokio::spawn(async move { jobs.run().await });
     let keys = tokio::spawn(look_after_identity(identity));
+    if config.balance.automatic {
+        tokio::spawn(app.compute.clone().balance_by_itself(config.balance.clone()));
+    }
     tracing::info!(api = %config.api.listen, tls = config.tls_on(), release = RELEASE, "the control plane answers");
     let commands = unix_listener(&config.api_socket(), 0o600)?;
     let commands = axum::serve(commands, api.clone()).with_graceful_shutdown(until(stopped.clone()));

@@ -64,6 +64,8 @@ pub enum Command {
     Account(AccountOptions),
     /// Hosts of this cloud: tokens for new ones, list, show, drain, enable, remove
     Host(HostOptions),
+    /// Moves between hosts that make their loads more alike: show them, or make them
+    Balance(BalanceOptions),
     /// Make this machine a host of the cloud at URL: install what is missing, join, start its agent
     Join(JoinOptions),
     /// Write the control plane's state, as of now, to a new directory; it goes on meanwhile
@@ -313,6 +315,27 @@ pub enum HostCommand {
     Enable { host: String },
     /// End a host's membership. Servers must have left it
     Remove { host: String },
+}
+
+#[derive(Debug, Args)]
+pub struct BalanceOptions {
+    /// Only show them, which is what happens without this too
+    #[arg(long, conflicts_with = "apply")]
+    pub plan: bool,
+    /// Make them, by live migration, four at a time
+    #[arg(long)]
+    pub apply: bool,
+    /// Moves at the most
+    #[arg(long, default_value_t = 16)]
+    pub max_moves: u64,
+    /// Percentage points by which each must bring the imbalance down
+    #[arg(long, default_value_t = 0.5)]
+    pub min_gain: f64,
+    /// Also say of each server that was looked at why it stays
+    #[arg(long)]
+    pub verbose: bool,
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod admin;
 pub mod args;
 pub mod backup;
+pub mod balance;
 pub mod client;
 pub mod doctor;
 pub mod down;
@@ -107,6 +108,7 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
         Command::Changes(options) => admin::changes(&config, options).map(good),
         Command::Account(options) => accounts::account(&config, &options.command).map(good),
         Command::Host(options) => hosts::host(&config, options).map(good),
+        Command::Balance(options) => balance::balance(&config, options).map(good),
         Command::Join(options) => hosts::join(&config, &cli.globals, options, host).map(good),
         Command::Backup { dir, without_images } => backup::backup(&config, dir, *without_images).map(good),
         Command::Routes => admin::routes(&config).map(good),

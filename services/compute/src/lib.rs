@@ -16,6 +16,7 @@ mod policy;
 mod store;
 
 pub use logic::audit::Finding;
+pub use logic::balance;
 pub use logic::console::{Console, Seat};
 pub use logic::decide;
 pub use logic::drain;

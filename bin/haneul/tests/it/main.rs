@@ -8,6 +8,7 @@ mod crash_ops;
 mod fake_accounts;
 mod fake_backup;
 mod fake_bad_input;
+mod fake_balance;
 mod fake_crash;
 mod fake_create;
 mod fake_hosts;

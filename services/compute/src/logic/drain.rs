@@ -97,7 +97,7 @@ impl Compute {
     }
 
     /// Begins one move, unless something has come between the plan and now.
-    async fn drain_one(self: &Arc<Self>, id: &str, host: &str, to: String) -> Result<bool> {
+    pub(crate) async fn drain_one(self: &Arc<Self>, id: &str, host: &str, to: String) -> Result<bool> {
         let (app, id, host) = (self.clone(), id.to_owned(), host.to_owned());
         let begun = self
             .db

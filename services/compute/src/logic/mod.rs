@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod audit;
+pub mod balance;
 pub mod console;
 pub mod create_server;
 pub mod decide;
