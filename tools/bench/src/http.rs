@@ -3,12 +3,12 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A connection that stays open.
-pub struct Conn {
-    stream: TcpStream,
+pub struct Conn<S = TcpStream> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
@@ -71,10 +71,17 @@ impl Conn {
     pub async fn open(address: &str) -> Result<Conn> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Conn {
+        Ok(Conn::over(stream))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
+    /// Over something that is open.
+    pub fn over(stream: S) -> Conn<S> {
+        Conn {
             stream,
-            buffer: Vec::with_capacity(1 << 16),
-        })
+            buffer: Vec::with_capacity(1 << 10),
+        }
     }
 
     /// Sends bytes that [`request`] made, and reads one answer.

@@ -8,6 +8,7 @@
 
 mod facts;
 mod figures;
+mod hosts;
 mod http;
 mod idle;
 mod lists;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 #[derive(Parser, Clone)]
 #[command(name = "cargo xtask bench")]
 pub struct Options {
-    /// Only these groups, divided by commas: start, servers, lists, tokens, network, idle, real. Prints the table and
+    /// Only these groups, divided by commas: start, servers, lists, tokens, network, hosts, idle, real. Prints the table and
     /// leaves docs/performance.md as it is
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -46,7 +47,9 @@ impl Options {
     }
 }
 
-const GROUPS: [&str; 7] = ["start", "servers", "lists", "tokens", "network", "idle", "real"];
+const GROUPS: [&str; 8] = [
+    "start", "servers", "lists", "tokens", "network", "hosts", "idle", "real",
+];
 
 pub fn say(text: impl std::fmt::Display) {
     println!("{text}");
@@ -74,6 +77,7 @@ fn main() -> Result<()> {
                 "lists" => lists::run(&options, &mut table).await,
                 "tokens" => tokens::run(&options, &mut table).await,
                 "network" => network::run(&options, &mut table).await,
+                "hosts" => hosts::run(&options, &mut table).await,
                 "idle" => idle::run(&options, &mut table).await,
                 _ => real::run(&options, &mut table).await,
             }
