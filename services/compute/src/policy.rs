@@ -51,7 +51,7 @@ pub mod acts {
             Rescue = "os_compute_api:os-rescue" => NOBODY;
             Unrescue = "os_compute_api:os-unrescue" => NOBODY;
             Backup = "os_compute_api:os-create-backup" => PROJECT_MEMBER_OR_ADMIN;
-            Migrate = "os_compute_api:os-migrate-server:migrate" => NOBODY;
+            Migrate = "os_compute_api:os-migrate-server:migrate" => PROJECT_MANAGER_OR_ADMIN;
             LiveMigrate = "os_compute_api:os-migrate-server:migrate_live" => ADMIN;
             Evacuate = "os_compute_api:os-evacuate" => NOBODY;
             Restore = "os_compute_api:os-deferred-delete:restore" => PROJECT_MEMBER_OR_ADMIN;
@@ -206,6 +206,7 @@ rules! {
     EXTENSIONS = "os_compute_api:extensions" => ANY;
     USAGE_LIST = "os_compute_api:os-simple-tenant-usage:list" => ADMIN;
     USAGE_SHOW = "os_compute_api:os-simple-tenant-usage:show" => PROJECT_READER_OR_ADMIN;
+    MIGRATE_TO_HOST = "os_compute_api:os-migrate-server:migrate:host" => ADMIN;
     MIGRATIONS_LIST = "os_compute_api:os-migrations:index" => PROJECT_MANAGER_OR_ADMIN;
     MIGRATIONS_ALL = "os_compute_api:os-migrations:index:all_projects" => ADMIN;
     MIGRATIONS_HOST = "os_compute_api:os-migrations:index:host" => ADMIN;

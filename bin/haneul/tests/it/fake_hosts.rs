@@ -46,6 +46,11 @@ async fn fake_hosts_join_hold_servers_and_leave() {
     let began = Instant::now();
     let two = Member::join(&r.cloud, "two", None, &["agent.fake_vcpus=8"]).await;
     let mut three = Member::join(&r.cloud, "three", None, &[]).await;
+    // One for each host, and `two` is going to leave.
+    for n in 0..3 {
+        let router = json!({"router": {"name": format!("router-{n}")}});
+        r.admin.post("/network/v2.0/routers", &router).await.expect(201);
+    }
     let providers = r.admin.get("/placement/resource_providers?name=two").await.expect(200);
     let provider = providers["resource_providers"][0]["uuid"].as_str().unwrap().to_owned();
     assert_eq!(provider, two.id());
@@ -78,19 +83,25 @@ async fn fake_hosts_join_hold_servers_and_leave() {
     let stopped = server_on(&r, "two").await;
     r.action(&stopped, json!({"os-stop": null})).await.expect(202);
     r.wait(&stopped, "SHUTOFF").await;
+    let asleep = server_on(&r, "two").await;
+    r.action(&asleep, json!({"suspend": null})).await.expect(202);
+    r.wait(&asleep, "SUSPENDED").await;
     let drained = haneul(&r.cloud, &["host", "drain", "two"]);
     let text = said(&drained);
     assert!(
-        !drained.status.success() && text.contains("1 servers stay on host two; 1 have moved"),
+        !drained.status.success() && text.contains("1 servers stay on host two; 2 have moved"),
         "{text}"
     );
     assert!(
-        text.contains(&stopped) && text.contains("only servers that run or are paused can be moved"),
+        text.contains(&asleep) && text.contains("only servers that run, are paused or stopped can be moved"),
         "{text}"
     );
     let shown = r.wait(&first, "ACTIVE").await;
     assert_ne!(shown["OS-EXT-SRV-ATTR:host"], "two", "{shown}");
+    let shown = r.wait(&stopped, "SHUTOFF").await;
+    assert_ne!(shown["OS-EXT-SRV-ATTR:host"], "two", "{shown}");
     r.delete(&stopped).await;
+    r.delete(&asleep).await;
     let drained = haneul(&r.cloud, &["host", "drain", "two"]);
     assert!(said(&drained).contains("Host two is empty"), "{}", said(&drained));
     let mut body = r.server("late", "tiny");

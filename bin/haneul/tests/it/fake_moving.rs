@@ -32,6 +32,10 @@ impl Drop for Two {
     }
 }
 
+fn live() -> Value {
+    json!({"os-migrateLive": {"host": null, "block_migration": "auto"}})
+}
+
 impl Two {
     async fn new() -> Two {
         Two::start(options(), None).await
@@ -83,7 +87,10 @@ impl Two {
     }
 
     async fn migrate(&self, server: &str) -> Option<u16> {
-        let body = json!({"os-migrateLive": {"host": null, "block_migration": "auto"}});
+        self.asked(server, live()).await
+    }
+
+    async fn asked(&self, server: &str, body: Value) -> Option<u16> {
         let answer = self
             .r
             .admin
@@ -100,8 +107,12 @@ impl Two {
 
     /// A move during which a process dies and comes back.
     async fn killed(&mut self, server: &str, armed: &str) {
+        self.killed_in(server, armed, live()).await;
+    }
+
+    async fn killed_in(&mut self, server: &str, armed: &str, body: Value) {
         self.r.cloud.arm(armed);
-        let answer = self.migrate(server).await;
+        let answer = self.asked(server, body).await;
         eventually(&format!("a process died at {armed}"), LIMIT, || {
             let revived = self.r.cloud.revive();
             async move { revived.then_some(()) }
@@ -234,5 +245,73 @@ async fn fake_a_move_that_fails_leaves_the_guest_where_it_was() {
         assert_eq!(after, before, "failed at {step}, and then {back}");
         two.r.cloud.audit().await;
     }
+    two.end(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_kill_anywhere_in_a_cold_migration_leaves_one_guest() {
+    killed_cold(Two::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_kill_anywhere_in_a_cold_migration_leaves_shared_disks() {
+    killed_cold(Two::sharing().await).await;
+}
+
+async fn killed_cold(mut two: Two) {
+    let server = two.r.create("mover").await;
+    two.r.wait(&server, "ACTIVE").await;
+    let (mut confirmed, mut reverted, mut stayed) = (0, 0, 0);
+    for point in [
+        "compute.migrate.committed",
+        "job.server.migrate.halt",
+        "job.server.migrate.hold",
+        "job.server.migrate.prepare",
+        "job.server.migrate.send",
+        "job.server.migrate.finish",
+        "job.server.migrate.land",
+        "agent.desired.stored",
+        "agent.guest.applied",
+        "hypervisor.fake.listens",
+        "hypervisor.fake.leaves",
+        "hypervisor.fake.switching",
+        "hypervisor.fake.arrived",
+        "hypervisor.fake.handed-over",
+        "agent.guest.removed",
+        "agent.guest.buried",
+    ] {
+        let before = two.settled(&server, "the last one").await;
+        two.killed_in(&server, &format!("{point}=kill"), json!({"migrate": null}))
+            .await;
+        let waits = eventually(&format!("an end after {point}"), LIMIT, || async {
+            let s = two.r.show(&server).await?;
+            let status = s["status"].as_str()?.to_owned();
+            assert_ne!(status, "ERROR", "{point}: {s}");
+            s["OS-EXT-STS:task_state"]
+                .is_null()
+                .then_some(status == "VERIFY_RESIZE")
+        })
+        .await;
+        let revert = waits && (confirmed + reverted) % 2 == 1;
+        match (waits, revert) {
+            (false, _) => stayed += 1,
+            (true, false) => {
+                confirmed += 1;
+                two.r.action(&server, json!({"confirmResize": null})).await.expect(204);
+            }
+            (true, true) => {
+                reverted += 1;
+                two.r.action(&server, json!({"revertResize": null})).await.expect(202);
+            }
+        }
+        let after = two.settled(&server, point).await;
+        assert_eq!(after != before, waits && !revert, "{point}");
+        two.r.cloud.audit().await;
+    }
+    println!("{confirmed} confirmed, {reverted} reverted, {stayed} stayed");
+    assert!(
+        confirmed > 3 && reverted > 3,
+        "{confirmed} confirmed, {reverted} reverted"
+    );
     two.end(&server).await;
 }

@@ -164,7 +164,11 @@ impl Lab {
         for _ in 0..500 {
             let seen = self.p().observe(self.guest.id).await.unwrap();
             if seen.moving.as_ref().is_some_and(|m| m.state == MoveState::Arrived) {
-                assert_eq!(seen.state, GuestState::Running);
+                let wanted = match self.guest.power {
+                    Power::Paused => GuestState::Paused,
+                    _ => GuestState::Running,
+                };
+                assert_eq!(seen.state, wanted);
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -280,6 +284,47 @@ async fn a_guest_moves_between_hosts_that_share_its_disks() {
     assert_eq!(seen.state, GuestState::Paused);
     lab.runs_only(true).await;
     lab.end().await;
+}
+
+/// One that moves stopped: its process here never runs a CPU, and there it is started anew, with more memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_guest_moves_and_is_started_anew() {
+    needs_qemu!();
+    for shared in [false, true] {
+        let mut lab = Lab::new(COUNTS, shared).await;
+        Lab::counts_on(&lab.source, 3).await;
+        lab.guest.stop_timeout_s = 0;
+        for (power, state) in [
+            (Power::Stopped, GuestState::Stopped),
+            (Power::Paused, GuestState::Paused),
+        ] {
+            lab.guest.power = power;
+            lab.generation += 1;
+            let seen = lab
+                .q()
+                .apply(1, lab.generation, &lab.guest, lab.at_source())
+                .await
+                .unwrap();
+            assert_eq!((seen.state, seen.settled), (state, true));
+        }
+        let before = Lab::log(&lab.source);
+        let at = lab.arrive().await.unwrap();
+        assert_eq!(lab.leave(at).await, MoveState::HandedOver);
+        lab.arrived().await;
+        assert_eq!((Lab::log(&lab.source), Lab::log(&lab.target)), (before, String::new()));
+        lab.q().remove(lab.guest.id).await.unwrap();
+        let mut g = lab.guest.clone();
+        (g.power, g.memory_mib) = (Power::Running, lab.guest.memory_mib + 32);
+        g.hard_reboots += 1;
+        let seen = lab.p().apply(1, 2, &g, lab.at_target()).await.unwrap();
+        assert_eq!((seen.state, seen.memory_mib), (GuestState::Running, g.memory_mib));
+        Lab::counts_on(&lab.target, 3).await;
+        let mut seen = [0; 4];
+        let local = File::open(&lab.at_target().local[0]).unwrap();
+        local.read_exact_at(&mut seen, 4 * MIB).unwrap();
+        assert_eq!(&seen, b"mine");
+        lab.end().await;
+    }
 }
 
 /// From the last letter here to the first there.

@@ -126,6 +126,11 @@ static LIVE: Body = Body {
     ],
 };
 
+static MIGRATE: Body = Body {
+    open: false,
+    fields: &[f("host", HOST).null()],
+};
+
 /// Actions that are switched off: their rule is `!`. Name, rule, versions in which it exists.
 const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("trigger_crash_dump", acts::CrashDump::RULE, Ver(2, 17), Ver(2, 999)),
@@ -135,7 +140,6 @@ const OFF: &[(&str, &str, Ver, Ver)] = &[
     ("unshelve", acts::Unshelve::RULE, Ver(2, 1), Ver(2, 999)),
     ("rescue", acts::Rescue::RULE, Ver(2, 1), Ver(2, 999)),
     ("unrescue", acts::Unrescue::RULE, Ver(2, 1), Ver(2, 999)),
-    ("migrate", acts::Migrate::RULE, Ver(2, 1), Ver(2, 999)),
     ("evacuate", acts::Evacuate::RULE, Ver(2, 1), Ver(2, 999)),
 ];
 /// Console types by their old actions.
@@ -200,6 +204,14 @@ pub(crate) async fn action(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
                 block_migration: input::boolean(arg, "block_migration"),
             };
             app.live_migrate(&ctx, &id, r).await?;
+        }
+        "migrate" => {
+            let named = v >= Ver(2, 56) && !arg.is_null();
+            if named {
+                check(&MIGRATE)?;
+            }
+            let host = if named { input::text(arg, "host") } else { None };
+            app.migrate_server(&ctx, &id, host).await?;
         }
         "injectNetworkInfo" => app.inject_network_info(&ctx, &id).await?,
         "lock" => {

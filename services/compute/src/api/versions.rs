@@ -107,7 +107,7 @@ pub(crate) const TABLE: &[(u16, &str, Served)] = &[
     (53, "services and hypervisors by UUID", Served::Yes),
     (54, "rebuild: key_name", Served::Yes),
     (55, "flavors: description", Served::Yes),
-    (56, "migrate: host", Served::Refused),
+    (56, "migrate: host", Served::Yes),
     (
         57,
         "no personality; rebuild: user_data; no injected file quotas",

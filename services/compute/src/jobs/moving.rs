@@ -3,22 +3,31 @@
 //! The server is the source's until a host says that it was handed over; the same transaction gives it to the target. A
 //! move that fails takes the target's guest away first, and only when nothing of it is left there, or the source knows that
 //! it never let go, does the source have it for good: at no instant may two hosts run it.
+//!
+//! A server that moves stopped ([`crate::logic::cold`]) goes the same way, with two steps before, in which its guest is
+//! stopped and gets a process that never runs, and one behind, in which it is started on the target. Once that is asked for,
+//! nothing is left on the source, and nothing goes back by itself.
 
 use super::{of_failure, seen_now};
 use crate::Compute;
+use crate::logic::cold::{COLD, Cold};
 use crate::logic::moving::{MOVE, MOVE_BACK};
-use crate::model::{Fault, Migration, MigrationStatus, Server, Task};
-use haneul_agent_api::{Guest, Kind as Object, Leaving, MoveAddress, MoveState, Object as Desired, ObservedGuest};
+use crate::model::{Fault, Migration, MigrationStatus, Server, Task, VmState};
+use haneul_agent_api::{
+    Guest, GuestState, Kind as Object, Leaving, MoveAddress, MoveState, Object as Desired, ObservedGuest, Power,
+};
 use haneul_core::{Error, Result};
 use haneul_jobs::{BoxFuture, Job, Next, Saga, Step};
 use haneul_store::{System, Tx};
-use serde_json::json;
 use std::sync::Arc;
 use uuid::Uuid;
 
+const HALT: &str = "halt";
+const HOLD: &str = "hold";
 const PREPARE: &str = "prepare";
 const SEND: &str = "send";
 const FINISH: &str = "finish";
+const LAND: &str = "land";
 const AWAIT_GONE: &str = "await-gone";
 const RESTORE: &str = "restore";
 /// A host that is away may take a day to come back before the way back is given up.
@@ -34,6 +43,14 @@ pub(super) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
         step(SEND, c.live_migration_timeout_s),
         step(FINISH, c.action_timeout_s),
     ]));
+    let cold = Box::leak(Box::new([
+        step(HALT, c.action_timeout_s),
+        step(HOLD, c.build_timeout_s),
+        step(PREPARE, c.build_timeout_s),
+        step(SEND, c.live_migration_timeout_s),
+        step(FINISH, c.action_timeout_s),
+        step(LAND, c.build_timeout_s),
+    ]));
     let back = Box::leak(Box::new([
         step(AWAIT_GONE, AWAIT_GONE_S),
         step(RESTORE, c.action_timeout_s),
@@ -41,7 +58,13 @@ pub(super) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
     vec![
         Arc::new(There {
             app: app.clone(),
+            kind: MOVE,
             steps: there,
+        }),
+        Arc::new(There {
+            app: app.clone(),
+            kind: COLD,
+            steps: cold,
         }),
         Arc::new(Back {
             app: app.clone(),
@@ -52,6 +75,7 @@ pub(super) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
 
 struct There {
     app: Arc<Compute>,
+    kind: &'static str,
     steps: &'static [Step],
 }
 
@@ -63,7 +87,11 @@ struct Back {
 /// A move with all that both hosts say of it.
 struct Moving {
     migration: Migration,
+    /// This attempt, by which both hosts call it.
+    id: String,
+    from: String,
     to: String,
+    cold: Option<Cold>,
     source: Option<ObservedGuest>,
     target: Option<ObservedGuest>,
 }
@@ -81,17 +109,23 @@ async fn moving(app: &Compute, tx: &mut Tx, job: &Job) -> Result<Moving> {
         .await?
         .ok_or_else(|| Error::internal("a move without its migration"))?
         .value;
-    let to = of("to");
+    let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
+    let (id, from, to) = (
+        or(of("move"), &migration.id),
+        or(of("from"), &migration.host_id),
+        of("to"),
+    );
+    let cold = job.state.get("cold").cloned().map(serde_json::from_value).transpose()?;
     let least = job.state.get("target_generation").and_then(|v| v.as_u64()).unwrap_or(0);
     let seen = app.fleet.observed_guest(tx, &to, &job.subject_id).await?;
     let target = seen.filter(|o| o.epoch >= app.fleet.epoch() && o.generation >= least);
-    let source = app
-        .fleet
-        .observed_guest(tx, &migration.host_id, &job.subject_id)
-        .await?;
+    let source = app.fleet.observed_guest(tx, &from, &job.subject_id).await?;
     Ok(Moving {
         migration,
+        id,
+        from,
         to,
+        cold,
         source,
         target,
     })
@@ -100,7 +134,7 @@ async fn moving(app: &Compute, tx: &mut Tx, job: &Job) -> Result<Moving> {
 impl Moving {
     fn state<'a>(&self, seen: &'a Option<ObservedGuest>) -> Option<&'a MoveState> {
         let m = seen.as_ref()?.moving.as_ref()?;
-        (m.id.to_string() == self.migration.id).then_some(&m.state)
+        (m.id.to_string() == self.id).then_some(&m.state)
     }
     fn on_source(&self) -> Option<&MoveState> {
         self.state(&self.source)
@@ -127,7 +161,7 @@ fn leave(app: &Compute, m: &Moving, there: &Guest, mut guest: Guest, to: MoveAdd
         .ok_or_else(|| Error::internal("the target expects nobody"))?;
     let before = guest.leaving.take();
     guest.leaving = Some(Box::new(Leaving {
-        id: Uuid::try_parse(&m.migration.id).map_err(Error::internal)?,
+        id: Uuid::try_parse(&m.id).map_err(Error::internal)?,
         key: arriving.key.clone(),
         to,
         shared_disks: arriving.shared_disks,
@@ -148,7 +182,7 @@ async fn guest_on(app: &Compute, tx: &mut Tx, host: &str, id: &str) -> Result<Op
 impl There {
     /// Tells the source where the target listens; also when that has changed.
     async fn tell_source(&self, tx: &mut Tx, m: &Moving, id: &str, at: MoveAddress) -> Result<()> {
-        let (source, to) = (&m.migration.host_id, &m.to);
+        let (source, to) = (&m.from, &m.to);
         let there = guest_on(&self.app, tx, to, id).await?;
         let here = guest_on(&self.app, tx, source, id).await?;
         let (Some(there), Some(here)) = (there, here) else {
@@ -181,14 +215,8 @@ impl There {
         if let Some(seen) = &m.target {
             crate::logic::observe::power_sync(&mut s, seen);
         }
-        self.app
-            .fleet
-            .remove(tx, &m.migration.host_id, Object::Guest, &s.id)
-            .await?;
-        self.app
-            .placement
-            .release(tx, &s.id, Some(&m.migration.host_id))
-            .await?;
+        self.app.fleet.remove(tx, &m.from, Object::Guest, &s.id).await?;
+        self.app.placement.release(tx, &s.id, Some(&m.from)).await?;
         // The key's life ends.
         self.app.push_guest(tx, &mut s).await?;
         tx.update(&System::of(stored), &s).await?;
@@ -201,9 +229,122 @@ impl There {
     }
 }
 
+/// What a server that moves stopped does beside.
+impl There {
+    /// The steps before: its guest is stopped, then it gets a process that never runs.
+    async fn made_ready(&self, tx: &mut Tx, m: &Moving, job: &mut Job) -> Result<Next> {
+        let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+            return Ok(Next::Done);
+        };
+        let Some(seen) = seen_now(&self.app, tx, &m.from, &stored).await? else {
+            job.progress = super::progress(None);
+            return Ok(Next::Wait);
+        };
+        if seen.state == GuestState::Failed || (seen.settled && seen.failure.is_some()) {
+            return Ok(Next::Fail(super::failure(&seen)));
+        }
+        let mut s = stored.value.clone();
+        let next = match (job.step.as_str(), seen.state) {
+            (HALT, GuestState::Stopped) if seen.settled => {
+                s.wanted = Power::Paused;
+                self.app.push_guest(tx, &mut s).await?;
+                HOLD
+            }
+            (HOLD, GuestState::Paused) if seen.settled => {
+                let generation = self.app.arrives(tx, &s, &m.to, &m.id).await?;
+                if let Some(state) = job.state.as_object_mut() {
+                    state.insert("target_generation".into(), generation.into());
+                }
+                PREPARE
+            }
+            _ => {
+                job.progress = super::progress(Some(&seen));
+                return Ok(Next::Wait);
+            }
+        };
+        tx.update(&System::of(stored), &s).await?;
+        Ok(Next::Go(next))
+    }
+
+    /// All of it is on the target: there it is started anew, as what it shall be. The source lets go.
+    async fn lands(&self, tx: &mut Tx, m: &Moving, cold: &Cold, job: &Job) -> Result<Next> {
+        let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+            return Ok(Next::Done);
+        };
+        let mut s = stored.value.clone();
+        if let Some(other) = s.old_flavor.take() {
+            s.old_flavor = Some(std::mem::replace(&mut s.flavor, other));
+        }
+        s.old_host_id = Some(m.from.clone());
+        s.wanted = cold.wanted;
+        if s.wanted == Power::Running {
+            s.hard_reboots += 1;
+        }
+        self.app.fleet.remove(tx, &m.from, Object::Guest, &s.id).await?;
+        // Written as nothing that is under way: it comes from nowhere any more.
+        let task = s.task_state.take();
+        self.app.push_guest(tx, &mut s).await?;
+        s.task_state = match task {
+            Some(Task::ResizeMigrating) => Some(Task::ResizeFinish),
+            other => other,
+        };
+        tx.update(&System::of(stored), &s).await?;
+        Ok(Next::Go(LAND))
+    }
+
+    /// It is there, and is what it was.
+    async fn landed(&self, tx: &mut Tx, m: &Moving, cold: &Cold, job: &mut Job) -> Result<Next> {
+        let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+            return Ok(Next::Done);
+        };
+        let Some(seen) = seen_now(&self.app, tx, &m.to, &stored).await?.filter(|o| o.settled) else {
+            job.progress = super::progress(None);
+            return Ok(Next::Wait);
+        };
+        if seen.state == GuestState::Failed || seen.failure.is_some() {
+            return Ok(Next::Fail(super::failure(&seen)));
+        }
+        let mut s = stored.value.clone();
+        let status = if cold.reverts {
+            MigrationStatus::Reverted
+        } else if cold.confirmed {
+            MigrationStatus::Confirmed
+        } else {
+            MigrationStatus::Finished
+        };
+        if cold.reverts || cold.confirmed {
+            self.app.drop_other_flavor(tx, &mut s).await?;
+            self.app.drop_other_host(tx, &mut s).await?;
+        }
+        s.settle_as_wanted();
+        if status == MigrationStatus::Finished {
+            s.vm_state = VmState::Resized;
+        }
+        tx.update(&System::of(stored), &s).await?;
+        self.app
+            .migration_change(tx, &m.migration.id, |m| m.status = status)
+            .await?;
+        Ok(Next::Done)
+    }
+
+    /// It cannot be started where it is now. Its disks are there, and nowhere else.
+    async fn crashed(&self, tx: &mut Tx, m: &Moving, job: &Job, cause: &Error) -> Result<()> {
+        let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+            return Ok(());
+        };
+        let mut s = stored.value.clone();
+        self.app.drop_other_flavor(tx, &mut s).await?;
+        self.app.drop_other_host(tx, &mut s).await?;
+        s.fail(Fault::of(cause));
+        tx.update(&System::of(stored), &s).await?;
+        let failed = |m: &mut Migration| m.status = MigrationStatus::Error;
+        self.app.migration_change(tx, &m.migration.id, failed).await
+    }
+}
+
 impl Saga for There {
     fn kind(&self) -> &'static str {
-        MOVE
+        self.kind
     }
     fn steps(&self) -> &'static [Step] {
         self.steps
@@ -212,11 +353,21 @@ impl Saga for There {
         Box::pin(async move {
             let m = moving(&self.app, tx, job).await?;
             let id = job.subject_id.clone();
+            if let Some(cold) = m.cold.clone() {
+                match (job.step.as_str(), m.on_target()) {
+                    (HALT | HOLD, _) => return self.made_ready(tx, &m, job).await,
+                    (FINISH, Some(MoveState::Arrived)) => return self.lands(tx, &m, &cold, job).await,
+                    (LAND, _) => return self.landed(tx, &m, &cold, job).await,
+                    _ => {}
+                }
+            }
             match (job.step.as_str(), m.on_source(), m.on_target()) {
                 (PREPARE, _, Some(MoveState::Listening(at))) => {
                     self.tell_source(tx, &m, &id, *at).await?;
-                    let running = |m: &mut Migration| m.status = MigrationStatus::Running;
-                    self.app.migration_change(tx, &m.migration.id, running).await?;
+                    if m.cold.is_none() {
+                        let running = |m: &mut Migration| m.status = MigrationStatus::Running;
+                        self.app.migration_change(tx, &m.migration.id, running).await?;
+                    }
                     Ok(Next::Go(SEND))
                 }
                 (SEND, Some(MoveState::HandedOver), _) | (SEND, _, Some(MoveState::Arrived)) => {
@@ -268,7 +419,13 @@ impl Saga for There {
         Box::pin(async { Ok(()) })
     }
     fn failed<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job, cause: &'t Error) -> BoxFuture<'t, Result<()>> {
-        Box::pin(async move { self.app.move_back(tx, job, cause).await })
+        Box::pin(async move {
+            if job.step == LAND {
+                let m = moving(&self.app, tx, job).await?;
+                return self.crashed(tx, &m, job, cause).await;
+            }
+            self.app.move_back(tx, job, cause).await
+        })
     }
 }
 
@@ -293,7 +450,7 @@ impl Compute {
         let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
             return Ok(());
         };
-        let (id, source) = (job.subject_id.as_str(), &m.migration.host_id);
+        let (id, source) = (job.subject_id.as_str(), &m.from);
         let mut s = stored.value.clone();
         if s.host_id.as_ref() != Some(source) {
             s.host_id = Some(source.clone());
@@ -313,7 +470,8 @@ impl Compute {
         self.migration_change(tx, &m.migration.id, |m| m.fault = Some(fault))
             .await?;
         self.jobs.supersede(tx, ("server", id)).await?;
-        let state = json!({"v": 1, "migration": m.migration.id, "to": m.to});
+        // All that was to be: which hosts, and what the server was before.
+        let state = job.state.clone();
         self.jobs.start(tx, MOVE_BACK, ("server", id), state).await?;
         // The target may have nothing of it.
         self.jobs.poke(tx, ("server", id)).await
@@ -323,13 +481,18 @@ impl Compute {
 impl Back {
     /// The server is its source's, and nothing is done to it any more.
     async fn settled(&self, tx: &mut Tx, m: &Moving, job: &Job, fault: Option<Fault>) -> Result<()> {
-        self.app.placement.release(tx, &job.subject_id, Some(&m.to)).await?;
+        // A resize that could not be reverted waits as before, and keeps its place.
+        let waits = m.cold.as_ref().is_some_and(|c| c.reverts);
+        if !waits {
+            self.app.placement.release(tx, &job.subject_id, Some(&m.to)).await?;
+        }
         let aborted = m
             .migration
             .fault
             .as_ref()
             .is_some_and(|f| f.message.contains("aborted"));
         let status = match aborted {
+            _ if waits => MigrationStatus::Finished,
             true => MigrationStatus::Cancelled,
             false => MigrationStatus::Error,
         };
@@ -339,6 +502,9 @@ impl Back {
         if let Some(stored) = tx.find::<Server>(&job.subject_id).await? {
             let mut s = stored.value.clone();
             s.task_state = None;
+            if m.cold.is_some() {
+                s.fault.clone_from(&m.migration.fault);
+            }
             if let Some(fault) = fault {
                 s.fail(fault);
             }
@@ -363,7 +529,7 @@ impl Saga for Back {
             let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
                 return Ok(Next::Done);
             };
-            let source = &m.migration.host_id;
+            let source = &m.from;
             if job.step == AWAIT_GONE {
                 let left = self
                     .app
@@ -378,10 +544,17 @@ impl Saga for Back {
                     return Ok(Next::Wait);
                 }
                 let mut s = stored.value.clone();
+                if let Some(cold) = &m.cold {
+                    s.wanted = cold.wanted;
+                    if !cold.reverts {
+                        self.app.drop_other_flavor(tx, &mut s).await?;
+                        s.old_host_id = None;
+                    }
+                }
                 // Written as nothing that is under way: the source leaves no more.
-                s.task_state = None;
+                let task = s.task_state.take();
                 self.app.push_guest(tx, &mut s).await?;
-                s.task_state = Some(Task::Migrating);
+                s.task_state = task;
                 tx.update(&System::of(stored), &s).await?;
                 return Ok(Next::Go(RESTORE));
             }

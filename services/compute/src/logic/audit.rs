@@ -82,26 +82,26 @@ impl Compute {
         }
         for s in &servers {
             // On its way it holds both hosts.
-            let Some(host) = s.host_id.as_ref().filter(|_| s.task_state != Some(Task::Migrating)) else {
+            let Some(host) = s.host_id.as_ref().filter(|_| !s.task_state.is_some_and(Task::moves)) else {
                 continue;
             };
-            let mut want: BTreeMap<&str, i64> = BTreeMap::new();
-            for flavor in std::iter::once(&s.flavor).chain(&s.old_flavor) {
+            let mut want: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+            let before = s.old_flavor.as_ref().unwrap_or(&s.flavor);
+            for (at, flavor) in [(host, &s.flavor), (s.old_host_id.as_ref().unwrap_or(host), before)] {
                 for (class, n) in flavor.amounts(s.image.gib()) {
-                    let most = want.entry(class).or_default();
+                    let most = want.entry((at, class)).or_default();
                     *most = (*most).max(n);
                 }
             }
             want.retain(|_, n| *n > 0);
             let held = self.placement.allocations(tx, &s.id).await?;
-            let have: BTreeMap<&str, i64> = held
+            let have: BTreeMap<(&str, &str), i64> = held
                 .iter()
-                .filter(|(p, _, _)| p == host)
-                .map(|(_, class, n)| (class.as_str(), *n))
+                .map(|(p, class, n)| ((p.as_str(), class.as_str()), *n))
                 .collect();
-            if have != want || held.iter().any(|(p, _, _)| p != host) {
+            if have != want {
                 find(
-                    format!("server {} should hold {want:?} of its host and holds {have:?}", s.id),
+                    format!("server {} should hold {want:?} of hosts and holds {have:?}", s.id),
                     format!("delete server {} or restore its allocation through placement", s.id),
                 );
             }
@@ -119,7 +119,7 @@ impl Compute {
                     format!("host {host} shall run guest {id}, and there is no such server"),
                     "the guest is left running; adopt it or remove it by hand".into(),
                 ),
-                Some(s) if s.task_state == Some(Task::Migrating) => {}
+                Some(s) if s.task_state.is_some_and(Task::moves) => {}
                 Some(s) if !removed && s.host_id.as_deref() != Some(&host) => find(
                     format!(
                         "host {host} shall run guest {id}, and server {id} is on {:?}",

@@ -314,6 +314,7 @@ impl Compute {
             description: r.description.clone(),
             hostname: String::new(),
             host_id: None,
+            old_host_id: None,
             shared_disks: None,
             flavor: p.flavor.clone(),
             old_flavor: None,

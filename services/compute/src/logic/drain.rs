@@ -2,6 +2,7 @@
 //! shown is what is done.
 
 use crate::Compute;
+use crate::logic::cold::ColdMove;
 use crate::logic::decide::{Request, Snapshot, decide};
 use crate::model::{Server, Task, VmState};
 use haneul_core::Result;
@@ -106,17 +107,27 @@ impl Compute {
                     return Ok(false);
                 };
                 let here = s.host_id.as_deref() == Some(host.as_str());
-                if !here || s.task_state.is_some() || !matches!(s.vm_state, VmState::Active | VmState::Paused) {
-                    return Ok(false);
+                match s.vm_state {
+                    _ if !here || s.task_state.is_some() => Ok(false),
+                    VmState::Active | VmState::Paused => app.move_server(tx, &System::of(s), &to).await,
+                    VmState::Stopped => {
+                        let how = ColdMove {
+                            to: &to,
+                            flavor: None,
+                            auto_disk_config: None,
+                            confirmed: true,
+                        };
+                        app.cold_begin(tx, &System::of(s), how).await
+                    }
+                    _ => Ok(false),
                 }
-                app.move_server(tx, &System::of(s), &to).await
             })
             .await?;
         self.snapshot.drop_it();
         Ok(begun)
     }
 
-    /// Where the servers of a host would go by live migration. Nothing is written.
+    /// Where the servers of a host would go: what runs by live migration, what is stopped as it is. Nothing is written.
     pub async fn drain_plan(&self, host: &str) -> Result<Vec<Planned>> {
         let snapshot = self.read_snapshot().await?;
         let mut tx = self.db.read().await?;
@@ -127,12 +138,14 @@ impl Compute {
                     "{} is being done to it; try again when that is over",
                     task.as_str()
                 )),
-                (VmState::Active | VmState::Paused, None) => match self.move_request(&mut tx, &s, None).await {
-                    Ok(request) => Ok(request),
-                    Err(e) => Err(e.public().to_owned()),
-                },
+                (VmState::Active | VmState::Paused | VmState::Stopped, None) => {
+                    match self.move_request(&mut tx, &s, None).await {
+                        Ok(request) => Ok(request),
+                        Err(e) => Err(e.public().to_owned()),
+                    }
+                }
                 (state, None) => Err(format!(
-                    "it is {}, and only servers that run or are paused can be moved; start it or delete it",
+                    "it is {}, and only servers that run, are paused or stopped can be moved; confirm or revert a resize, resume what is suspended, delete what has failed",
                     state.as_str()
                 )),
             };
@@ -140,7 +153,7 @@ impl Compute {
                 id: s.id.clone(),
                 name: s.name.clone(),
                 request,
-                moves: s.task_state == Some(Task::Migrating),
+                moves: s.task_state.is_some_and(Task::moves),
             });
         }
         Ok(plan(&snapshot, &leavers))

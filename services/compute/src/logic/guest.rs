@@ -123,7 +123,7 @@ impl Compute {
                 let mut new = desired(s, &[], &request_id)?;
                 new.nics = old.nics;
                 new.metadata.admin_pass = old.metadata.admin_pass;
-                if s.task_state == Some(Task::Migrating) {
+                if s.task_state.is_some_and(Task::moves) {
                     (new.arriving, new.leaving) = (old.arriving, old.leaving);
                 }
                 new

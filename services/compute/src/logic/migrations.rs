@@ -7,9 +7,17 @@ use haneul_core::{Result, id};
 use haneul_store::{Dir, Query, System, Tx};
 
 impl Compute {
-    /// A resize begins.
-    pub(crate) async fn migration_begin(&self, tx: &mut Tx, s: &Server, from: &FlavorShot) -> Result<()> {
+    /// One begins: a resize on the server's host, or a move to another one.
+    pub(crate) async fn migration_begin(
+        &self,
+        tx: &mut Tx,
+        s: &Server,
+        kind: MigrationKind,
+        to: Option<&str>,
+        flavors: [&FlavorShot; 2],
+    ) -> Result<Migration> {
         let who = tx.actor().clone();
+        let [from_flavor, to_flavor] = flavors.map(|f| f.id.clone());
         let new = Migration {
             id: id::uuid(),
             number: tx.next_number("compute.migration").await?,
@@ -17,33 +25,14 @@ impl Compute {
             user_id: who.user,
             server_id: s.id.clone(),
             host_id: s.host_id.clone().unwrap_or_default(),
-            from_flavor: from.id.clone(),
-            to_flavor: s.flavor.id.clone(),
-            status: MigrationStatus::Migrating,
-            kind: MigrationKind::Resize,
-            to_host_id: None,
-            progress: MoveProgress::default(),
-            fault: None,
-        };
-        tx.insert(&System::create(), &new).await?;
-        Ok(())
-    }
-
-    /// A move of the server to another host begins.
-    pub(crate) async fn move_begin(&self, tx: &mut Tx, s: &Server, to: &str) -> Result<Migration> {
-        let who = tx.actor().clone();
-        let new = Migration {
-            id: id::uuid(),
-            number: tx.next_number("compute.migration").await?,
-            project_id: who.project,
-            user_id: who.user,
-            server_id: s.id.clone(),
-            host_id: s.host_id.clone().unwrap_or_default(),
-            from_flavor: s.flavor.id.clone(),
-            to_flavor: s.flavor.id.clone(),
-            status: MigrationStatus::Preparing,
-            kind: MigrationKind::Live,
-            to_host_id: Some(to.to_owned()),
+            from_flavor,
+            to_flavor,
+            status: match kind {
+                MigrationKind::Live => MigrationStatus::Preparing,
+                MigrationKind::Resize | MigrationKind::Cold => MigrationStatus::Migrating,
+            },
+            kind,
+            to_host_id: to.map(str::to_owned),
             progress: MoveProgress::default(),
             fault: None,
         };

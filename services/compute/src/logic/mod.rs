@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod audit;
 pub mod balance;
+pub mod cold;
 pub mod console;
 pub mod create_server;
 pub mod decide;

@@ -3,14 +3,16 @@
 
 use crate::Compute;
 use crate::logic::actions::{check_lock, check_state};
+use crate::logic::cold::filled_up;
 use crate::logic::decide::Request;
 use crate::logic::guest::desired;
 use crate::logic::hosts::lacks_disks;
-use crate::model::{ComputeService, Migration, Server, Task, VmState};
+use crate::model::{ComputeService, Migration, MigrationKind, Server, Task, VmState, power};
 use crate::policy::acts;
+use data_encoding::HEXLOWER;
 use haneul_agent_api::{Arriving, Kind, Layout, MoveKey, Object};
 use haneul_auth::{Ctx, fetch};
-use haneul_core::{Error, Result, fault_point, id};
+use haneul_core::{Error, Result, fault_point};
 use haneul_fleet::Host;
 use haneul_store::{Grant, Query, Stored, Tx};
 use serde_json::json;
@@ -36,7 +38,7 @@ pub(crate) struct LiveMigration {
 const TRIES: u32 = 3;
 
 /// Why a host cannot take over a guest that runs on another.
-pub(crate) fn unfit(from: &Host, to: &Host, layout: &Layout) -> Option<String> {
+pub(crate) fn unfit(from: &Host, to: &Host, layout: Option<&Layout>) -> Option<String> {
     let (a, b) = (&from.hypervisor, &to.hypervisor);
     if !b.moves {
         // It would start the guest anew beside the one that runs.
@@ -64,7 +66,7 @@ pub(crate) fn unfit(from: &Host, to: &Host, layout: &Layout) -> Option<String> {
         ));
     }
     // Emulated CPUs are the same everywhere, and so are named models where the host has their features.
-    if layout.accelerator == "kvm" && layout.cpu.starts_with("host") {
+    if layout.is_some_and(|l| l.accelerator == "kvm" && l.cpu.starts_with("host")) {
         if a.cpu_vendor != b.cpu_vendor {
             return Some(format!(
                 "its CPU is of {}, and the server's of {}",
@@ -109,7 +111,7 @@ impl Compute {
                 return Ok(());
             }
         }
-        Err(Error::conflict("The hosts filled up while one was chosen. Try again."))
+        Err(filled_up())
     }
 
     /// The host that the server goes to.
@@ -131,18 +133,8 @@ impl Compute {
         }
         let request = self.move_request(&mut tx, &s, r.host.as_deref()).await?;
         drop(tx);
-        match self.decide(&request).await? {
-            Ok(plan) => plan
-                .hosts
-                .into_iter()
-                .next()
-                .ok_or_else(|| Error::internal("a plan without a host")),
-            Err(refusal) => {
-                // Who moves servers knows the hosts.
-                let why = format!("{} {}", refusal.message(&request), refusal.details());
-                Err(Error::bad_request(why.trim().to_owned()))
-            }
-        }
+        // Who moves servers knows the hosts.
+        self.chosen(&request, true).await
     }
 
     /// What the scheduler is asked for to move a server away from its host.
@@ -151,7 +143,7 @@ impl Compute {
         let hosts = self.fleet.hosts(tx).await?;
         let from = hosts.iter().find(|h| h.id == source && h.up).ok_or_else(|| {
             Error::bad_request(format!(
-                "The host of server {} is not up, so the server cannot be moved while it runs. An administrator has to bring it back first.",
+                "The host of server {} is not up, so the server cannot be moved. An administrator has to bring it back first.",
                 s.id
             ))
         })?;
@@ -167,10 +159,14 @@ impl Compute {
                 ));
             }
         }
-        let layout = self.layout(tx, s).await?;
+        // Of one that does not run none is needed.
+        let layout = match s.power_state {
+            power::SHUTDOWN => None,
+            _ => Some(self.layout(tx, s).await?),
+        };
         let mut unfit_hosts = BTreeMap::new();
         for to in hosts.iter().filter(|h| h.id != source) {
-            if let Some(why) = lacks_disks(s, to).or_else(|| unfit(from, to, &layout)) {
+            if let Some(why) = lacks_disks(s, to).or_else(|| unfit(from, to, layout.as_ref())) {
                 unfit_hosts.insert(to.id.clone(), why);
             }
         }
@@ -207,12 +203,23 @@ impl Compute {
         {
             return Ok(false);
         }
-        let layout = self.layout(tx, &s).await?;
-        let m = self.move_begin(tx, &s, to).await?;
+        let m = self
+            .migration_begin(tx, &s, MigrationKind::Live, Some(to), [&s.flavor, &s.flavor])
+            .await?;
         let request_id = tx.actor().request_id.clone();
         s.task_state = Some(Task::Migrating);
         s.fault = None;
         s.note("live-migration", &request_id);
+        let generation = self.arrives(tx, &s, to, &m.id).await?;
+        let state = json!({"v": 1, "migration": m.id, "target_generation": generation, "to": to});
+        self.jobs.start(tx, MOVE, ("server", &s.id), state).await?;
+        tx.update(old, &s).await?;
+        Ok(true)
+    }
+
+    /// Has the target make ready for the guest, as it is on its host; answers the generation of that.
+    pub(crate) async fn arrives(&self, tx: &mut Tx, s: &Server, to: &str, id: &str) -> Result<i64> {
+        let layout = self.layout(tx, s).await?;
         // A guest's cards are plugged when it is made ready.
         self.network.server_arrives(tx, &s.id, to).await?;
         let source = s.host_id.clone().unwrap_or_default();
@@ -220,20 +227,16 @@ impl Compute {
             return Err(Error::internal("a server without a desired guest shall move"));
         };
         let nics = std::mem::take(&mut guest.nics);
-        let mut there = desired(&s, &[], &request_id)?;
+        let mut there = desired(s, &[], &tx.actor().request_id.clone())?;
         there.nics = nics;
         there.metadata.admin_pass = guest.metadata.admin_pass;
         there.arriving = Some(Box::new(Arriving {
-            id: Uuid::try_parse(&m.id).map_err(Error::internal)?,
-            key: MoveKey(hex(&id::random_bytes(32))),
+            id: Uuid::try_parse(id).map_err(Error::internal)?,
+            key: MoveKey(HEXLOWER.encode(&haneul_core::id::random_bytes(32))),
             layout,
             shared_disks: s.shared_disks.is_some(),
         }));
-        let generation = self.fleet.put(tx, to, &Object::Guest(Box::new(there))).await?;
-        let state = json!({"v": 1, "migration": m.id, "target_generation": generation, "to": to});
-        self.jobs.start(tx, MOVE, ("server", &s.id), state).await?;
-        tx.update(old, &s).await?;
-        Ok(true)
+        self.fleet.put(tx, to, &Object::Guest(Box::new(there))).await
     }
 
     /// What shall become of a move that is under way: an abort, or a forced end.
@@ -320,8 +323,4 @@ pub(crate) async fn server_migration(tx: &mut Tx, server: &str, number: &str) ->
 fn check_may_move(ctx: &Ctx, s: &Server) -> Result<()> {
     check_lock(ctx, s, acts::LiveMigrate)?;
     check_state(s, "os-migrateLive", &[VmState::Active, VmState::Paused])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

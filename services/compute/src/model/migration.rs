@@ -1,5 +1,5 @@
-//! Migrations, as OpenStack calls them: a resize of a server, which stays on its host, or a move to another host while it
-//! runs.
+//! Migrations, as OpenStack calls them: a resize of a server, on its host or with a move to another one, or such a move
+//! alone, while the server runs (live) or is stopped for it.
 
 use crate::model::{Fault, MigrationStatus};
 use haneul_agent_api::MoveProgress;
@@ -16,6 +16,9 @@ pub enum MigrationKind {
     Resize,
     #[serde(rename = "live-migration")]
     Live,
+    /// With its flavor to another host, stopped.
+    #[serde(rename = "migration")]
+    Cold,
 }
 
 impl MigrationKind {
@@ -24,6 +27,7 @@ impl MigrationKind {
         match self {
             MigrationKind::Resize => "resize",
             MigrationKind::Live => "live-migration",
+            MigrationKind::Cold => "migration",
         }
     }
 }

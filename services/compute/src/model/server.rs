@@ -103,6 +103,9 @@ pub struct Server {
     /// The host that holds it; none while no host fits.
     #[serde(default)]
     pub host_id: Option<String>,
+    /// The host that it came from while a resize waits to be confirmed: there it still holds its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_host_id: Option<String>,
     /// Marker of the directory that hosts share in which its disks are; none: they are its host's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_disks: Option<String>,

@@ -44,6 +44,7 @@ names!(
         RebootingHard = "rebooting_hard",
         Rebuilding = "rebuilding",
         ResizePrep = "resize_prep",
+        ResizeMigrating = "resize_migrating",
         ResizeFinish = "resize_finish",
         ResizeReverting = "resize_reverting",
         Migrating = "migrating",
@@ -56,6 +57,16 @@ names!(
         Deleting = "deleting",
     }
 );
+
+impl Task {
+    /// Whether the server may be on its way to another host: then it holds both.
+    pub fn moves(self) -> bool {
+        matches!(
+            self,
+            Task::Migrating | Task::ResizeMigrating | Task::ResizeFinish | Task::ResizeReverting
+        )
+    }
+}
 
 names!(
     /// How far a migration is: a resize, or a move to another host.
@@ -96,7 +107,9 @@ pub fn status(vm: VmState, task: Option<Task>) -> &'static str {
             Some(Task::RebootingHard),
         ) => "HARD_REBOOT",
         (VmState::Active | VmState::Stopped | VmState::Error, Some(Task::Rebuilding)) => "REBUILD",
-        (VmState::Active | VmState::Stopped, Some(Task::ResizePrep | Task::ResizeFinish)) => "RESIZE",
+        (VmState::Active | VmState::Stopped, Some(Task::ResizePrep | Task::ResizeMigrating | Task::ResizeFinish)) => {
+            "RESIZE"
+        }
         (VmState::Resized, Some(Task::ResizeReverting)) => "REVERT_RESIZE",
         (VmState::Active | VmState::Paused, Some(Task::Migrating)) => "MIGRATING",
         (VmState::Building, _) => "BUILD",
@@ -126,7 +139,10 @@ pub fn of_status(name: &str) -> Option<(&'static [&'static str], Option<&'static
             Some(&["rebooting_hard"]),
         ),
         "REBUILD" => (&["active", "stopped", "error"], Some(&["rebuilding"])),
-        "RESIZE" => (&["active", "stopped"], Some(&["resize_prep", "resize_finish"])),
+        "RESIZE" => (
+            &["active", "stopped"],
+            Some(&["resize_prep", "resize_migrating", "resize_finish"]),
+        ),
         "MIGRATING" => (&["active", "paused"], Some(&["migrating"])),
         "REVERT_RESIZE" => (&["resized"], Some(&["resize_reverting"])),
         // Known to Nova; nothing here is ever in them.
@@ -142,6 +158,7 @@ pub const TASKS_WITH_STATUS: &[&str] = &[
     "rebooting_hard",
     "rebuilding",
     "resize_prep",
+    "resize_migrating",
     "resize_finish",
     "resize_reverting",
     "migrating",

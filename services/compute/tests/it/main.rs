@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod balance;
+mod cold;
 mod decide;
 mod images;
 mod interfaces;

@@ -39,7 +39,7 @@ async fn last(lab: &Lab) -> Value {
     lab.get(ADMIN, "2.96", "/v2.1/os-migrations").await["migrations"][0].clone()
 }
 
-async fn until(what: &str, done: impl AsyncFn() -> bool) {
+pub async fn until(what: &str, done: impl AsyncFn() -> bool) {
     let start = Instant::now();
     while !done().await {
         assert!(start.elapsed() < WAIT, "not in time: {what}");
@@ -83,7 +83,7 @@ async fn only_on(lab: &Lab, id: &str, there: &FakeHost, not: &FakeHost) {
     .await;
 }
 
-fn name(host: &FakeHost) -> String {
+pub fn name(host: &FakeHost) -> String {
     format!("secret-host-{}", &host.id()[..4])
 }
 
@@ -278,12 +278,12 @@ async fn refusals_say_why_for_each_host() {
     let fits = FakeHost::join(&lab, 8, 8192, 100).await;
     let plan = lab.compute.drain_plan(&a.id()).await.unwrap();
     assert_eq!(plan[0].to, Ok(fits.id()));
-    lab.act(&id, json!({"os-stop": null}), 202).await;
-    lab.wait(&id, "SHUTOFF").await;
+    lab.act(&id, json!({"suspend": null}), 202).await;
+    lab.wait(&id, "SUSPENDED").await;
     let off = migrate(&lab, &id, None).await;
     assert_eq!(off.status, 409);
     let plan = lab.compute.drain_plan(&a.id()).await.unwrap();
-    assert!(plan[0].to.clone().unwrap_err().contains("it is stopped"), "{plan:?}");
+    assert!(plan[0].to.clone().unwrap_err().contains("it is suspended"), "{plan:?}");
     lab.audit().await;
 }
 

@@ -116,6 +116,31 @@ impl Network {
         self.publish(tx, touched).await
     }
 
+    /// Gives the routers of a host to these, each to the one that carries the fewest then.
+    async fn move_routers(&self, tx: &mut Tx, host: &str, hosts: &mut [Candidate]) -> Result<()> {
+        let mut touched = Touched::default();
+        let query = Query::new().eq("host_id", host).order("id", Dir::Asc);
+        for router in tx.list::<Router>(&query).await? {
+            // While none is up it goes to the first, which may be about to come back.
+            let to = decide(hosts).ok().or(hosts.first()).map(|h| h.id.clone());
+            let to = to.unwrap_or_default();
+            tracing::warn!(router = %router.id, from = host, to, "the router's host is silent or leaves: it moves");
+            self.move_router(tx, router, &to, &mut touched).await?;
+            for h in hosts.iter_mut().filter(|h| h.id == to) {
+                h.routers += 1;
+            }
+        }
+        self.publish(tx, touched).await
+    }
+
+    /// A host is removed from the cloud: its routers go to others, or wait for the next that joins.
+    pub(crate) async fn routers_leave(&self, tx: &mut Tx, host: &str) -> Result<()> {
+        let mut hosts = self.fleet.hosts(tx).await?;
+        hosts.retain(|h| h.id != host);
+        let mut hosts = candidates(tx, hosts).await?;
+        self.move_routers(tx, host, &mut hosts).await
+    }
+
     /// Moves what a silent host carries to others. Nothing when it is back, or when there is nowhere to go.
     async fn fail_over(self: &Arc<Self>, host: &str) -> Result<()> {
         let (me, host) = (self.clone(), host.to_owned());
@@ -126,23 +151,13 @@ impl Network {
                     return Ok(());
                 }
                 let mut hosts = candidates(tx, hosts).await?;
-                let query = Query::new().eq("host_id", &host).order("id", Dir::Asc);
-                let mut touched = Touched::default();
-                for router in tx.list::<Router>(&query).await? {
-                    let to = match decide(&hosts) {
-                        Ok(h) => h.clone(),
-                        Err(why) => {
-                            tracing::warn!(host, why, "a silent host's routers stay where they are");
-                            break;
-                        }
-                    };
-                    tracing::warn!(router = %router.id, from = host, to = to.id, "the router's host is silent: it moves");
-                    me.move_router(tx, router, &to.id, &mut touched).await?;
-                    for h in hosts.iter_mut().filter(|h| h.id == to.id) {
-                        h.routers += 1;
+                match decide(&hosts) {
+                    Ok(_) => me.move_routers(tx, &host, &mut hosts).await,
+                    Err(why) => {
+                        tracing::warn!(host, why, "a silent host's routers stay where they are");
+                        Ok(())
                     }
                 }
-                me.publish(tx, touched).await
             })
             .await
     }

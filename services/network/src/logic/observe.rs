@@ -5,7 +5,7 @@ use crate::logic::publish::router_ports;
 use crate::model::{FloatingIp, Port, Router};
 use haneul_agent_api::{Greeting, Kind, ObservedNet};
 use haneul_core::Result;
-use haneul_fleet::{BoxFuture, Observer};
+use haneul_fleet::{BoxFuture, Host, Observer};
 use haneul_store::{Query, System, Tx};
 
 impl Observer for Network {
@@ -23,6 +23,10 @@ impl Observer for Network {
         let (silent, host) = (self.silent.clone(), host.to_owned());
         tx.after_commit(move || silent.lost(&host));
         Box::pin(async { Ok(()) })
+    }
+
+    fn host_leaving<'t>(&'t self, tx: &'t mut Tx, host: &'t Host) -> BoxFuture<'t, Result<()>> {
+        Box::pin(self.routers_leave(tx, &host.id))
     }
 
     fn underlay_changed<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {

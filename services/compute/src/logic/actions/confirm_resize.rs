@@ -19,6 +19,7 @@ impl Compute {
                 check_state(&old, "confirmResize", &[VmState::Resized])?;
                 let mut s = old.edit();
                 app.drop_other_flavor(tx, &mut s).await?;
+                app.drop_other_host(tx, &mut s).await?;
                 s.settle_as_wanted();
                 s.note("confirmResize", &c.request_id);
                 tx.update(&old, &s).await?;

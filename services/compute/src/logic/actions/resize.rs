@@ -1,14 +1,16 @@
-//! resize: another flavor, on the host that the server is on (Nova API reference, "Resize Server").
+//! resize: another flavor, on the host that the server is on, or on another one where that has no room (Nova API reference,
+//! "Resize Server").
 //!
 //! Until it is confirmed or reverted the server holds the larger of both flavors in every class, so that
 //! going back always fits.
 
 use super::{HostAction, check_lock, check_state, memory};
 use crate::Compute;
+use crate::logic::cold::{ColdMove, filled_up};
 use crate::logic::create_server::find_flavor;
 use crate::logic::decide::{CLASSES, Stock};
 use crate::logic::delete_server::counted;
-use crate::model::{Fault, FlavorShot, MigrationStatus, Server, Task, VmState, power};
+use crate::model::{Fault, FlavorShot, MigrationKind, MigrationStatus, Server, Task, VmState, power};
 use crate::policy::acts;
 use haneul_agent_api::{GuestState, ObservedGuest, Power};
 use haneul_auth::{Ctx, fetch};
@@ -20,9 +22,71 @@ use std::sync::Arc;
 /// See the module.
 pub(crate) struct Resize;
 
+/// Code of the error that means: not on the host that it is on.
+const NO_ROOM: &str = "no-room";
+/// Between looking and writing another may take what was free.
+const TRIES: u32 = 3;
+
+/// The flavor that is asked for, if the server can be resized to it.
+async fn new_flavor(tx: &mut Tx, ctx: &Ctx, s: &Server, flavor: &str) -> Result<FlavorShot> {
+    check_lock(ctx, s, acts::Resize)?;
+    check_state(s, "resize", &[VmState::Active, VmState::Stopped])?;
+    let to = FlavorShot::from(&find_flavor(tx, ctx, flavor).await?);
+    let refuse = |why: String| {
+        Err(Error::field(
+            "flavorRef",
+            format!("Server disk was unable to be resized because: {why}"),
+        ))
+    };
+    if to == s.flavor {
+        return Err(Error::field(
+            "flavorRef",
+            "When resizing, instances must change flavor!",
+        ));
+    }
+    if to.disk == 0 && s.flavor.disk != 0 {
+        return refuse(format!(
+            "Resize to zero disk flavor is not allowed, and {} has no disk.",
+            to.name
+        ));
+    }
+    let gib = s.image.gib();
+    if to.root_gib(gib) < s.flavor.root_gib(gib) {
+        return refuse(format!(
+            "it has {} GiB and the flavor {} gives {}; a disk only grows.",
+            s.flavor.root_gib(gib),
+            to.name,
+            to.root_gib(gib)
+        ));
+    }
+    if to.ephemeral < s.flavor.ephemeral {
+        return refuse(format!(
+            "its ephemeral disk has {} GiB and the flavor {} gives {}; a disk only grows.",
+            s.flavor.ephemeral, to.name, to.ephemeral
+        ));
+    }
+    Ok(to)
+}
+
 impl Compute {
-    /// Begins it (202).
+    /// Begins it (202): on the server's host, which costs no copy, or where there is room.
     pub(crate) async fn resize_server(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        id: &str,
+        flavor: &str,
+        auto_disk_config: Option<bool>,
+    ) -> Result<()> {
+        match self.resize_here(ctx, id, flavor, auto_disk_config).await {
+            Err(e) if e.code() == NO_ROOM => {
+                self.resize_elsewhere(ctx, id, flavor, auto_disk_config, e.public())
+                    .await
+            }
+            done => done,
+        }
+    }
+
+    async fn resize_here(
         self: &Arc<Self>,
         ctx: &Ctx,
         id: &str,
@@ -33,55 +97,72 @@ impl Compute {
         self.db
             .write(&ctx.actor(), async move |tx| {
                 let old = fetch(tx, &c, acts::Resize, &id).await?;
-                check_lock(&c, &old, acts::Resize)?;
-                check_state(&old, "resize", &[VmState::Active, VmState::Stopped])?;
-                let to = FlavorShot::from(&find_flavor(tx, &c, &flavor).await?);
-                if to == old.flavor {
-                    return Err(Error::field("flavorRef", "When resizing, instances must change flavor!"));
-                }
-                if to.disk == 0 && old.flavor.disk != 0 {
-                    return Err(Error::field(
-                        "flavorRef",
-                        format!(
-                            "Server disk was unable to be resized because: Resize to zero disk flavor is not allowed, and {} has no disk.",
-                            to.name
-                        ),
-                    ));
-                }
-                let gib = old.image.gib();
-                if to.root_gib(gib) < old.flavor.root_gib(gib) {
-                    return Err(Error::field(
-                        "flavorRef",
-                        format!(
-                            "Server disk was unable to be resized because: it has {} GiB and the flavor {} gives {}; a disk only grows.",
-                            old.flavor.root_gib(gib), to.name, to.root_gib(gib)
-                        ),
-                    ));
-                }
-                if to.ephemeral < old.flavor.ephemeral {
-                    return Err(Error::field(
-                        "flavorRef",
-                        format!(
-                            "Server disk was unable to be resized because: its ephemeral disk has {} GiB and the flavor {} gives {}; a disk only grows.",
-                            old.flavor.ephemeral, to.name, to.ephemeral
-                        ),
-                    ));
-                }
+                let to = new_flavor(tx, &c, &old, &flavor).await?;
                 let mut s = old.edit();
                 let before = memory(&s);
                 s.old_flavor = Some(std::mem::replace(&mut s.flavor, to));
                 s.auto_disk_config = auto_disk_config.unwrap_or(s.auto_disk_config);
                 let (cores, ram) = counted(&s);
-                app.quota_change(tx, s.owner(), 0, cores - old.flavor.vcpus, ram - old.flavor.ram).await?;
+                app.quota_change(tx, s.owner(), 0, cores - old.flavor.vcpus, ram - old.flavor.ram)
+                    .await?;
                 app.claim_growth(tx, &s, &old.amounts()).await?;
                 app.begin::<Resize>(tx, &mut s, Task::ResizePrep, before).await?;
-                app.migration_begin(tx, &s, &old.flavor).await?;
+                app.migration_begin(tx, &s, MigrationKind::Resize, None, [&old.flavor, &s.flavor])
+                    .await?;
                 tx.update(&old, &s).await?;
                 Ok(())
             })
             .await?;
         fault_point!("compute.resize.committed");
         Ok(())
+    }
+
+    /// `here`: why it cannot be on the server's host.
+    async fn resize_elsewhere(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        id: &str,
+        flavor: &str,
+        auto_disk_config: Option<bool>,
+        here: &str,
+    ) -> Result<()> {
+        let refused = |e: Error| Error::field("flavorRef", format!("{here} Elsewhere: {}", e.public()));
+        for _ in 0..TRIES {
+            let (request, to) = {
+                let mut tx = self.db.read().await?;
+                let s = fetch(&mut tx, ctx, acts::Resize, id).await?;
+                let to = new_flavor(&mut tx, ctx, &s, flavor).await?;
+                let mut request = self.move_request(&mut tx, &s, None).await.map_err(refused)?;
+                request.amounts = to.amounts(s.image.gib()).map(|(_, n)| n);
+                request.extra_specs.clone_from(&to.extra_specs);
+                (request, to)
+            };
+            let host = self.chosen(&request, false).await.map_err(refused)?;
+            let (app, c, id) = (self.clone(), ctx.clone(), id.to_owned());
+            let (flavor, auto) = (flavor.to_owned(), auto_disk_config);
+            let begun = self
+                .db
+                .write(&ctx.actor(), async move |tx| {
+                    let old = fetch(tx, &c, acts::Resize, &id).await?;
+                    if new_flavor(tx, &c, &old, &flavor).await? != to {
+                        return Ok(false);
+                    }
+                    let how = ColdMove {
+                        to: &host,
+                        flavor: Some(to.clone()),
+                        auto_disk_config: auto,
+                        confirmed: false,
+                    };
+                    app.cold_begin(tx, &old, how).await
+                })
+                .await?;
+            self.snapshot.drop_it();
+            if begun {
+                fault_point!("compute.resize.committed");
+                return Ok(());
+            }
+        }
+        Err(filled_up())
     }
 
     /// Claims what the new flavor has more of, or refuses with numbers.
@@ -129,7 +210,8 @@ impl Compute {
                 "No valid host was found. The host of the server has too little {}. A smaller flavor, or other servers deleted or moved away, would make it fit.",
                 lacks.join(", ")
             ),
-        ))
+        )
+        .with_code(NO_ROOM))
     }
 
     /// The server holds just this flavor from now on; the quota counts it.

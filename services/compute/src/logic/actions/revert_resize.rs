@@ -2,13 +2,14 @@
 
 use super::{HostAction, check_lock, check_state, memory};
 use crate::Compute;
-use crate::model::{Fault, MigrationStatus, Server, Task, VmState};
+use crate::logic::cold::Cold;
+use crate::model::{Fault, Migration, MigrationStatus, Server, Task, VmState};
 use crate::policy::acts;
 use haneul_agent_api::{GuestState, ObservedGuest, Power};
 use haneul_auth::{Ctx, fetch};
-use haneul_core::{Result, fault_point};
+use haneul_core::{Error, Result, fault_point};
 use haneul_jobs::{BoxFuture, Job};
-use haneul_store::Tx;
+use haneul_store::{Dir, Grant, Query, Tx};
 use std::sync::Arc;
 
 /// See the module.
@@ -24,6 +25,9 @@ impl Compute {
                 check_lock(&c, &old, acts::RevertResize)?;
                 check_state(&old, "revertResize", &[VmState::Resized])?;
                 let mut s = old.edit();
+                if let (Some(from), Some(to)) = (s.host_id.clone(), s.old_host_id.clone()) {
+                    return app.revert_to_host(tx, &old, s, [&from, &to]).await;
+                }
                 let before = memory(&s);
                 if let Some(flavor) = s.old_flavor.take() {
                     s.old_flavor = Some(std::mem::replace(&mut s.flavor, flavor));
@@ -36,6 +40,35 @@ impl Compute {
             .await?;
         fault_point!("compute.revert-resize.committed");
         Ok(())
+    }
+}
+
+impl Compute {
+    /// Back to the host that it came from, with what it has written since.
+    async fn revert_to_host(
+        self: &Arc<Self>,
+        tx: &mut Tx,
+        old: &impl Grant<Server>,
+        mut s: Server,
+        hosts: [&str; 2],
+    ) -> Result<()> {
+        let query = Query::new()
+            .eq("server_id", s.id.as_str())
+            .order("number", Dir::Desc)
+            .limit(1);
+        let last = tx.list::<Migration>(&query).await?.pop();
+        let last = last.ok_or_else(|| Error::internal("a server has come from another host without a migration"))?;
+        let request_id = tx.actor().request_id.clone();
+        s.note("revertResize", &request_id);
+        let cold = Cold {
+            wanted: s.wanted,
+            confirmed: false,
+            reverts: true,
+        };
+        self.cold_go(tx, &mut s, Task::ResizeReverting, &last.id, hosts, &cold)
+            .await?;
+        tx.update(old, &s).await?;
+        self.migration_is(tx, &s.id, MigrationStatus::Reverting).await
     }
 }
 
