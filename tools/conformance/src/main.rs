@@ -27,6 +27,9 @@ pub struct Options {
     /// Boot real guests and log in to them, instead of the fake hypervisor; writes docs/conformance-real.md
     #[arg(long)]
     real: bool,
+    /// Play so many hosts, and run what needs several; writes docs/conformance-hosts.md
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8), conflicts_with_all = ["real", "slice", "smoke"])]
+    hosts: u32,
     /// The smoke set of the services that exist; nothing is written
     #[arg(long, conflicts_with = "regex")]
     smoke: bool,
@@ -53,6 +56,11 @@ const SERVED_REAL: &str = concat!(
     r"^tempest\.(scenario|api\.compute\.admin\.test_create_server|api\.compute\.servers\.(test_attach_interfaces|",
     r"test_create_server|test_device_tagging|test_server_actions|test_server_personality|test_server_rescue))",
     r"|^tempest\.(scenario|api\.(identity|image|network|compute))\..*[\[,]smoke",
+);
+/// What needs several hosts, and what speaks of hosts.
+const SERVED_HOSTS: &str = concat!(
+    r"^tempest\.(api\.compute\.(admin\.test_(aggregates|availability_zone|hypervisor|live_migration|migrations|",
+    r"servers_on_multinodes)|servers\.test_server_group)|serial_tests)",
 );
 const SMOKE: &str = r"^tempest\.(scenario|api\.(identity|image|network|compute))\..*[\[,]smoke";
 
@@ -86,6 +94,15 @@ const REAL: Lane = Lane {
     guard: "`cargo xtask test --full` runs them all",
     workers: 2,
 };
+/// Each host is an agent with a state directory of its own that joined with a token.
+const HOSTS: Lane = Lane {
+    command: "cargo xtask conformance --hosts 3",
+    hypervisor: "three hosts with the fake hypervisor",
+    report: "docs/conformance-hosts.md",
+    passing: "docs/conformance-hosts-passing.txt",
+    guard: "`cargo xtask test --full` runs them all",
+    workers: 2,
+};
 /// Regular expressions of what CI runs.
 const SLICE: &str = ".ci/tempest-slice";
 
@@ -107,12 +124,17 @@ fn main() -> Result<()> {
 async fn run(options: &Options) -> Result<()> {
     let target = target::Target::start(options).await?;
     let suite = stestr::Suite::new(options, &target)?;
-    let lane = if options.real { REAL } else { FAKE };
+    let lane = match (options.real, options.hosts) {
+        (true, _) => REAL,
+        (false, 1) => FAKE,
+        (false, _) => HOSTS,
+    };
     let wanted = match &options.regex {
         Some(regex) => regex.clone(),
         None if options.slice => slice()?,
         None if options.smoke => SMOKE.to_owned(),
         None if options.real => SERVED_REAL.to_owned(),
+        None if options.hosts > 1 => SERVED_HOSTS.to_owned(),
         None => SERVED.to_owned(),
     };
     let begun = std::time::Instant::now();

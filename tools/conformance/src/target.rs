@@ -2,7 +2,7 @@
 
 use crate::{Options, proxy};
 use anyhow::{Context, Result, bail};
-use haneul_testkit::{Client, Cloud, record};
+use haneul_testkit::{Client, Cloud, Member, record};
 use http::Method;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 pub struct Target {
     pub cloud: Cloud,
+    /// The hosts beside the first.
+    members: Vec<Member>,
     /// Where Tempest finds it: behind a proxy when exchanges are put on record.
     address: String,
     images: [String; 2],
@@ -44,12 +46,20 @@ impl Target {
         ]
         .map(String::from)
         .to_vec();
+        if options.hosts > 1 {
+            o.sets.push(Cloud::fleet_listen());
+            o.sets.push("agent.underlay=192.0.2.1".into());
+        }
         let recorded = std::env::var_os(record::VARIABLE).is_some();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         if recorded {
             o.sets.push(format!("api.public_url=http://{}", listener.local_addr()?));
         }
         let cloud = Cloud::start(o).await;
+        let mut members = Vec::new();
+        for n in 1..options.hosts {
+            members.push(Member::join(&cloud, &format!("host-{}", n + 1), None, &[]).await);
+        }
         let address = if recorded {
             proxy::start(listener, cloud.address.clone()).await?.to_string()
         } else {
@@ -95,6 +105,7 @@ impl Target {
         Ok(Self {
             extensions: extensions.join(","),
             cloud,
+            members,
             address,
             images,
             public,
@@ -107,6 +118,7 @@ impl Target {
     pub fn tempest_conf(&self, dir: &Path, real: bool) -> String {
         let Self {
             cloud,
+            members,
             address,
             images: [image, image_alt],
             public,
@@ -115,6 +127,7 @@ impl Target {
             formats,
         } = self;
         let (dir, formats) = (dir.display(), formats.display());
+        let (hosts, several) = (members.len() + 1, !members.is_empty());
         // Emulated guests boot slowly.
         let (timeout, validation, hypervisor) = match real {
             true => (600, "true", "QEMU"),
@@ -165,6 +178,7 @@ build_interval = 1
 build_timeout = {timeout}
 ready_wait = 0
 hypervisor_type = {hypervisor}
+min_compute_nodes = {hosts}
 [compute-feature-enabled]
 resize = true
 pause = true
@@ -174,9 +188,12 @@ rescue = false
 snapshot = true
 console_output = true
 vnc_console = true
-live_migration = false
+live_migration = {several}
+block_migration_for_live_migration = {several}
+live_migrate_back_and_forth = {several}
 cold_migration = false
 config_drive = true
+scheduler_enabled_filters = all
 [image]
 build_timeout = {timeout}
 image_caching_enabled = true

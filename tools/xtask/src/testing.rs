@@ -110,6 +110,10 @@ pub fn test(options: &Options) -> Result<()> {
             };
             step("tempest", &mut || conformance("conformance", &args).map(|()| None));
             if options.full {
+                let several = ["--hosts".to_owned(), "3".to_owned()];
+                step("tempest-hosts", &mut || {
+                    conformance("conformance", &several).map(|()| None)
+                });
                 step("guests", &mut || {
                     conformance("conformance", &["--real".to_owned()]).map(|()| None)
                 });
