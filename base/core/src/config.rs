@@ -1,6 +1,8 @@
 //! Configuration: one TOML file, every key optional, unknown keys refused with the nearest known name;
 //! `HANEUL_SECTION__KEY` in the environment and `--set section.key=value` override, in that order.
 
+mod checks;
+
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -373,62 +375,6 @@ impl SecurityCompliance {
             ));
         }
         Ok(())
-    }
-}
-
-impl Compute {
-    fn check(&self) -> Result<()> {
-        for (name, ratio) in [
-            ("initial_cpu_allocation_ratio", Some(self.initial_cpu_allocation_ratio)),
-            ("initial_ram_allocation_ratio", Some(self.initial_ram_allocation_ratio)),
-            (
-                "initial_disk_allocation_ratio",
-                Some(self.initial_disk_allocation_ratio),
-            ),
-            ("cpu_allocation_ratio", self.cpu_allocation_ratio),
-            ("ram_allocation_ratio", self.ram_allocation_ratio),
-            ("disk_allocation_ratio", self.disk_allocation_ratio),
-        ] {
-            if let Some(ratio) = ratio.filter(|r| !(*r > 0.0 && *r <= 1000.0)) {
-                let name = format!("compute.{name}");
-                let why = format!("{name} = {ratio}: write a number above 0, and 1000 at the most");
-                return Err(Error::field(name, why));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Scheduler {
-    fn check(&self) -> Result<()> {
-        let Value::Table(all) = Value::try_from(self).map_err(Error::internal)? else {
-            return Err(Error::internal("a section is a table"));
-        };
-        let bad = all.iter().find(|(_, v)| !v.as_float().is_some_and(f64::is_finite));
-        bad.map_or(Ok(()), |(name, value)| {
-            let name = format!("scheduler.{name}");
-            let why = format!("{name} = {value}: write a number");
-            Err(Error::field(name, why))
-        })
-    }
-}
-
-impl Balance {
-    fn check(&self) -> Result<()> {
-        let bad = if self.interval_s == 0 {
-            ("interval_s", "0", "write a number of seconds above 0")
-        } else if !(self.min_gain > 0.0 && self.min_gain <= 100.0) {
-            (
-                "min_gain",
-                &*self.min_gain.to_string(),
-                "write a number above 0, and 100 at the most",
-            )
-        } else {
-            return Ok(());
-        };
-        let name = format!("balance.{}", bad.0);
-        let why = format!("{name} = {}: {}", bad.1, bad.2);
-        Err(Error::field(name, why))
     }
 }
 
