@@ -30,6 +30,7 @@ pub struct Config {
     pub scheduler: Scheduler,
     pub balance: Balance,
     pub agent: Agent,
+    pub ha: Ha,
     pub log: Log,
 }
 
@@ -325,12 +326,31 @@ section!(
         /// A directory that hosts share (NFS, CephFS), the same on all of them: disks of new guests lie in it, and guests move
         /// without them. Root of this host must own what it writes there (NFS: `no_root_squash`).
         shared_disks: Option<PathBuf> = None,
+        /// Seconds for which this host may run servers whose disks other hosts reach without renewing its lease, in `fence/` of
+        /// the shared directory.
+        lease_term_s: u64 = 8,
+        /// A hardware watchdog (`/dev/watchdog`) that resets the host when its supervisor dies, or cannot end servers whose
+        /// lease has.
+        watchdog: Option<PathBuf> = None,
         /// First and last port at which guests arrive from other hosts, two for each that is on its way.
         move_ports: String = "49152-49215".into(),
         /// With the fake hypervisor: the inventory to pretend.
         fake_vcpus: u32 = 64,
         fake_memory_mib: u64 = 262_144,
         fake_disk_gib: u64 = 4096,
+    }
+);
+section!(
+    /// What becomes of servers whose host is lost.
+    Ha {
+        /// Whether those whose disks other hosts reach are started there.
+        evacuate: bool = true,
+        /// Seconds after the end of its stream until a host counts as lost: another one that shares its disks watches it
+        /// then, and ends its lease when it is silent for a term.
+        lost_after_s: u64 = 5,
+        /// Whether servers on shared disks are ended on a host that lives and is cut off from control, so that they can
+        /// start elsewhere; otherwise they stay there.
+        end_cut_off: bool = true,
     }
 );
 section!(
@@ -640,6 +660,7 @@ fn full_default() -> Config {
     c.compute.cpu_allocation_ratio = Some(0.0);
     c.compute.ram_allocation_ratio = Some(0.0);
     c.compute.disk_allocation_ratio = Some(0.0);
+    c.agent.watchdog = Some(PathBuf::new());
     c
 }
 

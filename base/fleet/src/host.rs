@@ -23,6 +23,9 @@ pub struct Host {
     /// Where other hosts reach it.
     #[serde(default)]
     pub underlay: Option<Underlay>,
+    /// The newest grant of its lease; 0: it shares no disks with others, and needs none.
+    #[serde(default)]
+    pub lease: u64,
 }
 
 impl Resource for Host {
@@ -70,13 +73,14 @@ impl Fleet {
             tx.exec(&format!("DELETE FROM {table} WHERE host_id = $1"), &[id.into()])
                 .await?;
         }
+        self.forget_fence(tx, id).await?;
         self.expel(tx, id).await?;
         tx.delete(&System::of(stored)).await?;
         Ok(host)
     }
 
-    pub(crate) async fn greet(&self, tx: &mut Tx, g: &Greeting) -> Result<()> {
-        let host = Host {
+    pub(crate) async fn greet(self: &Arc<Self>, tx: &mut Tx, g: &Greeting) -> Result<()> {
+        let mut host = Host {
             id: g.host_id.to_string(),
             name: g.host_name.clone(),
             up: true,
@@ -85,8 +89,10 @@ impl Fleet {
             inventory: g.inventory.clone(),
             hypervisor: g.hypervisor.clone(),
             underlay: g.underlay,
+            lease: 0,
         };
         let old = tx.find::<Host>(&host.id).await?;
+        self.grant(tx, &mut host, old.as_ref().map_or(0, |h| h.lease)).await?;
         let moved = old.as_ref().is_some_and(|old| old.underlay != host.underlay);
         match old {
             None => {

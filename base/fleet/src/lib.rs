@@ -8,11 +8,13 @@
 //! messages carry ids and values only; byte streams are opened by the agent with one-time ids.
 
 mod desired;
+mod fencing;
 mod host;
 mod hub;
 mod listener;
 mod members;
 
+pub use fencing::{HostFence, Patience};
 pub use host::Host;
 pub use hub::{ImageSource, ImageStream, Tunnel};
 pub use listener::{serve, serve_hosts};
@@ -53,6 +55,13 @@ pub const MIGRATIONS: &[Migration] = &[
               used_at BIGINT NOT NULL, used_by TEXT NOT NULL, used_key TEXT NOT NULL);
           CREATE TABLE fleet_member(host_id TEXT PRIMARY KEY, membership BIGINT NOT NULL, joined_at BIGINT NOT NULL)",
     },
+    Migration {
+        owner: "fleet",
+        number: 3,
+        sql: "CREATE TABLE host_fence(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
+              created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL, ended BIGINT NOT NULL);
+          CREATE INDEX host_by_up ON host(up)",
+    },
 ];
 
 /// A service that hears what hosts observe. All calls run inside the transaction that records it.
@@ -69,6 +78,11 @@ pub trait Observer: Send + Sync {
     }
     /// The stream of a host ended. A silent agent is not a dead host: guests go on.
     fn host_down<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
+        let _ = (tx, host);
+        Box::pin(async { Ok(()) })
+    }
+    /// The lease of a host that is down has ended, provably: what is on disks that other hosts reach may start there.
+    fn host_ended<'t>(&'t self, tx: &'t mut Tx, host: &'t str) -> BoxFuture<'t, Result<()>> {
         let _ = (tx, host);
         Box::pin(async { Ok(()) })
     }
@@ -126,6 +140,7 @@ pub struct Fleet {
     pub(crate) cloud_id: Uuid,
     pub(crate) epoch: u64,
     pub(crate) authority: OnceLock<Arc<haneul_tls::Authority>>,
+    pub(crate) patience: OnceLock<Patience>,
 }
 
 impl Fleet {
@@ -153,6 +168,7 @@ impl Fleet {
             cloud_id: Uuid::try_parse(&cloud_id).map_err(Error::internal)?,
             epoch: epoch as u64,
             authority: OnceLock::new(),
+            patience: OnceLock::new(),
         });
         // No stream is open yet; hosts say so themselves when they greet.
         fleet.all_down().await?;

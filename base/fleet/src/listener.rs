@@ -411,6 +411,9 @@ async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Resu
             observer.password(tx, &host, posted).await?;
         }
     }
+    for f in &r.fences {
+        fleet.fence_seen(tx, &host, f).await?;
+    }
     for t in &r.gone {
         if fleet.forget(tx, &host, t).await? {
             for observer in fleet.observers() {

@@ -40,6 +40,15 @@ impl haneul_cli::Host for ThisHost {
     fn stop_guests(&self, config: &Config, gently: bool) -> Result<usize> {
         block_on(haneul_agent::stop_guests(config, gently))
     }
+    fn lease(&self, config: &Config, wake: Box<dyn Fn() + Send>) -> Result<Option<haneul_lease::Keeper>> {
+        haneul_agent::keep(config, wake)
+    }
+    fn lease_left(&self, config: &Config) -> std::time::Duration {
+        haneul_agent::lease_left(config)
+    }
+    fn end_bound(&self, config: &Config) -> Result<usize> {
+        haneul_agent::end_bound(config)
+    }
     fn purge(&self, config: &Config) -> Result<()> {
         block_on(haneul_agent::purge(config))
     }

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
@@ -164,6 +165,14 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         }
         None => None,
     };
+    let watching = tokio::spawn(fleet.clone().watch_over_hosts(haneul_fleet::Patience {
+        lost_after: Duration::from_secs(config.ha.lost_after_s),
+        end_cut_off: config.ha.end_cut_off,
+    }));
+    let evacuating = config
+        .ha
+        .evacuate
+        .then(|| tokio::spawn(app.compute.clone().evacuate_lost_hosts()));
     let agents = tokio::spawn(haneul_fleet::serve(fleet, agents, uid, until(stopped.clone())));
     let operators = axum::serve(operators, admin::router(app.clone())).with_graceful_shutdown(until(stopped.clone()));
     let operators = tokio::spawn(async move { operators.await });
@@ -193,8 +202,10 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     tracing::info!("stopping");
     let _ = stop.send(true);
     // Requests under way get a moment; watch streams never end by themselves.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), api).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), api).await;
     running.abort();
+    watching.abort();
+    evacuating.inspect(tokio::task::JoinHandle::abort);
     keys.abort();
     for task in [operators, metrics, commands] {
         task.abort();
@@ -232,7 +243,7 @@ async fn first_password(identity: &Identity, file: &Path) -> Result<()> {
 
 /// Rotates the Fernet keys when they are due, and disables users who have not logged in for too long.
 async fn look_after_identity(identity: Arc<Identity>) {
-    let mut hourly = tokio::time::interval(std::time::Duration::from_secs(3600));
+    let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
         match identity.rotate_if_due() {

@@ -66,6 +66,8 @@ pub enum Command {
     Host(HostOptions),
     /// Moves between hosts that make their loads more alike: show them, or make them
     Balance(BalanceOptions),
+    /// What the cloud can lose
+    Ha(HaOptions),
     /// Make this machine a host of the cloud at URL: install what is missing, join, start its agent
     Join(JoinOptions),
     /// Write the control plane's state, as of now, to a new directory; it goes on meanwhile
@@ -102,6 +104,12 @@ pub enum Command {
     },
     /// What works on one host: guests, networks, disks. Needs root
     Agent,
+    /// Keep the lease of a host that shares disks with others (run by its systemd unit; `haneul run` does it, too)
+    #[command(hide = true)]
+    Lease,
+    /// End the servers on shared disks with the lease, when nobody keeps it any more
+    #[command(hide = true)]
+    LeaseEnd,
     /// Make the directories that serve and agent need (run by the systemd units)
     #[command(hide = true)]
     Prepare,
@@ -311,6 +319,9 @@ pub enum HostCommand {
     Show { host: String },
     /// Keep new servers away from a host and move those on it elsewhere, while they run; says why one cannot
     Drain { host: String },
+    /// Say that a host that is down is off: its servers may start on others. Make sure first; a server that runs twice
+    /// destroys its disks
+    Fence { host: String },
     /// Let servers come to a host (again)
     Enable { host: String },
     /// End a host's membership. Servers must have left it
@@ -336,6 +347,19 @@ pub struct BalanceOptions {
     pub verbose: bool,
     #[arg(long)]
     pub json: bool,
+pub struct HaOptions {
+    #[command(subcommand)]
+    pub command: HaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HaCommand {
+    /// For each host: which servers would start elsewhere if it were lost now, which would not, and why. Fails when one
+    /// would not
+    Check {
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `haneul host ...` on the control plane, and `haneul join` on the machine that becomes a host.
 
 use crate::admin::{ask, get, list, rows, text};
-use crate::args::{Globals, HostCommand, HostOptions, JoinOptions, UpOptions};
+use crate::args::{Globals, HaCommand, HaOptions, HostCommand, HostOptions, JoinOptions, UpOptions};
 use crate::client::escape;
 use crate::proc::{PidFile, monotonic};
 use crate::ui::{self, Step};
@@ -40,6 +40,10 @@ pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
         }
         HostCommand::Show { host } => one(options, get(config, &path(host))?),
         HostCommand::Drain { host } => drain(config, host, options.json),
+        HostCommand::Fence { host } => one(
+            options,
+            ask(config)?.post(&format!("{}/fence", path(host)), &Value::Null)?,
+        ),
         HostCommand::Enable { host } => {
             let answer = ask(config)?.post(&format!("{}/enable", path(host)), &Value::Null)?;
             one(options, answer)
@@ -51,6 +55,52 @@ pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
             ));
             Ok(())
         }
+    }
+}
+
+/// `haneul ha check`
+pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
+    let HaCommand::Check { json } = options.command;
+    let answer = get(config, "/admin/v1/ha")?;
+    let hosts = list(&answer, "hosts");
+    let stay = |h: &Value| list(h, "stranded").len();
+    if json {
+        ui::json(&answer);
+    } else {
+        let rows: Vec<Vec<String>> = hosts
+            .iter()
+            .map(|h| {
+                let (back, stay) = (list(h, "back").len(), stay(h));
+                let can = if stay == 0 { "yes" } else { "no" };
+                vec![
+                    text(h, "host").to_owned(),
+                    can.into(),
+                    back.to_string(),
+                    stay.to_string(),
+                ]
+            })
+            .collect();
+        ui::table(&["HOST", "CAN BE LOST", "START ELSEWHERE", "DO NOT"], &rows);
+        for h in hosts {
+            for s in list(h, "stranded") {
+                ui::line(format_args!(
+                    "{} ({}) would not come back after the loss of {}: {}",
+                    text(s, "name"),
+                    text(s, "id"),
+                    text(h, "host"),
+                    text(s, "why")
+                ));
+            }
+        }
+        if answer.get("evacuate") == Some(&Value::Bool(false)) {
+            ui::line("Nothing starts elsewhere by itself: ha.evacuate = false.");
+        }
+    }
+    match hosts.iter().map(stay).sum::<usize>() {
+        0 => Ok(()),
+        n => Err(crate::failed(format!(
+            "{n} servers would not come back after the loss of their host"
+        ))),
     }
 }
 
@@ -134,6 +184,9 @@ fn one(options: &HostOptions, answer: Value) -> Result<()> {
         ("shared disks", "shared_disks"),
     ] {
         ui::line(format_args!("{name:12} {}", text(&host, key)));
+    }
+    if let Some(means) = host.pointer("/watched/means").and_then(Value::as_str) {
+        ui::line(format_args!("{:12} {means}", "lost"));
     }
     ui::line(format_args!(
         "{:12} {}",

@@ -14,6 +14,7 @@ pub mod client;
 pub mod doctor;
 pub mod down;
 pub mod formats;
+pub mod guard;
 pub mod hosts;
 pub mod logs;
 pub mod page;
@@ -33,6 +34,7 @@ use serde::Serialize;
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// This release.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
@@ -49,6 +51,12 @@ pub trait Host {
     /// Stops every guest that has a record (asks by ACPI first when `gently`) and says how many they were.
     /// The agent does not run then. The guests stay desired: the next start of the agent brings them back.
     fn stop_guests(&self, config: &Config, gently: bool) -> Result<usize>;
+    /// Begins to keep this host's lease, and calls `wake` when it changes; `None` where hosts share no disks.
+    fn lease(&self, config: &Config, wake: Box<dyn Fn() + Send>) -> Result<Option<haneul_lease::Keeper>>;
+    /// What is left of the lease.
+    fn lease_left(&self, config: &Config) -> Duration;
+    /// Ends the guests that end with the lease, and answers how many had a process.
+    fn end_bound(&self, config: &Config) -> Result<usize>;
     /// Takes away every trace of guests and data plane on this host: processes, cgroups, namespaces, devices, rules.
     fn purge(&self, config: &Config) -> Result<()>;
 }
@@ -96,7 +104,9 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
     }
     let config = cli.globals.load()?;
     match &cli.command {
-        Command::Run(options) => supervisor::run(&config, &cli.globals, options),
+        Command::Run(options) => supervisor::run(&config, &cli.globals, options, host),
+        Command::Lease => supervisor::lease(&config, &cli.globals, host),
+        Command::LeaseEnd => guard::lease_end(&config, host).map(good),
         Command::Prepare => supervisor::prepare(&config).map(|_| ExitCode::SUCCESS),
         Command::Up(options) => up::up(&config, &cli.globals, options, host).map(good),
         Command::Down(options) => down::down(&config, options, host).map(good),
@@ -109,6 +119,7 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
         Command::Account(options) => accounts::account(&config, &options.command).map(good),
         Command::Host(options) => hosts::host(&config, options).map(good),
         Command::Balance(options) => balance::balance(&config, options).map(good),
+        Command::Ha(options) => hosts::ha(&config, options).map(good),
         Command::Join(options) => hosts::join(&config, &cli.globals, options, host).map(good),
         Command::Backup { dir, without_images } => backup::backup(&config, dir, *without_images).map(good),
         Command::Routes => admin::routes(&config).map(good),

@@ -188,14 +188,28 @@ impl Lock {
 /// What a single `haneul serve` or `haneul agent` holds while it runs.
 pub struct Claim {
     _lock: Lock,
+    pid_file: PidFile,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.pid_file.remove();
+    }
 }
 
 /// Makes sure that this is the only process of its name on the state directory. `serve` and `agent` call it
 /// first thing, whoever started them (the supervisor, systemd or a person).
 pub fn claim(config: &haneul_core::config::Config, name: &str) -> Result<Claim> {
-    Ok(Claim {
+    let claim = Claim {
         _lock: Lock::take(&config.run_dir(), name)?,
-    })
+        pid_file: PidFile::new(&config.run_dir(), name),
+    };
+    if let Some(me) = i32::try_from(std::process::id()).ok().and_then(Ident::of)
+        && claim.pid_file.live().as_ref() != Some(&me)
+    {
+        claim.pid_file.write(&me)?;
+    }
+    Ok(claim)
 }
 
 /// Whether a program is on the search path (and in the sbin directories, which a user's path often lacks).

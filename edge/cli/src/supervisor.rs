@@ -11,8 +11,9 @@
 //!   and even if user haneul cannot reach the directory that it is in.
 
 use crate::args::{Globals, RunOptions};
+use crate::guard::{self, Guard};
 use crate::proc::{Ident, Lock, PidFile, monotonic};
-use crate::{ACCOUNT, Error, Result, Trouble, failed, ui};
+use crate::{ACCOUNT, Error, Host, Result, Trouble, failed, ui};
 use haneul_core::config::Config;
 use haneul_core::durable::make_dir;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -41,6 +42,8 @@ pub struct Spec {
 /// Everything the supervisor needs to know.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What this process is called.
+    pub name: &'static str,
     pub run_dir: PathBuf,
     pub log_dir: PathBuf,
     pub children: Vec<Spec>,
@@ -65,6 +68,7 @@ impl Plan {
         };
         let agent = child("agent", None);
         Self {
+            name: "run",
             run_dir: config.run_dir(),
             log_dir: log_dir(config),
             // The control plane of a host that has joined a cloud is on another machine.
@@ -87,15 +91,48 @@ pub fn log_dir(config: &Config) -> PathBuf {
 }
 
 /// The command.
-pub fn run(config: &Config, globals: &Globals, options: &RunOptions) -> Result<ExitCode> {
+pub fn run(config: &Config, globals: &Globals, options: &RunOptions, host: &dyn Host) -> Result<ExitCode> {
     let account = prepare(config)?;
     let lock = Lock::take(&config.run_dir(), "run")?;
     if options.detach {
         nix::unistd::setsid().when("cannot leave the terminal")?;
     }
-    supervise(&Plan::new(config, globals, account))?;
+    watch(&Plan::new(config, globals, account), config, globals, host)?;
     drop(lock);
     Ok(ExitCode::SUCCESS)
+}
+
+/// `haneul lease`: what `haneul run` does for the lease, where systemd takes its place for the rest.
+///
+/// # Errors
+/// Hosts share no disks here, or somebody keeps the lease already.
+pub fn lease(config: &Config, globals: &Globals, host: &dyn Host) -> Result<ExitCode> {
+    if config.agent.shared_disks.is_none() {
+        return Err(failed(
+            "this host shares no disks with others (agent.shared_disks), so it needs no lease",
+        ));
+    }
+    make_dir(&config.run_dir(), 0o700).at(&config.run_dir())?;
+    let lock = Lock::take(&config.run_dir(), "lease")?;
+    let plan = Plan {
+        children: vec![],
+        name: "lease",
+        ..Plan::new(config, globals, None)
+    };
+    watch(&plan, config, globals, host)?;
+    drop(lock);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn watch(plan: &Plan, config: &Config, globals: &Globals, host: &dyn Host) -> Result<()> {
+    let signals = listen_to_signals()?;
+    let guard = Guard::new(config, host, wake)?;
+    let guarded = guard.is_some();
+    supervise(plan, signals, guard)?;
+    if guarded {
+        guard::after(globals)?;
+    }
+    Ok(())
 }
 
 /// Makes the directories with their owners, and finds the account of the control plane. Without root
@@ -177,21 +214,26 @@ fn own_all(dir: &Path, uid: Uid, gid: Gid) -> Result<()> {
 static STOP: AtomicBool = AtomicBool::new(false);
 static WAKE: OnceLock<UnixStream> = OnceLock::new();
 
+/// Somebody else than a signal wants the loop to look.
+fn wake() {
+    if let Some(mut wake) = WAKE.get() {
+        let _ = wake.write(&[1]);
+    }
+}
+
 extern "C" fn on_signal(signal: nix::libc::c_int) {
     // Only what is allowed in a handler: atomics and write(2); errno is put back.
     let errno = nix::errno::Errno::last_raw();
     if signal == Signal::SIGTERM as i32 || signal == Signal::SIGINT as i32 {
         STOP.store(true, Ordering::SeqCst);
     }
-    if let Some(mut wake) = WAKE.get() {
-        let _ = wake.write(&[1]);
-    }
+    wake();
     nix::errno::Errno::set_raw(errno);
 }
 
 /// Routes TERM, INT and CHLD into a stream that the loop reads with a time limit. HUP gets a handler that does
 /// nothing (not "ignore", which children would inherit): closing a terminal must not end a cloud.
-fn listen_to_signals() -> Result<UnixStream> {
+pub fn listen_to_signals() -> Result<UnixStream> {
     let (read, write) = UnixStream::pair().when("socket pair")?;
     // The handler must never block, and what is already waiting is wake-up enough.
     write.set_nonblocking(true).when("socket pair")?;
@@ -221,17 +263,18 @@ struct Ward {
 }
 
 /// Watches over the children until TERM or INT; then ends them and returns. The caller holds the lock.
-pub fn supervise(plan: &Plan) -> Result<()> {
-    let mut signals = listen_to_signals()?;
+pub fn supervise(plan: &Plan, mut signals: UnixStream, mut guard: Option<Guard<'_>>) -> Result<()> {
     let me = i32::try_from(std::process::id())
         .ok()
         .and_then(Ident::of)
         .ok_or_else(|| failed("/proc is not there"))?;
-    let my_file = PidFile::new(&plan.run_dir, "run");
+    let my_file = PidFile::new(&plan.run_dir, plan.name);
     my_file.write(&me)?;
     let mut wards: Vec<Ward> = plan.children.iter().map(|spec| Ward::new(spec, plan)).collect();
     replace_orphans(plan, &wards);
     while !STOP.load(Ordering::SeqCst) {
+        // Before an agent is started: what its predecessors left may have no lease any more.
+        let look = guard.as_mut().map(Guard::tend);
         let now = monotonic();
         for ward in &mut wards {
             ward.tend(plan, now);
@@ -239,6 +282,7 @@ pub fn supervise(plan: &Plan) -> Result<()> {
         let next = wards.iter().filter(|w| w.child.is_none()).map(|w| w.next_start).min();
         // Ten seconds is how often log files are measured when nothing happens.
         let wait = next.map_or(Duration::from_secs(10), |t| t.saturating_sub(monotonic()));
+        let wait = look.map_or(wait, |l| l.min(wait));
         signals
             .set_read_timeout(Some(wait.max(Duration::from_millis(1))))
             .when("signals")?;

@@ -9,7 +9,11 @@ use haneul_core::config::{Config, StateDir};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const UNITS: [(&str, &str); 2] = [
+const UNITS: [(&str, &str); 3] = [
+    (
+        "haneul-lease.service",
+        include_str!("../../../packaging/systemd/haneul-lease.service"),
+    ),
     (
         "haneul-serve.service",
         include_str!("../../../packaging/systemd/haneul-serve.service"),
@@ -19,9 +23,14 @@ const UNITS: [(&str, &str); 2] = [
         include_str!("../../../packaging/systemd/haneul-agent.service"),
     ),
 ];
-/// Those of this machine: a host that has joined a cloud has no control plane.
-fn units(config: &Config) -> &'static [(&'static str, &'static str)] {
-    if config.is_member() { &UNITS[1..] } else { &UNITS }
+/// Those of this machine: a host that has joined a cloud has no control plane, and one that shares no disks no lease.
+fn units(config: &Config) -> impl DoubleEndedIterator<Item = (&'static str, &'static str)> {
+    let (serve, lease) = (!config.is_member(), config.agent.shared_disks.is_some());
+    UNITS.into_iter().filter(move |(name, _)| match *name {
+        "haneul-serve.service" => serve,
+        "haneul-lease.service" => lease,
+        _ => true,
+    })
 }
 
 const UNIT_DIR: &str = "/etc/systemd/system";
@@ -34,7 +43,7 @@ pub fn usable(config: &Config) -> bool {
 
 /// Whether the units of this cloud are there.
 pub fn manages(config: &Config) -> bool {
-    usable(config) && unit_path(UNITS[1].0).exists()
+    usable(config) && unit_path("haneul-agent.service").exists()
 }
 
 fn unit_path(name: &str) -> PathBuf {
@@ -95,7 +104,7 @@ pub fn start(config: &Config, globals: &Globals) -> Result<bool> {
         copy
     };
     let mut changed = false;
-    for &(name, unit) in units(config) {
+    for (name, unit) in units(config) {
         let path = unit_path(name);
         let text = fill_in(unit, &program, globals);
         if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
@@ -109,9 +118,7 @@ pub fn start(config: &Config, globals: &Globals) -> Result<bool> {
     if changed {
         systemctl(&["daemon-reload"])?;
     }
-    let stale = units(config)
-        .iter()
-        .any(|(name, _)| main_pid(name).is_some_and(|pid| !runs_file(pid, &program)));
+    let stale = units(config).any(|(name, _)| main_pid(name).is_some_and(|pid| !runs_file(pid, &program)));
     for (name, _) in units(config) {
         systemctl(&["enable", "--quiet", name])?;
         systemctl(&[if changed || stale { "restart" } else { "start" }, name])?;
@@ -121,7 +128,7 @@ pub fn start(config: &Config, globals: &Globals) -> Result<bool> {
 
 /// Stops and disables them, so that a reboot does not undo a `down`.
 pub fn stop(config: &Config) -> Result<()> {
-    for (name, _) in units(config).iter().rev() {
+    for (name, _) in units(config).rev() {
         systemctl(&["disable", "--quiet", "--now", name])?;
     }
     Ok(())
@@ -195,7 +202,7 @@ mod tests {
             set: vec!["api.region=50% \"off\"".into()],
             ..Globals::default()
         };
-        let text = fill_in(UNITS[0].1, Path::new("/opt/h/haneul"), &globals);
+        let text = fill_in(UNITS[1].1, Path::new("/opt/h/haneul"), &globals);
         assert!(
             text.contains("ExecStart=/opt/h/haneul serve \"--set\" \"api.region=50%% \\\"off\\\"\"\n"),
             "{text}"

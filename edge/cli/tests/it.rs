@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use haneul_cli::proc::{Ident, Lock, PidFile};
-use haneul_cli::supervisor::{Plan, Spec, supervise};
+use haneul_cli::supervisor::{Plan, Spec, listen_to_signals, supervise};
 use haneul_cli::up::{Person, clouds};
 use haneul_cli::{Accelerator, Cli, Host, doctor};
 use haneul_core::config::Config;
@@ -61,6 +61,7 @@ fn helper_supervisor() {
         account: None,
     };
     let plan = Plan {
+        name: "run",
         run_dir: dir.clone(),
         log_dir: dir.clone(),
         children: ["serve", "agent"]
@@ -74,7 +75,7 @@ fn helper_supervisor() {
         settled: Duration::from_secs(5),
         patience: Duration::from_millis(700),
     };
-    supervise(&plan).unwrap();
+    supervise(&plan, listen_to_signals().unwrap(), None).unwrap();
 }
 
 fn supervisor(dir: &Dir) -> Child {
@@ -369,6 +370,15 @@ impl Host for NoHost {
         }
     }
     fn stop_guests(&self, _: &Config, _: bool) -> haneul_core::Result<usize> {
+        Ok(0)
+    }
+    fn lease(&self, _: &Config, _: Box<dyn Fn() + Send>) -> haneul_core::Result<Option<haneul_lease::Keeper>> {
+        Ok(None)
+    }
+    fn lease_left(&self, _: &Config) -> Duration {
+        Duration::ZERO
+    }
+    fn end_bound(&self, _: &Config) -> haneul_core::Result<usize> {
         Ok(0)
     }
     fn purge(&self, _: &Config) -> haneul_core::Result<()> {

@@ -12,6 +12,7 @@
 //! defaults, so that release N talks to N-1.
 
 pub mod documents;
+pub mod fence;
 pub mod guest;
 pub mod membership;
 pub mod moving;
@@ -19,6 +20,7 @@ pub mod net;
 pub mod password;
 pub mod wire;
 
+pub use fence::*;
 pub use guest::*;
 pub use membership::*;
 pub use moving::*;

@@ -1,7 +1,8 @@
 //! Envelope: greeting, watch stream, reports, byte streams.
 
 use crate::{
-    Guest, Neighbour, Network, ObservedGuest, ObservedNet, Port, PostedPassword, Router, SecurityGroup, Underlay,
+    Fence, Guest, Lease, Neighbour, Network, ObservedFence, ObservedGuest, ObservedNet, Port, PostedPassword, Router,
+    SecurityGroup, Underlay,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -106,6 +107,8 @@ pub enum Object {
     SecurityGroup(SecurityGroup),
     Router(Router),
     Neighbour(Neighbour),
+    Lease(Lease),
+    Fence(Fence),
 }
 
 /// The kind of a desired object, as stored and as named in tombstones.
@@ -118,21 +121,25 @@ pub enum Kind {
     Port,
     Guest,
     Neighbour,
+    Lease,
+    Fence,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Network,
         Kind::SecurityGroup,
         Kind::Router,
         Kind::Port,
         Kind::Guest,
         Kind::Neighbour,
+        Kind::Lease,
+        Kind::Fence,
     ];
     /// The protocol version that brought the kind. Older agents are never told of it.
     pub fn since(self) -> u32 {
         match self {
-            Kind::Neighbour => 2,
+            Kind::Neighbour | Kind::Lease | Kind::Fence => 2,
             _ => 1,
         }
     }
@@ -145,7 +152,13 @@ impl Kind {
             Kind::Port => "port",
             Kind::Guest => "guest",
             Kind::Neighbour => "neighbour",
+            Kind::Lease => "lease",
+            Kind::Fence => "fence",
         }
+    }
+    /// Whether the data plane carries it out.
+    pub fn is_net(self) -> bool {
+        !matches!(self, Kind::Guest | Kind::Lease | Kind::Fence)
     }
     pub fn parse(s: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|k| k.as_str() == s)
@@ -161,6 +174,8 @@ impl Object {
             Object::SecurityGroup(_) => Kind::SecurityGroup,
             Object::Router(_) => Kind::Router,
             Object::Neighbour(_) => Kind::Neighbour,
+            Object::Lease(_) => Kind::Lease,
+            Object::Fence(_) => Kind::Fence,
         }
     }
     pub fn id(&self) -> Uuid {
@@ -171,6 +186,8 @@ impl Object {
             Object::SecurityGroup(x) => x.id,
             Object::Router(x) => x.id,
             Object::Neighbour(x) => x.id,
+            Object::Lease(x) => x.id,
+            Object::Fence(x) => x.id,
         }
     }
 }
@@ -266,6 +283,9 @@ pub struct Report {
     /// Passwords that guests have posted.
     #[serde(default)]
     pub passwords: Vec<PostedPassword>,
+    /// Hosts that this one watches.
+    #[serde(default)]
+    pub fences: Vec<ObservedFence>,
     /// Tombstones carried out.
     #[serde(default)]
     pub gone: Vec<Tombstone>,

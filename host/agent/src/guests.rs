@@ -1,7 +1,7 @@
 //! One task per guest: the newest desired state wins over the one that is being carried out.
 
 use crate::snapshots::Making;
-use crate::{Shared, failed};
+use crate::{Shared, failed, lease};
 use haneul_agent_api::{
     Failure, FailureCode, Guest, GuestState, Kind, MoveState, Object, ObservedGuest, Power, Progress, Tombstone,
     documents,
@@ -54,6 +54,7 @@ impl Guests {
         for id in shared.store.ids(Kind::Guest) {
             guests.poke(id);
         }
+        tokio::spawn(lease::end_with_it(shared.clone(), guests.clone()));
         if let Some(mut events) = shared.drivers.hypervisor.events() {
             tokio::spawn(async move {
                 while let Some(id) = events.recv().await {
@@ -88,6 +89,10 @@ impl Guests {
 
 /// Reports a guest of which something changed without a new desired state.
 async fn look_again(shared: &Arc<Shared>, id: Uuid) {
+    if lease::ended(shared, id) {
+        // That is why it has no process; its task says so.
+        return;
+    }
     let Some(mut seen) = shared.drivers.hypervisor.observe(id).await else {
         return;
     };
@@ -152,6 +157,7 @@ async fn bury(shared: &Arc<Shared>, t: &Tombstone) -> Result<()> {
     delete_disks(shared, t).await.map_err(failed)?;
     let _ = std::fs::remove_file(config_drive_path(shared, t.id));
     shared.store.free_uid(t.id)?;
+    lease::local(&shared.config).unbind(t.id);
     fault_point!("agent.guest.disk-deleted");
     shared.store.buried(t)?;
     fault_point!("agent.guest.buried");
@@ -195,6 +201,15 @@ fn observed(guest: &Guest, epoch: u64, generation: u64, state: GuestState) -> Ob
         snapshot: None,
         layout: None,
         moving: None,
+    }
+}
+
+/// What is said of a guest that this host may not run now.
+fn refused(guest: &Guest, epoch: u64, generation: u64, f: Failure) -> ObservedGuest {
+    ObservedGuest {
+        settled: true,
+        failure: Some(f),
+        ..observed(guest, epoch, generation, GuestState::Failed)
     }
 }
 
@@ -243,6 +258,13 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
         return Ok(observed(guest, epoch, generation, GuestState::Stopped));
     }
     let block = drivers.block_of(guest)?;
+    if guest.shared_disks.is_some() && drivers.hypervisor.needs_start(guest).await {
+        // From here on the disks are written to.
+        lease::hold(shared, guest.id, |f| {
+            shared.reports.guest(refused(guest, epoch, generation, f))
+        })
+        .await?;
+    }
     pull(shared, block, epoch, generation, guest).await?;
     let disk = block.root(guest.id, guest.rebuilds, &guest.root).await?;
     let local = block.local(guest.id, guest.rebuilds, &guest.local_disks).await?;

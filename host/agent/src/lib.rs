@@ -9,6 +9,7 @@
 mod drivers;
 mod guests;
 mod journal;
+mod lease;
 mod link;
 mod membership;
 mod nets;
@@ -20,11 +21,12 @@ mod tunnel;
 mod uids;
 
 pub use drivers::{Drivers, accelerator, open_drivers};
+pub use lease::{end_bound, keep, lease_left};
 pub use membership::join;
 pub use shared_disks::SharedDisks;
 
 use haneul_core::config::Config;
-use haneul_core::{Error, Result, id};
+use haneul_core::{Error, Result};
 use haneul_netdev::{MetadataSource, PasswordRefused};
 use std::path::Path;
 use std::sync::Arc;
@@ -94,9 +96,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         drivers,
     });
     shared.drivers.net.set_metadata(Arc::new(Documents(shared.clone())));
+    lease::granted(&shared)?;
     let guests = guests::Guests::start(shared.clone()).await;
+    let fences = lease::Fences::start(shared.clone());
     let nets = tokio::spawn(nets::run(shared.clone()));
-    let link = tokio::spawn(link::run(shared.clone(), guests.clone()));
+    let link = tokio::spawn(link::run(shared.clone(), guests.clone(), fences));
     shared.net_dirty.notify_one();
     stop.await;
     link.abort();
@@ -104,15 +108,23 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     Ok(())
 }
 
-/// The host's id: a UUID in its state directory, made once.
+/// The host's id: a UUID in its state directory, made once, by whichever of the host's processes comes first.
 pub fn host_id(dir: &Path) -> Result<Uuid> {
     let path = dir.join("host-id");
     match std::fs::read_to_string(&path) {
         Ok(text) => Uuid::try_parse(text.trim()).map_err(|e| Error::internal(format!("{}: {e}", path.display()))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let new = Uuid::try_parse(&id::uuid()).map_err(Error::internal)?;
-            journal::write_durably(&path, format!("{new}\n").as_bytes())?;
-            Ok(new)
+            let new = Uuid::new_v4();
+            let own = dir.join(format!("host-id-{new}"));
+            journal::write_durably(&own, format!("{new}\n").as_bytes())?;
+            // A name is given once; who comes second takes what is there.
+            let given = std::fs::hard_link(&own, &path);
+            std::fs::remove_file(&own)?;
+            haneul_core::durable::sync_dir(dir)?;
+            match given {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e.into()),
+                _ => host_id(dir),
+            }
         }
         Err(e) => Err(e.into()),
     }

@@ -2,6 +2,7 @@
 //! stream, the reports and the byte streams. When it breaks, it is dialled again and everything is said anew.
 
 use crate::guests::Guests;
+use crate::lease::Fences;
 use crate::membership::Io;
 use crate::store::{News, Stored};
 use crate::{Shared, host_name, tunnel};
@@ -22,6 +23,8 @@ use tokio::task::JoinHandle;
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
+/// What the link's file begins with while the link is open.
+pub(crate) const CONNECTED: &str = "connected";
 /// Bytes of news that are taken together at the most.
 const MAX_TOGETHER: usize = 1 << 20;
 
@@ -119,11 +122,12 @@ pub(crate) async fn call<T: serde::de::DeserializeOwned>(
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-pub(crate) async fn run(shared: Arc<Shared>, guests: Guests) {
+pub(crate) async fn run(shared: Arc<Shared>, guests: Guests, fences: Fences) {
     let mut pause = 20;
+    shared.say_link("not connected yet");
     loop {
-        match session(&shared, &guests, &mut pause).await {
-            Ok(()) => tracing::info!("control ended the stream"),
+        match session(&shared, &guests, &fences, &mut pause).await {
+            Ok(()) => shared.say_link("not connected: control ended the stream"),
             Err(e) => {
                 shared.say_link(&format!("not connected: {}", e.public()));
                 tracing::debug!(error = %e, "no link to control");
@@ -135,15 +139,16 @@ pub(crate) async fn run(shared: Arc<Shared>, guests: Guests) {
     }
 }
 
-async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Result<()> {
+async fn session(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, pause: &mut u64) -> Result<()> {
     let (mut sender, connection) = handshake(shared.control.dial().await?).await?;
     let greeting = greeting(shared).await;
     let welcome: Welcome = call(&mut sender, path::GREET, &greeting).await?;
     tracing::info!(release = welcome.release, cloud = %welcome.cloud_id, epoch = welcome.epoch, "control welcomed this host");
     *pause = 20;
-    shared.say_link(&format!("connected to cloud {}", welcome.cloud_id));
+    shared.say_link(&format!("{CONNECTED} to cloud {}", welcome.cloud_id));
     shared.link.set(Some(sender.clone()));
     guests.report_all().await;
+    fences.poke_all();
     for posted in shared.store.passwords() {
         shared.reports.password(posted);
     }
@@ -164,7 +169,7 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, pause: &mut u64) -> Resu
     }
     let mut renewal = sender.clone();
     let result = tokio::select! {
-        r = watch(shared, guests, response.into_body(), &sender) => r,
+        r = watch(shared, guests, fences, response.into_body(), &sender) => r,
         r = reports(shared, sender.clone()) => r,
         () = shared.control.keep_certified(&mut renewal) => Ok(()),
     };
@@ -248,7 +253,13 @@ async fn reports(shared: &Arc<Shared>, mut sender: Sender) -> Result<()> {
     }
 }
 
-async fn watch(shared: &Arc<Shared>, guests: &Guests, body: hyper::body::Incoming, sender: &Sender) -> Result<()> {
+async fn watch(
+    shared: &Arc<Shared>,
+    guests: &Guests,
+    fences: &Fences,
+    body: hyper::body::Incoming,
+    sender: &Sender,
+) -> Result<()> {
     let mut frames = BodyStream::new(body);
     let mut buffer = BytesMut::new();
     loop {
@@ -280,7 +291,7 @@ async fn watch(shared: &Arc<Shared>, guests: &Guests, body: hyper::body::Incomin
             }
         }
         if !news.is_empty() {
-            take(shared, guests, news).await?;
+            take(shared, guests, fences, news).await?;
         }
         if buffer.len() > MAX_LINE {
             return Err(Error::bad_request(format!(
@@ -291,7 +302,7 @@ async fn watch(shared: &Arc<Shared>, guests: &Guests, body: hyper::body::Incomin
 }
 
 /// Makes news durable, and wakes whoever acts upon it.
-async fn take(shared: &Arc<Shared>, guests: &Guests, news: Vec<News>) -> Result<()> {
+async fn take(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, news: Vec<News>) -> Result<()> {
     let store = shared.clone();
     let touched = tokio::task::spawn_blocking(move || store.store.take(news))
         .await
@@ -305,7 +316,13 @@ async fn take(shared: &Arc<Shared>, guests: &Guests, news: Vec<News>) -> Result<
                 fault_point!("agent.tombstone.stored");
             }
         }
-        changed(shared, guests, kind, id);
+        match kind {
+            Kind::Guest => guests.poke(id),
+            Kind::Fence => fences.poke(id),
+            // All that came before it is stored.
+            Kind::Lease => crate::lease::granted(shared)?,
+            _ => shared.net_dirty.notify_one(),
+        }
     }
     Ok(())
 }
@@ -345,13 +362,6 @@ async fn send(sender: &mut Sender, stream: Uuid, bytes: Vec<u8>) {
     let path = format!("{}{stream}", path::STREAM);
     if let Err(e) = request(sender, Method::POST, &path, bytes.into()).await {
         tracing::warn!(error = %e, "an answer to control did not arrive");
-    }
-}
-fn changed(shared: &Arc<Shared>, guests: &Guests, kind: Kind, id: Uuid) {
-    if kind == Kind::Guest {
-        guests.poke(id);
-    } else {
-        shared.net_dirty.notify_one();
     }
 }
 

@@ -49,6 +49,12 @@ impl Membership {
     }
 }
 
+/// `HOST:PORT` of control, for a machine that has joined a cloud.
+pub(crate) fn control_of(file: &Path) -> Option<String> {
+    let m: Membership = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    Some(m.control)
+}
+
 /// How this agent reaches control.
 pub(crate) struct Control {
     socket: PathBuf,

@@ -1,7 +1,9 @@
 //! Observations on their way to control: the newest per object wins, and nothing is lost while control is
 //! away.
 
-use haneul_agent_api::{Kind, Layout, ObservedGuest, ObservedNet, ObservedSnapshot, PostedPassword, Report, Tombstone};
+use haneul_agent_api::{
+    Kind, Layout, ObservedFence, ObservedGuest, ObservedNet, ObservedSnapshot, PostedPassword, Report, Tombstone,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +15,7 @@ struct Pending {
     guests: BTreeMap<Uuid, ObservedGuest>,
     nets: BTreeMap<(Kind, Uuid), ObservedNet>,
     passwords: BTreeMap<Uuid, PostedPassword>,
+    fences: BTreeMap<Uuid, ObservedFence>,
     gone: BTreeMap<(Kind, Uuid), Tombstone>,
 }
 
@@ -93,8 +96,16 @@ impl Reports {
         self.wake.notify_one();
     }
 
+    pub fn fence(&self, seen: ObservedFence) {
+        self.lock().fences.insert(seen.id, seen);
+        self.wake.notify_one();
+    }
+
     pub fn gone(&self, t: Tombstone) {
         let mut p = self.lock();
+        if t.kind == Kind::Fence {
+            p.fences.remove(&t.id);
+        }
         if t.kind == Kind::Guest {
             p.guests.remove(&t.id);
             p.passwords.remove(&t.id);
@@ -113,7 +124,8 @@ impl Reports {
     pub async fn take(&self, host_id: Uuid) -> Report {
         loop {
             let p = std::mem::take(&mut *self.lock());
-            if p.guests.is_empty() && p.nets.is_empty() && p.passwords.is_empty() && p.gone.is_empty() {
+            let rest = p.passwords.is_empty() && p.fences.is_empty() && p.gone.is_empty();
+            if p.guests.is_empty() && p.nets.is_empty() && rest {
                 self.wake.notified().await;
                 continue;
             }
@@ -131,6 +143,7 @@ impl Reports {
                 networks: of(Kind::Network, &p.nets),
                 guests: p.guests.into_values().collect(),
                 passwords: p.passwords.into_values().collect(),
+                fences: p.fences.into_values().collect(),
                 gone: p.gone.into_values().collect(),
                 inventory: None,
             };
@@ -154,6 +167,9 @@ impl Reports {
         }
         for posted in r.passwords {
             p.passwords.entry(posted.guest).or_insert(posted);
+        }
+        for f in r.fences {
+            p.fences.entry(f.id).or_insert(f);
         }
         for t in r.gone {
             p.gone.entry((t.kind, t.id)).or_insert(t);

@@ -9,15 +9,13 @@ use haneul_blockdev::BlockDriver;
 use haneul_core::config::Config;
 use haneul_core::durable::sync_dir;
 use haneul_core::{Error, Result};
+use haneul_lease::MARKER;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
-
-/// Name of the marker.
-const MARKER: &str = "haneul-disks";
 
 /// See the module.
 #[derive(Clone)]

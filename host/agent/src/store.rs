@@ -371,7 +371,7 @@ impl Store {
         let entries = &state.entries;
         let mut all: Vec<Tombstone> = entries
             .iter()
-            .filter(|((k, _), _)| *k != Kind::Guest)
+            .filter(|((k, _), _)| k.is_net())
             .filter_map(|(_, e)| e.tombstone.clone())
             .collect();
         if all.is_empty() {
@@ -406,7 +406,7 @@ impl Store {
                 Object::SecurityGroup(x) => all.security_groups.push(x.clone()),
                 Object::Router(x) => all.routers.push(x.clone()),
                 Object::Neighbour(x) => all.neighbours.push(x.clone()),
-                Object::Guest(_) => continue,
+                Object::Guest(_) | Object::Lease(_) | Object::Fence(_) => continue,
             }
             order.push((*kind, *id, d.epoch, d.generation));
         }

@@ -146,6 +146,22 @@ impl Shared {
     }
 }
 
+/// What [`crate::qemu::end`] does, for the guests of a fake whose process is gone.
+pub fn end(dir: &Path, guests: &[Uuid]) -> std::io::Result<usize> {
+    let mut ended = 0;
+    for id in guests {
+        let path = dir.join(format!("{id}.json"));
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let mut record: Record = serde_json::from_slice(&bytes)?;
+        if has_process(record.state) {
+            record.state = GuestState::Stopped;
+            std::fs::write(&path, serde_json::to_vec(&record)?)?;
+            ended += 1;
+        }
+    }
+    Ok(ended)
+}
+
 /// What a guest is that is as it shall be.
 pub(crate) fn state_of(power: Power) -> GuestState {
     match power {

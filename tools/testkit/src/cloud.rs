@@ -50,6 +50,8 @@ pub struct Cloud {
     agent: Option<Child>,
     /// The agent of a second host.
     other: Option<Child>,
+    /// Who keeps the leases of both hosts, when they share disks.
+    leases: [Option<Child>; 2],
 }
 
 fn free_port() -> u16 {
@@ -86,6 +88,7 @@ impl Cloud {
             serve: None,
             agent: None,
             other: None,
+            leases: [None, None],
         };
         std::fs::create_dir_all(cloud.logs()).expect("a directory");
         cloud
@@ -147,7 +150,16 @@ impl Cloud {
         self.serve = Some(self.spawn("serve"));
     }
     pub fn start_agent(&mut self) {
+        self.keep_lease(0, &[]);
         self.agent = Some(self.spawn("agent"));
+    }
+
+    /// What the supervisor does for a host that shares disks, whatever becomes of its agent.
+    fn keep_lease(&mut self, host: usize, more: &[String]) {
+        let shares = self.options.sets.iter().any(|s| s.starts_with("agent.shared_disks="));
+        if shares && self.leases[host].is_none() {
+            self.leases[host] = Some(self.spawn_as("lease", "lease", more));
+        }
     }
 
     /// State of the second host.
@@ -160,6 +172,7 @@ impl Cloud {
         std::fs::create_dir_all(dir.join("run")).expect("a directory");
         let _ = std::os::unix::fs::symlink(self.dir.join("run/agent.sock"), dir.join("run/agent.sock"));
         let more = ["--set".to_owned(), format!("state_dir={}", dir.display())];
+        self.keep_lease(1, &more);
         self.other = Some(self.spawn_as("agent", "other", &more));
     }
 
@@ -325,7 +338,7 @@ impl Cloud {
 
     /// The ends of the logs, for a failed test.
     pub fn tail(&self) -> String {
-        ["serve", "agent", "other"]
+        ["serve", "lease", "agent", "other"]
             .iter()
             .map(|p| {
                 let text = std::fs::read_to_string(self.logs().join(format!("{p}.log"))).unwrap_or_default();
@@ -354,6 +367,9 @@ impl Drop for Cloud {
         end(&mut self.other, Signal::SIGTERM);
         end(&mut self.agent, Signal::SIGTERM);
         end(&mut self.serve, Signal::SIGTERM);
+        for lease in &mut self.leases {
+            end(lease, Signal::SIGKILL);
+        }
         if std::thread::panicking() {
             let note = format!("{}\n", self.tail());
             let _ = std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes());

@@ -14,11 +14,13 @@ mod disk;
 mod member;
 pub mod postgres;
 pub mod record;
+mod wire;
 
 pub use client::{Answer, Client};
 pub use cloud::{Cloud, Options};
 pub use disk::Disk;
 pub use member::Member;
+pub use wire::Wire;
 
 use std::time::{Duration, Instant};
 

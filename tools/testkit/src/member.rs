@@ -19,6 +19,8 @@ pub struct Member {
     netns: Option<String>,
     real: bool,
     agent: Option<Child>,
+    /// Who keeps its lease, when it shares disks.
+    lease: Option<Child>,
 }
 
 impl Member {
@@ -46,16 +48,31 @@ impl Member {
             netns: netns.map(str::to_owned),
             real: cloud.options.real,
             agent: None,
+            lease: None,
         }
     }
 
     /// A host that has joined and is up.
     pub async fn join(cloud: &Cloud, name: &str, netns: Option<&str>, sets: &[&str]) -> Member {
+        let (url, token) = cloud.host_token(json!({})).await;
+        Member::join_by(cloud, name, netns, sets, (&url, &token)).await
+    }
+
+    /// The same by this URL and token.
+    pub async fn join_by(
+        cloud: &Cloud,
+        name: &str,
+        netns: Option<&str>,
+        sets: &[&str],
+        (url, token): (&str, &str),
+    ) -> Member {
         let mut member = Member::prepare(cloud, name, netns);
         member.sets.extend(sets.iter().map(|s| (*s).to_owned()));
-        let (url, token) = cloud.host_token(json!({})).await;
-        let out = member.run_join(&url, &token);
+        let out = member.run_join(url, token);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        if sets.iter().any(|s| s.starts_with("agent.shared_disks=")) {
+            member.start_lease();
+        }
         member.start_agent();
         member.is(cloud, "up").await;
         member
@@ -89,19 +106,39 @@ impl Member {
     }
 
     pub fn start_agent(&mut self) {
+        self.agent = Some(self.start("agent"));
+    }
+
+    /// What the supervisor does for the lease.
+    pub fn start_lease(&mut self) {
+        self.lease = Some(self.start("lease"));
+    }
+
+    fn start(&self, process: &str) -> Child {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.dir.join("log/agent.log"))
+            .open(self.dir.join(format!("log/{process}.log")))
             .expect("a log");
-        let agent = self
+        let child = self
             .command()
-            .arg("agent")
+            .arg(process)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn();
-        self.agent = Some(agent.expect("the binary starts"));
+        child.expect("the binary starts")
+    }
+
+    /// SIGKILL and reap.
+    pub fn kill_lease(&mut self) {
+        end(&mut self.lease, Signal::SIGKILL);
+    }
+
+    /// The machine loses its power, but for what is on its disks. A fake guest goes with its host's files only.
+    pub fn kill(&mut self) {
+        self.kill_lease();
+        self.kill_agent();
     }
 
     /// SIGKILL and reap. With a namespace this is nsenter, which has become the agent.
@@ -131,18 +168,23 @@ impl Member {
         .await;
     }
 
-    /// The end of its agent's log.
+    /// The ends of its processes' logs.
     pub fn tail(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.join("log/agent.log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(25).collect();
-        let lines: Vec<&str> = lines.into_iter().rev().collect();
-        format!("--- {}\n{}", self.name, lines.join("\n"))
+        let mut out = format!("--- {}", self.name);
+        for process in ["lease", "agent"] {
+            let text = std::fs::read_to_string(self.dir.join(format!("log/{process}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(25)..).unwrap_or_default();
+            out = format!("{out}\n{}", last.join("\n"));
+        }
+        out
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         self.stop_agent();
+        self.kill_lease();
         if std::thread::panicking() {
             let note = format!("{}\n", self.tail());
             let _ = std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes());

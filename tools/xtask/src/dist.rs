@@ -29,7 +29,7 @@ pub fn dist(options: &Options) -> Result<()> {
     let _ = fs::remove_dir_all(&stage);
     fs::create_dir_all(stage.join("systemd"))?;
     fs::copy(target_dir().join(built).join("haneul"), stage.join("haneul")).context("the binary")?;
-    for unit in ["haneul-serve.service", "haneul-agent.service"] {
+    for unit in ["haneul-serve.service", "haneul-agent.service", "haneul-lease.service"] {
         fs::copy(
             root().join("packaging/systemd").join(unit),
             stage.join("systemd").join(unit),

@@ -36,6 +36,7 @@ mod arrive;
 mod cgroup;
 mod console;
 mod copy;
+mod end;
 mod launch;
 mod leave;
 mod live;
@@ -48,6 +49,8 @@ pub mod record;
 mod suspend;
 mod tls;
 mod vnc;
+
+pub use end::end;
 
 /// Settings of the driver.
 #[derive(Clone, Debug)]

@@ -108,7 +108,7 @@ impl Known {
             Kind::Router => self.routers.remove(&id).is_some(),
             Kind::Port => self.ports.remove(&id).is_some(),
             Kind::Neighbour => self.neighbours.remove(&id).is_some(),
-            Kind::Guest => false,
+            Kind::Guest | Kind::Lease | Kind::Fence => false,
         }
     }
 }

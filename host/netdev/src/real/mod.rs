@@ -646,7 +646,7 @@ impl Core {
                     return Ok(());
                 }
             }
-            Kind::Guest => return Ok(()),
+            Kind::Guest | Kind::Lease | Kind::Fence => return Ok(()),
         }
         haneul_core::fault_point!("netdev.real.remove");
         st.known.remove(kind, id);
