@@ -28,6 +28,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/admin/v1/hosts/{id}", get(host).delete(remove_host))
         .route("/admin/v1/hosts/{id}/enable", post(enable_host))
         .route("/admin/v1/hosts/{id}/drain", post(drain_host))
+        .route("/admin/v1/hosts/{id}/fence", post(fence_host))
+        .route("/admin/v1/ha", get(ha))
         .route("/admin/v1/host-tokens", post(host_token))
         .route("/admin/v1/balance", post(balance))
         .route("/admin/v1/backup", get(backup))
@@ -144,6 +146,12 @@ async fn drain_host(State(app): State<Arc<App>>, Path(id): Path<String>, Json(bo
 
 async fn balance(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {
     answer(hosts::balance(&app, &body).await)
+async fn fence_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    answer(hosts::fence(&app, id).await)
+}
+
+async fn ha(State(app): State<Arc<App>>) -> Response {
+    answer(hosts::ha(&app).await)
 }
 
 async fn host_token(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {

@@ -2,8 +2,9 @@
 
 use crate::serve::App;
 use haneul_compute::balance::{Limits, Move};
+use haneul_agent_api::FenceState;
 use haneul_core::{Error, Result, clock};
-use haneul_fleet::Host;
+use haneul_fleet::{Host, HostFence};
 use haneul_store::{Actor, Tx};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -35,6 +36,23 @@ async fn find(app: &App, tx: &mut Tx, asked: &str) -> Result<Host> {
 
 async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
     let used = app.compute.host_use(tx, &host.id).await?;
+    let fence = app.fleet.fence(tx, &host.id).await?;
+    let mut watched = Value::Null;
+    if let Some(f) = fence {
+        let watcher = match &f.watcher {
+            Some(id) => app.fleet.host(tx, id).await?.map(|h| h.name),
+            None => None,
+        };
+        watched = json!({
+            "by": watcher,
+            "said": f.said,
+            "ended": f.ended,
+            "at_once": f.at_once,
+            "token": f.token,
+            "since": clock::iso(f.since),
+            "means": means(&f, watcher.as_deref()),
+        });
+    }
     Ok(json!({
         "id": host.id,
         "name": host.name,
@@ -48,10 +66,74 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
         "cpu_model": host.hypervisor.cpu_model,
         "boot_id": host.boot_id,
         "shared_disks": host.hypervisor.shared_disks,
+        "lease": host.lease,
+        "watched": watched,
         "resources": used.stock.iter().map(|(class, (used, total))| {
             (class.clone(), json!({"used": used, "total": total}))
         }).collect::<serde_json::Map<String, Value>>(),
     }))
+}
+
+/// What is known of a host that is down, for a person.
+fn means(f: &HostFence, watcher: Option<&str>) -> String {
+    let who = watcher.unwrap_or("nobody");
+    match &f.said {
+        _ if f.ended => "its lease has ended: its servers on shared disks start on other hosts".into(),
+        None if f.watcher.is_none() => {
+            "no other host that is up shares its disks: nobody can tell whether it runs".into()
+        }
+        None | Some(FenceState::Silent) => format!("{who} has not seen anything of it yet; its lease may run still"),
+        Some(FenceState::Alive { .. }) if f.at_once => {
+            format!("{who} sees its supervisor, which was told to end its servers on shared disks")
+        }
+        Some(FenceState::Alive { agent: false, .. }) => {
+            format!(
+                "{who} sees its supervisor: it is not lost, but its agent does not run; `haneul logs agent` there says why"
+            )
+        }
+        Some(FenceState::Alive { cut: true, .. }) => format!("{who} sees its supervisor, which cannot reach control"),
+        Some(FenceState::Alive { .. }) => {
+            format!("{who} sees its supervisor: it is not lost, and its servers run there")
+        }
+        Some(FenceState::Ended) => format!("{who} says that its lease has ended"),
+        Some(FenceState::Blind(why)) => format!("{who} cannot look: {why}"),
+    }
+}
+
+/// An operator says that a host that is down is off.
+pub async fn fence(app: &Arc<App>, asked: String) -> Result<Value> {
+    let this = app.clone();
+    app.db
+        .write(&operator(), async move |tx| {
+            let host = find(&this, tx, &asked).await?;
+            if host.up {
+                return Err(Error::conflict(format!(
+                    "Host {} is connected, so it is not off: `haneul host drain {}` empties it.",
+                    host.name, host.name
+                )));
+            }
+            this.fleet.declare_ended(tx, &host.id).await?;
+            Ok(json!({"host": view(&this, tx, &host).await?}))
+        })
+        .await
+}
+
+/// What the loss of each host would mean now.
+pub async fn ha(app: &App) -> Result<Value> {
+    let mut tx = app.db.read().await?;
+    let hosts = app.fleet.hosts(&mut tx).await?;
+    drop(tx);
+    let mut out = Vec::new();
+    for host in hosts.into_iter().filter(|h| h.up) {
+        let loss = app.compute.if_lost(&host.id).await?;
+        out.push(json!({
+            "host": host.name,
+            "id": host.id,
+            "back": loss.back.iter().map(|(id, name, to)| json!({"id": id, "name": name, "to": to})).collect::<Vec<_>>(),
+            "stranded": loss.stranded.iter().map(|s| json!({"id": s.id, "name": s.name, "why": s.why})).collect::<Vec<_>>(),
+        }));
+    }
+    Ok(json!({"evacuate": app.config.ha.evacuate, "hosts": out}))
 }
 
 pub async fn list(app: &App) -> Result<Value> {

@@ -20,6 +20,7 @@ pub use logic::balance;
 pub use logic::console::{Console, Seat};
 pub use logic::decide;
 pub use logic::drain;
+pub use logic::evacuate::{Loss, Stranded};
 pub use model::{ComputeService, Flavor, FlavorShot, Keypair, Server, ServerGroup};
 pub use policy::RULES;
 pub use store::MIGRATIONS;
@@ -51,6 +52,8 @@ pub struct Compute {
     pub(crate) seats: logic::console::Seats,
     pub(crate) interfaces: logic::interfaces::Ended,
     pub(crate) uploads: logic::actions::create_image::Uploads,
+    /// Rung when the lease of a lost host has ended.
+    pub(crate) lost: Arc<tokio::sync::Notify>,
 }
 
 impl Compute {
@@ -79,6 +82,7 @@ impl Compute {
             seats: logic::console::Seats::default(),
             interfaces: logic::interfaces::Ended::default(),
             uploads: logic::actions::create_image::Uploads::default(),
+            lost: Arc::default(),
         })
     }
 

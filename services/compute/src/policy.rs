@@ -53,7 +53,7 @@ pub mod acts {
             Backup = "os_compute_api:os-create-backup" => PROJECT_MEMBER_OR_ADMIN;
             Migrate = "os_compute_api:os-migrate-server:migrate" => PROJECT_MANAGER_OR_ADMIN;
             LiveMigrate = "os_compute_api:os-migrate-server:migrate_live" => ADMIN;
-            Evacuate = "os_compute_api:os-evacuate" => NOBODY;
+            Evacuate = "os_compute_api:os-evacuate" => ADMIN;
             Restore = "os_compute_api:os-deferred-delete:restore" => PROJECT_MEMBER_OR_ADMIN;
             ForceDelete = "os_compute_api:os-deferred-delete:force" => PROJECT_MEMBER_OR_ADMIN;
             AddFixedIp = "os_compute_api:os-multinic:add" => PROJECT_MEMBER_OR_ADMIN;

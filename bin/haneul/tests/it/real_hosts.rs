@@ -19,15 +19,15 @@ fn ok(command: &str) {
 }
 
 /// A host beside the machine itself, with a wire between the two.
-struct Second {
+pub struct Second {
     ns: String,
     wire: String,
-    member: Option<Member>,
+    pub member: Option<Member>,
 }
 
 impl Second {
     /// The namespace and the wire: 10.98.7.1 here, 10.98.7.2 there.
-    fn wire() -> Second {
+    pub fn wire() -> Second {
         let tag = &haneul_core::id::hex()[..6];
         let (ns, wire) = (format!("t{tag}-two"), format!("t{tag}w"));
         ok(&format!(
@@ -39,18 +39,23 @@ impl Second {
     }
 
     /// Joins the cloud over the wire.
-    async fn start(&mut self, cloud: &Cloud) {
-        let sets = ["agent.underlay=10.98.7.2", "agent.first_uid=710000000"];
+    pub async fn start(&mut self, cloud: &Cloud, sets: &[&str]) {
+        let own = ["agent.underlay=10.98.7.2", "agent.first_uid=710000000"];
+        let sets = [&own[..], sets].concat();
         self.member = Some(Member::join(cloud, "two", Some(&self.ns), &sets).await);
     }
 
     /// The host is gone without a word: nothing of it ends, and nothing from it arrives.
-    fn cut(&mut self) {
+    pub fn cut(&self) {
         ok(&format!("ip link set {} down", self.wire));
     }
 
+    pub fn mend(&self) {
+        ok(&format!("ip link set {} up", self.wire));
+    }
+
     /// A command in the host's network.
-    fn enter(&self, command: Command) -> Command {
+    pub fn enter(&self, command: Command) -> Command {
         let mut c = Command::new("nsenter");
         c.arg(format!("--net=/run/netns/{}", self.ns));
         c.arg(command.get_program())
@@ -128,7 +133,7 @@ impl Drop for Counting {
 }
 
 /// Compute takes new servers only to this host.
-async fn only(admin: &Client, host: &str) {
+pub async fn only(admin: &Client, host: &str) {
     let all = admin
         .get("/compute/v2.1/os-services?binary=nova-compute")
         .await
@@ -153,7 +158,7 @@ async fn real_two_hosts_and_the_end_of_the_routers() {
     let r = Real::with("172.31.221.0/24", vec!["agent.underlay=10.98.7.1".into(), listen]).await;
     // After the cloud, so that it goes before it.
     let mut two = wire;
-    two.start(&r.cloud).await;
+    two.start(&r.cloud, &[]).await;
     let admin = r.admin.at("compute 2.53");
     let hosts = eventually("two hosts are up", Duration::from_secs(20), || async {
         let all = admin

@@ -458,6 +458,10 @@ pub(super) async fn service_change(
             return Ok(Stored::clone(&old));
         }
         app.service_changed(tx, &new).await?;
+        if new.forced_down && !old.forced_down {
+            // The operator's word that the host is off.
+            app.fleet.declare_ended(tx, &new.host_id).await?;
+        }
         tx.update(&old, &new).await
     })
     .await

@@ -34,6 +34,7 @@ pub(crate) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
         HostSaga::<actions::rebuild::Rebuild>::of(app),
         HostSaga::<actions::resize::Resize>::of(app),
         HostSaga::<actions::revert_resize::RevertResize>::of(app),
+        HostSaga::<crate::logic::evacuate::Evacuate>::of(app),
         create_image::ImageSaga::of(app),
         Arc::new(DeleteSaga { app: app.clone() }),
     ]);

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod delete_server;
 pub mod deps;
 pub mod drain;
+pub mod evacuate;
 pub mod guest;
 pub mod hosts;
 pub mod interfaces;

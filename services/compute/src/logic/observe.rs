@@ -18,6 +18,11 @@ impl Observer for Compute {
         tx.after_commit(move || cache.drop_it());
         Box::pin(async { Ok(()) })
     }
+    fn host_ended<'t>(&'t self, tx: &'t mut Tx, _host: &'t str) -> BoxFuture<'t, Result<()>> {
+        let lost = self.lost.clone();
+        tx.after_commit(move || lost.notify_one());
+        Box::pin(async { Ok(()) })
+    }
     fn host_leaving<'t>(&'t self, tx: &'t mut Tx, host: &'t Host) -> BoxFuture<'t, Result<()>> {
         Box::pin(self.host_left(tx, host))
     }

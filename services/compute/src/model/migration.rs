@@ -19,6 +19,9 @@ pub enum MigrationKind {
     /// With its flavor to another host, stopped.
     #[serde(rename = "migration")]
     Cold,
+    /// A server of a lost host is started on another.
+    #[serde(rename = "evacuation")]
+    Evacuation,
 }
 
 impl MigrationKind {
@@ -28,6 +31,7 @@ impl MigrationKind {
             MigrationKind::Resize => "resize",
             MigrationKind::Live => "live-migration",
             MigrationKind::Cold => "migration",
+            MigrationKind::Evacuation => "evacuation",
         }
     }
 }

@@ -71,6 +71,9 @@ impl Task {
 names!(
     /// How far a migration is: a resize, or a move to another host.
     MigrationStatus {
+        // Of an evacuation: the target shall start it; it did.
+        Accepted = "accepted",
+        Done = "done",
         // The target makes ready.
         Preparing = "preparing",
         // The source sends.

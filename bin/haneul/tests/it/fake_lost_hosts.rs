@@ -1,0 +1,208 @@
+//! Hosts that are lost, and hosts that only seem so: what others can reach of their servers starts there, once, and not a
+//! moment before the lost one has provably ended it.
+
+use crate::setup::{Ready, id, options};
+use haneul_testkit::{Cloud, Member, Wire, eventually};
+use http::Method;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Control with a host of its own, and two hosts that share disks; `one` is connected by a wire that can be cut.
+struct Lab {
+    r: Ready,
+    one: Member,
+    two: Member,
+    wire: Wire,
+    shared: PathBuf,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.shared);
+    }
+}
+
+impl Lab {
+    async fn new() -> Lab {
+        let mut options = options();
+        options.sets.push(Cloud::fleet_listen());
+        options.sets.push("agent.underlay=192.0.2.1".into());
+        options.sets.push("ha.lost_after_s=1".into());
+        let r = Ready::new(options).await;
+        let shared = std::env::temp_dir().join(format!("haneul-disks-{}", haneul_core::id::hex()));
+        std::fs::create_dir(&shared).unwrap();
+        let disks = format!("agent.shared_disks={}", shared.display());
+        let sets = [disks.as_str(), "agent.lease_term_s=2"];
+        let (url, token) = r.cloud.host_token(json!({})).await;
+        let wire = Wire::to(url.trim_start_matches("https://")).await;
+        let one = Member::join_by(&r.cloud, "one", None, &sets, (&wire.url(), &token)).await;
+        let two = Member::join(&r.cloud, "two", None, &sets).await;
+        Lab {
+            r,
+            one,
+            two,
+            wire,
+            shared,
+        }
+    }
+
+    /// A server that runs on host `one`.
+    async fn server(&self, name: &str) -> String {
+        let mut body = self.r.server(name, "tiny");
+        body["server"]["availability_zone"] = "nova:one".into();
+        let made = self.r.admin.post("/compute/v2.1/servers", &body).await.expect(202);
+        let server = id(&made, "/server/id");
+        self.r.wait(&server, "ACTIVE").await;
+        server
+    }
+
+    /// Waits until the server is ACTIVE on a host.
+    async fn is_on(&self, server: &str, host: &str) {
+        eventually(&format!("{server} runs on {host}"), LIMIT, || async {
+            let s = self.r.show(server).await?;
+            let there = s["OS-EXT-SRV-ATTR:host"] == host && s["status"] == "ACTIVE";
+            assert!(self.running(server).len() < 2, "the guest runs twice");
+            there.then_some(())
+        })
+        .await;
+        assert_eq!(self.running(server), [host]);
+    }
+
+    /// Hosts that run the guest, as their fake hypervisors have it on record.
+    fn running(&self, server: &str) -> Vec<&str> {
+        [&self.one, &self.two]
+            .into_iter()
+            .filter(|m| state(&m.dir, server).as_deref() == Some("running"))
+            .map(|m| m.name.as_str())
+            .collect()
+    }
+
+    /// What control says of the lost host, once it says this.
+    async fn said(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, LIMIT, || async {
+            let v = self.r.cloud.admin(Method::GET, "/admin/v1/hosts/one").await?;
+            is(&v["host"]["watched"]).then(|| v["host"].clone())
+        })
+        .await
+    }
+}
+
+fn state(dir: &Path, server: &str) -> Option<String> {
+    let bytes = std::fs::read(dir.join("agent/guests").join(format!("{server}.json"))).ok()?;
+    let record: Value = serde_json::from_slice(&bytes).ok()?;
+    record["state"].as_str().map(str::to_owned)
+}
+
+/// The machine is gone, with all its processes: its servers run on the other one. When it is back it has nothing of them,
+/// and may run servers again.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_servers_start_elsewhere_once() {
+    let mut lab = Lab::new().await;
+    let (running, off) = (lab.server("running").await, lab.server("off").await);
+    lab.r.action(&off, json!({"os-stop": null})).await.expect(202);
+    lab.r.wait(&off, "SHUTOFF").await;
+    let check = lab.r.cloud.command().args(["ha", "check"]).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+
+    lab.one.kill();
+    // A power cut: the guest's process is gone with the machine.
+    end_guest(&lab.one.dir, &running);
+    lab.is_on(&running, "two").await;
+    let moved = lab.r.wait(&off, "SHUTOFF").await;
+    assert_eq!(moved["OS-EXT-SRV-ATTR:host"], "two");
+    let list = lab
+        .r
+        .admin
+        .at("compute 2.96")
+        .get("/compute/v2.1/os-migrations")
+        .await
+        .expect(200);
+    let kinds: Vec<&Value> = list["migrations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["migration_type"])
+        .collect();
+    assert_eq!(kinds, ["evacuation", "evacuation"]);
+    let host = lab.said("the lease has ended", |w| w["ended"] == true).await;
+    let before = host["lease"].as_u64().unwrap();
+
+    lab.one.start_lease();
+    lab.one.start_agent();
+    lab.one.is(&lab.r.cloud, "up").await;
+    eventually("nothing of them is left on the first host", LIMIT, || async {
+        (state(&lab.one.dir, &running).is_none() && state(&lab.one.dir, &off).is_none()).then_some(())
+    })
+    .await;
+    assert_eq!(lab.running(&running), ["two"]);
+    let host = lab.r.cloud.admin(Method::GET, "/admin/v1/hosts/one").await.unwrap();
+    assert!(host["host"]["lease"].as_u64().unwrap() > before, "{host}");
+    lab.server("new").await;
+    lab.r.cloud.audit().await;
+}
+
+fn end_guest(dir: &Path, server: &str) {
+    let path = dir.join("agent/guests").join(format!("{server}.json"));
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["state"] = "stopped".into();
+    std::fs::write(&path, record.to_string()).unwrap();
+}
+
+/// Only the agent is dead: its guests run, and stay where they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_with_a_dead_agent_keep_their_servers() {
+    let mut lab = Lab::new().await;
+    let server = lab.server("stays").await;
+    lab.one.kill_agent();
+    let host = lab
+        .said("the other host sees its supervisor", |w| {
+            w["said"]["alive"]["agent"] == false
+        })
+        .await;
+    assert_eq!(host["state"], "down");
+    let means = host["watched"]["means"].as_str().unwrap();
+    assert!(means.contains("its agent does not run"), "{means}");
+    // By hand neither, and the refusal says what would make it possible.
+    let refused = lab
+        .r
+        .action(&server, json!({"evacuate": {"onSharedStorage": true}}))
+        .await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(refused.text.contains("haneul host fence one"), "{}", refused.text);
+    assert_eq!(lab.running(&server), ["one"]);
+    lab.one.start_agent();
+    lab.one.is(&lab.r.cloud, "up").await;
+    lab.is_on(&server, "one").await;
+    lab.r.cloud.audit().await;
+}
+
+/// The host is cut off from control and lives: its supervisor ends the guests before the other host starts them, with its
+/// agent or without.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_that_are_cut_off_end_their_servers_first() {
+    for agent in [true, false] {
+        let mut lab = Lab::new().await;
+        let server = lab.server("moves").await;
+        lab.wire.cut();
+        if !agent {
+            lab.one.kill_agent();
+        }
+        lab.is_on(&server, "two").await;
+        assert_eq!(state(&lab.one.dir, &server).as_deref(), Some("stopped"));
+        lab.wire.mend();
+        // The supervisor has ended the agent with the lease.
+        lab.one.kill_agent();
+        lab.one.start_agent();
+        lab.one.is(&lab.r.cloud, "up").await;
+        eventually("the first host has let go of it", LIMIT, || async {
+            state(&lab.one.dir, &server).is_none().then_some(())
+        })
+        .await;
+        assert_eq!(lab.running(&server), ["two"]);
+        lab.server("new").await;
+        lab.r.cloud.audit().await;
+    }
+}
