@@ -146,6 +146,8 @@ async fn drain_host(State(app): State<Arc<App>>, Path(id): Path<String>, Json(bo
 
 async fn balance(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Response {
     answer(hosts::balance(&app, &body).await)
+}
+
 async fn fence_host(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
     answer(hosts::fence(&app, id).await)
 }

@@ -1,8 +1,8 @@
 //! `/admin/v1/hosts`: what `haneul host ...` asks.
 
 use crate::serve::App;
-use haneul_compute::balance::{Limits, Move};
 use haneul_agent_api::FenceState;
+use haneul_compute::balance::{Limits, Move};
 use haneul_core::{Error, Result, clock};
 use haneul_fleet::{Host, HostFence};
 use haneul_store::{Actor, Tx};

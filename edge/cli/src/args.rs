@@ -347,6 +347,9 @@ pub struct BalanceOptions {
     pub verbose: bool,
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct HaOptions {
     #[command(subcommand)]
     pub command: HaCommand,

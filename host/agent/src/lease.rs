@@ -208,10 +208,6 @@ async fn watch_over(shared: Arc<Shared>, host: Uuid, mut changed: watch::Receive
     let mut watching: Option<(Fence, Watch)> = None;
     let mut said = None;
     loop {
-        if changed.has_changed().unwrap_or(false) {
-            changed.borrow_and_update();
-            said = None;
-        }
         let entry = shared.store.get(Kind::Fence, host);
         if let Some(t) = entry.tombstone {
             match shared.store.buried(&t) {
@@ -267,7 +263,12 @@ async fn watch_over(shared: Arc<Shared>, host: Uuid, mut changed: watch::Receive
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            r = changed.changed() => if r.is_err() { return },
+            r = changed.changed() => {
+                if r.is_err() {
+                    return;
+                }
+                said = None;
+            }
         }
     }
 }

@@ -130,6 +130,22 @@ impl Member {
         child.expect("the binary starts")
     }
 
+    /// Arms fault points on this machine.
+    pub fn arm(&self, text: &str) {
+        std::fs::write(self.dir.join("run/fault"), text).expect("a file");
+    }
+
+    /// Starts its agent again if that has ended, with nothing armed; says whether it had.
+    pub fn revive(&mut self) -> bool {
+        let ended = |c: &mut Child| c.try_wait().expect("wait").is_some();
+        let dead = self.agent.as_mut().is_none_or(ended);
+        if dead {
+            let _ = std::fs::remove_file(self.dir.join("run/fault"));
+            self.start_agent();
+        }
+        dead
+    }
+
     /// SIGKILL and reap.
     pub fn kill_lease(&mut self) {
         end(&mut self.lease, Signal::SIGKILL);

@@ -10,6 +10,15 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Fault points on the way of an evacuation, and whether control passes them, or the host that takes the servers.
+pub const POINTS: [(&str, bool); 5] = [
+    ("fleet.host.watched", true),
+    ("agent.fence.seen", false),
+    ("fleet.host.ended", true),
+    ("compute.evacuate.committed", true),
+    ("agent.guest.bound", false),
+];
+
 /// Control with a host of its own, and two hosts that share disks; `one` is connected by a wire that can be cut.
 struct Lab {
     r: Ready,
@@ -203,6 +212,45 @@ async fn fake_lost_hosts_that_are_cut_off_end_their_servers_first() {
         .await;
         assert_eq!(lab.running(&server), ["two"]);
         lab.server("new").await;
+        lab.r.cloud.audit().await;
+    }
+}
+
+/// Whoever dies on the way, the server runs on the other host afterwards, and nowhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_whoever_dies_on_the_way() {
+    for (point, control) in POINTS {
+        let mut lab = Lab::new().await;
+        let server = lab.server("survives").await;
+        let armed = format!("{point}=kill");
+        if control {
+            lab.r.cloud.arm(&armed);
+        } else {
+            lab.two.arm(&armed);
+        }
+        lab.one.kill();
+        end_guest(&lab.one.dir, &server);
+        eventually(&format!("a process died at {point}"), LIMIT, || {
+            let revived = if control {
+                lab.r.cloud.revive()
+            } else {
+                lab.two.revive()
+            };
+            async move { revived.then_some(()) }
+        })
+        .await;
+        lab.r.cloud.disarm();
+        lab.r.cloud.revive();
+        lab.r.cloud.ready().await;
+        lab.is_on(&server, "two").await;
+        lab.one.start_lease();
+        lab.one.start_agent();
+        lab.one.is(&lab.r.cloud, "up").await;
+        eventually("nothing of it is left on the first host", LIMIT, || async {
+            state(&lab.one.dir, &server).is_none().then_some(())
+        })
+        .await;
+        assert_eq!(lab.running(&server), ["two"], "after {point}");
         lab.r.cloud.audit().await;
     }
 }

@@ -112,6 +112,7 @@ impl Compute {
                 app.evacuate_to(tx, &System::of(old), &to, false).await
             })
             .await?;
+        fault_point!("compute.evacuate.committed");
         self.snapshot.drop_it();
         Ok(done)
     }
@@ -268,10 +269,10 @@ impl Compute {
         }
         self.placement.release(tx, &s.id, Some(&from)).await?;
         self.jobs.supersede(tx, ("server", &s.id)).await?;
-        let mut m = self.move_begin(tx, &s, to).await?;
-        (m.kind, m.status) = (MigrationKind::Evacuation, MigrationStatus::Accepted);
-        let changed = m.clone();
-        self.migration_change(tx, &m.id, move |m| *m = changed).await?;
+        let kind = MigrationKind::Evacuation;
+        let m = self
+            .migration_begin(tx, &s, kind, Some(to), [&s.flavor, &s.flavor])
+            .await?;
         self.network.server_moved(tx, &s.id, to).await?;
         self.fleet.remove(tx, &from, Kind::Guest, &s.id).await?;
         if s.shared_disks.is_none() {
@@ -292,7 +293,6 @@ impl Compute {
         state["migration"] = m.id.into();
         self.begin::<Evacuate>(tx, &mut s, Task::Rebuilding, state).await?;
         tx.update(old, &s).await?;
-        fault_point!("compute.evacuate.written");
         Ok(true)
     }
 }
@@ -305,23 +305,26 @@ fn check_may_leave(s: &Server) -> Result<()> {
             s.id
         )))
     };
-    match (s.vm_state, s.task_state) {
-        (VmState::Resized, _) => busy("vm_state resized: confirm or revert its resize first"),
-        (
-            _,
-            Some(
-                t @ (Task::Deleting
-                | Task::Migrating
-                | Task::ResizePrep
-                | Task::ResizeFinish
-                | Task::ResizeReverting
-                | Task::ImageSnapshotPending
-                | Task::ImageSnapshot
-                | Task::ImagePendingUpload
-                | Task::ImageUploading),
-            ),
-        ) => busy(&format!("task_state {}", t.as_str())),
-        _ => Ok(()),
+    if s.vm_state == VmState::Resized {
+        return busy("vm_state resized: confirm or revert its resize first");
+    }
+    match s.task_state {
+        // What is wanted of it is wanted of the new host, too.
+        None
+        | Some(
+            Task::Spawning
+            | Task::Networking
+            | Task::PoweringOn
+            | Task::PoweringOff
+            | Task::Pausing
+            | Task::Unpausing
+            | Task::Suspending
+            | Task::Resuming
+            | Task::Rebooting
+            | Task::RebootingHard
+            | Task::Rebuilding,
+        ) => Ok(()),
+        Some(other) => busy(&format!("task_state {}", other.as_str())),
     }
 }
 

@@ -29,6 +29,7 @@ impl Compute {
             to_flavor,
             status: match kind {
                 MigrationKind::Live => MigrationStatus::Preparing,
+                MigrationKind::Evacuation => MigrationStatus::Accepted,
                 MigrationKind::Resize | MigrationKind::Cold => MigrationStatus::Migrating,
             },
             kind,
