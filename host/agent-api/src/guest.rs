@@ -45,6 +45,9 @@ pub struct Guest {
     /// Seconds that a soft stop may take before the guest is stopped hard.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout_s: u32,
+    /// After a boot of the host, guests with smaller numbers start first.
+    #[serde(default = "default_start_order")]
+    pub start_order: u32,
     /// Goes up by one for each soft reboot (ACPI; falls back to hard after the time-out).
     #[serde(default)]
     pub soft_reboots: u64,
@@ -79,6 +82,13 @@ pub struct Guest {
     /// It goes to another host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Box<Leaving>>,
+}
+
+/// See [`Guest::start_order`].
+pub const START_ORDER: u32 = 100;
+
+fn default_start_order() -> u32 {
+    START_ORDER
 }
 
 fn default_stop_timeout() -> u32 {

@@ -238,6 +238,7 @@ async fn close_gap(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Gu
     };
     let brought = seen.failure.is_none();
     shared.reports.guest(seen);
+    shared.turns.brought(guest.id);
     brought
 }
 
@@ -258,6 +259,9 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
         return Ok(observed(guest, epoch, generation, GuestState::Stopped));
     }
     let block = drivers.block_of(guest)?;
+    if guest.power == Power::Running && drivers.hypervisor.needs_start(guest).await {
+        shared.turns.wait(guest.start_order).await;
+    }
     if guest.shared_disks.is_some() && drivers.hypervisor.needs_start(guest).await {
         // From here on the disks are written to.
         lease::hold(shared, guest.id, |f| {

@@ -18,6 +18,7 @@ mod shared_disks;
 mod snapshots;
 mod store;
 mod tunnel;
+mod turns;
 mod uids;
 
 pub use drivers::{Drivers, accelerator, open_drivers};
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub net_ready: tokio::sync::watch::Sender<nets::Ready>,
     pub link: link::Handle,
     pub control: membership::Control,
+    pub turns: turns::Turns,
 }
 
 /// The answer to a guest that posts its password waits so long for control, so that whoever has seen the answer finds
@@ -91,6 +93,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         net_ready,
         link: link::Handle::default(),
         control: membership::Control::open(&config)?,
+        turns: turns::Turns::new(&dir),
         config,
         host_id,
         drivers,
@@ -99,12 +102,19 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     lease::granted(&shared)?;
     let guests = guests::Guests::start(shared.clone()).await;
     let fences = lease::Fences::start(shared.clone());
+    let called = shared.clone();
+    let turns = tokio::spawn(async move {
+        if let Err(e) = turns::Turns::give(&called).await {
+            tracing::error!(error = %e, "the order of a boot could not be ended");
+        }
+    });
     let nets = tokio::spawn(nets::run(shared.clone()));
     let link = tokio::spawn(link::run(shared.clone(), guests.clone(), fences));
     shared.net_dirty.notify_one();
     stop.await;
-    link.abort();
-    nets.abort();
+    for task in [link, nets, turns] {
+        task.abort();
+    }
     Ok(())
 }
 

@@ -272,12 +272,18 @@ impl Hypervisor for Fake {
                 });
             }
             let known = self.shared.get(desired.id);
+            // Its process is the one that it had, unless something asks for another.
+            let counts = |g: &Guest| (g.soft_reboots, g.hard_reboots, g.rebuilds);
+            let same = known
+                .as_ref()
+                .filter(|k| has_process(k.state) && counts(&k.guest) == counts(desired));
+            let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_micros() as i64);
             let mut record = Record {
                 epoch,
                 generation,
                 guest: desired.clone(),
                 state: state_of(desired.power),
-                started_at: std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_micros() as i64),
+                started_at: same.map_or_else(now, |k| k.started_at),
                 moving: None,
                 switching: false,
             };

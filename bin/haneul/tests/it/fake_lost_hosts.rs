@@ -36,6 +36,11 @@ impl Drop for Lab {
 
 impl Lab {
     async fn new() -> Lab {
+        Lab::with(&[]).await
+    }
+
+    /// The same, with these settings for host `two`.
+    async fn with(two: &[&str]) -> Lab {
         let mut options = options();
         options.sets.push(Cloud::fleet_listen());
         options.sets.push("agent.underlay=192.0.2.1".into());
@@ -48,7 +53,7 @@ impl Lab {
         let (url, token) = r.cloud.host_token(json!({})).await;
         let wire = Wire::to(url.trim_start_matches("https://")).await;
         let one = Member::join_by(&r.cloud, "one", None, &sets, (&wire.url(), &token)).await;
-        let two = Member::join(&r.cloud, "two", None, &sets).await;
+        let two = Member::join(&r.cloud, "two", None, &[&sets[..], two].concat()).await;
         Lab {
             r,
             one,
@@ -99,10 +104,13 @@ impl Lab {
     }
 }
 
-fn state(dir: &Path, server: &str) -> Option<String> {
+fn record(dir: &Path, server: &str) -> Option<Value> {
     let bytes = std::fs::read(dir.join("agent/guests").join(format!("{server}.json"))).ok()?;
-    let record: Value = serde_json::from_slice(&bytes).ok()?;
-    record["state"].as_str().map(str::to_owned)
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn state(dir: &Path, server: &str) -> Option<String> {
+    record(dir, server)?["state"].as_str().map(str::to_owned)
 }
 
 /// The machine is gone, with all its processes: its servers run on the other one. When it is back it has nothing of them,
@@ -153,9 +161,49 @@ async fn fake_lost_hosts_servers_start_elsewhere_once() {
     lab.r.cloud.audit().await;
 }
 
+/// What the other host has no room for stays, and says why, with numbers, before the loss and after it; it runs again when
+/// its host is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_servers_without_room_say_so() {
+    // Room for one of 128 MiB beside what is reserved.
+    let mut lab = Lab::with(&["agent.fake_memory_mib=700"]).await;
+    let servers = [lab.server("first").await, lab.server("second").await];
+    let check = lab.r.cloud.command().args(["ha", "check"]).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout);
+    assert!(!check.status.success(), "{said}");
+    let line = said
+        .lines()
+        .find(|l| l.starts_with("second"))
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        line.contains("needed 128 MiB of memory, the most that is free on one host is 60"),
+        "{line}"
+    );
+
+    lab.one.kill();
+    for server in &servers {
+        end_guest(&lab.one.dir, server);
+    }
+    lab.is_on(&servers[0], "two").await;
+    let fault = eventually("the other one is in ERROR", LIMIT, || async {
+        let s = lab.r.show(&servers[1]).await?;
+        (s["status"] == "ERROR").then(|| s["fault"]["message"].as_str().unwrap().to_owned())
+    })
+    .await;
+    assert!(fault.contains("host is lost") && fault.contains("60"), "{fault}");
+    assert_eq!(lab.running(&servers[1]), [""; 0]);
+
+    lab.one.start_lease();
+    lab.one.start_agent();
+    lab.one.is(&lab.r.cloud, "up").await;
+    lab.is_on(&servers[1], "one").await;
+    assert_eq!(lab.running(&servers[0]), ["two"]);
+    lab.r.cloud.audit().await;
+}
+
 fn end_guest(dir: &Path, server: &str) {
     let path = dir.join("agent/guests").join(format!("{server}.json"));
-    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut record = record(dir, server).unwrap();
     record["state"] = "stopped".into();
     std::fs::write(&path, record.to_string()).unwrap();
 }
@@ -253,4 +301,47 @@ async fn fake_lost_hosts_whoever_dies_on_the_way() {
         assert_eq!(lab.running(&server), ["two"], "after {point}");
         lab.r.cloud.audit().await;
     }
+}
+
+/// After a boot of the host its servers start in the order that their metadata say, whichever was made first.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_boot_starts_servers_in_their_order() {
+    let mut r = Ready::new(options()).await;
+    let mut servers = Vec::new();
+    for order in ["900", "", "50", "7", "0"] {
+        let mut body = r.server(&format!("order-{order}"), "tiny");
+        if !order.is_empty() {
+            body["server"]["metadata"] = json!({"haneul:start_order": order});
+        }
+        let made = r.admin.post("/compute/v2.1/servers", &body).await.expect(202);
+        let server = id(&made, "/server/id");
+        r.wait(&server, "ACTIVE").await;
+        servers.push(server);
+    }
+    let path = format!("/compute/v2.1/servers/{}/metadata", servers[0]);
+    let body = json!({"metadata": {"haneul:start_order": "soon"}});
+    let refused = r.admin.post(&path, &body).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(refused.text.contains("a number from 0 to 999"), "{}", refused.text);
+
+    r.cloud.kill_agent();
+    let dir = r.cloud.dir.clone();
+    for server in &servers {
+        end_guest(&dir, server);
+    }
+    std::fs::write(dir.join("agent/boot-id"), "the boot before").unwrap();
+    r.cloud.start_agent();
+    let mut started = Vec::new();
+    for server in &servers {
+        let at = eventually("it runs", LIMIT, || async {
+            let record = record(&dir, server)?;
+            (record["state"] == "running").then(|| record["started_at"].as_i64().unwrap())
+        })
+        .await;
+        started.push(at);
+    }
+    let mut last_first = started.clone();
+    last_first.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(started, last_first, "the last one that was made starts first");
+    r.cloud.audit().await;
 }

@@ -111,6 +111,7 @@ impl Host {
             }],
             power: Power::Running,
             stop_timeout_s: 20,
+            start_order: 100,
             soft_reboots: 0,
             hard_reboots: 0,
             rebuilds: 0,

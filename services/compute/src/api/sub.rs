@@ -6,6 +6,7 @@ use super::input::{self, metadata_ok, tag_ok};
 use super::view::Addresses;
 use crate::Compute;
 use crate::logic::actions::check_lock;
+use crate::logic::guest::{START_ORDER_KEY, start_order};
 use crate::model::{Server, VmState};
 use crate::policy::acts;
 use haneul_auth::{Action, Ctx, fetch};
@@ -38,8 +39,11 @@ where
             if s == old.value {
                 return Ok(Stored::clone(&old));
             }
+            if s.metadata.get(START_ORDER_KEY) != old.metadata.get(START_ORDER_KEY) {
+                start_order(&s.metadata)?;
+            }
             if s.metadata.len() > old.metadata.len() {
-                a.check_metadata(tx, &s.project_id, s.metadata.len()).await?;
+                a.check_metadata(tx, &s.project_id, &s.metadata).await?;
             }
             let told = s.metadata != old.metadata || s.hostname != old.hostname;
             // The host hears of it; nothing that is being done waits for anything else because of it.

@@ -394,7 +394,7 @@ impl Compute {
                 let flavor = &template.flavor;
                 let owner = (c.project_id(), c.user_id.as_str());
                 app.quota_change(tx, owner, n, n * flavor.vcpus, n * flavor.ram).await?;
-                app.check_metadata(tx, c.project_id(), r.metadata.len()).await?;
+                app.check_metadata(tx, c.project_id(), &r.metadata).await?;
                 let nics = app.network.resolve_nics(tx, &c, r.nics.as_deref(), r.auto).await?;
                 if let Some(g) = &group {
                     let wish = app.group_wish(tx, g, None).await?;
@@ -477,7 +477,7 @@ impl Compute {
                 let flavor = &template.flavor;
                 let owner = (c.project_id(), c.user_id.as_str());
                 app.quota_change(tx, owner, n, n * flavor.vcpus, n * flavor.ram).await?;
-                app.check_metadata(tx, c.project_id(), r.metadata.len()).await?;
+                app.check_metadata(tx, c.project_id(), &r.metadata).await?;
                 let mut out = Vec::with_capacity(count);
                 for i in 0..count {
                     let mut s = template.clone();

@@ -7,15 +7,16 @@
 use crate::Compute;
 use crate::logic::actions::{HostAction, check_lock, memory};
 use crate::logic::decide::{Request, Snapshot, decide};
+use crate::logic::guest::start_order;
 use crate::logic::hosts::lacks_disks;
-use crate::model::{ComputeService, Fault, MigrationKind, MigrationStatus, Server, Task, VmState};
+use crate::model::{ComputeService, Fault, MigrationKind, MigrationStatus, Server, Task, VmState, power};
 use crate::policy::acts;
-use haneul_agent_api::{GuestState, Kind, ObservedGuest, Power};
+use haneul_agent_api::{GuestState, Kind, ObservedGuest, Power, START_ORDER};
 use haneul_auth::{Ctx, fetch};
 use haneul_core::{Error, Result, clock, config, fault_point};
 use haneul_fleet::{BoxFuture, Host, HostFence};
 use haneul_jobs::Job;
-use haneul_store::{Actor, Grant, Query, System, Tx};
+use haneul_store::{Actor, Grant, Query, Stored, System, Tx};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,13 +74,16 @@ impl Compute {
             let mut servers = tx
                 .list::<Server>(&Query::new().eq("host_id", fence.id.as_str()))
                 .await?;
-            servers.sort_by_key(|s| s.created_at);
+            servers.sort_by_key(in_order);
             all.extend(servers.into_iter().map(|s| (fence.clone(), s)));
         }
         drop(tx);
         let mut left = false;
         for (fence, s) in all {
-            if check_by_itself(&s).is_err() {
+            if let Err(why) = check_by_itself(&s) {
+                if s.shared_disks.is_none() {
+                    self.strand(&s.id, &fence.id, why).await?;
+                }
                 continue;
             }
             match self.evacuate_by_itself(&fence, &s).await {
@@ -117,7 +121,8 @@ impl Compute {
         Ok(done)
     }
 
-    /// What keeps it where it is is the server's fault, for its owner to read; written once.
+    /// What keeps it where it is is the server's fault, for its owner to read; written once. It does not run: ERROR until it
+    /// is started elsewhere, or its host is back.
     async fn strand(self: &Arc<Self>, id: &str, host: &str, why: Error) -> Result<()> {
         let (id, host) = (id.to_owned(), host.to_owned());
         let why = Error::new(
@@ -139,7 +144,13 @@ impl Compute {
                     return Ok(());
                 }
                 let mut s = old.value.clone();
-                s.fault = Some(fault.clone());
+                match s.vm_state {
+                    VmState::Active | VmState::Paused => {
+                        s.fail(fault.clone());
+                        s.power_state = power::CRASHED;
+                    }
+                    _ => s.fault = Some(fault.clone()),
+                }
                 tx.update(&System::of(old), &s).await.map(|_| ())
             })
             .await
@@ -339,6 +350,12 @@ fn check_by_itself(s: &Server) -> Result<()> {
     Ok(())
 }
 
+/// The room that is left goes to those first that would start first.
+fn in_order(s: &Stored<Server>) -> (u32, i64) {
+    let order = start_order(&s.metadata).ok().flatten();
+    (order.unwrap_or(START_ORDER), s.created_at)
+}
+
 fn other_machine(from: &Host, to: &Host) -> Option<String> {
     let (a, b) = (&from.hypervisor, &to.hypervisor);
     (a.kind != b.kind || a.arch != b.arch).then(|| {
@@ -411,7 +428,7 @@ impl Compute {
         let snapshot = self.read_snapshot().await?;
         let mut tx = self.db.read().await?;
         let mut servers = tx.list::<Server>(&Query::new().eq("host_id", host)).await?;
-        servers.sort_by_key(|s| s.created_at);
+        servers.sort_by_key(in_order);
         let mut requests = Vec::new();
         for s in &servers {
             let request = match check_by_itself(s) {

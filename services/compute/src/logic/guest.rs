@@ -3,9 +3,10 @@
 use crate::Compute;
 use crate::logic::deps::ServerPort;
 use crate::model::{Server, Task};
-use haneul_agent_api::{Guest, Kind, LocalDisk, LocalKind, Metadata, Nic, Object, RootDisk};
+use haneul_agent_api::{Guest, Kind, LocalDisk, LocalKind, Metadata, Nic, Object, RootDisk, START_ORDER};
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The card of a port.
@@ -46,6 +47,8 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
             size_gib: s.flavor.disk as u64,
         },
         shared_disks: uuid(&s.shared_disks)?,
+        // What was there before it meant something is no reason to fail.
+        start_order: start_order(&s.metadata).ok().flatten().unwrap_or(START_ORDER),
         local_disks: local_disks(s),
         nics,
         power: s.wanted,
@@ -76,6 +79,28 @@ fn local_disks(s: &Server) -> Vec<LocalDisk> {
                 .map(|mib| LocalDisk { kind, mib })
         })
         .collect()
+}
+
+/// Metadata key that says when a server starts after a boot of its host, or after the loss of one.
+pub(crate) const START_ORDER_KEY: &str = "haneul:start_order";
+
+/// What a server's metadata say of its order.
+///
+/// # Errors
+/// It is no number from 0 to 999.
+pub(crate) fn start_order(metadata: &BTreeMap<String, String>) -> Result<Option<u32>> {
+    let Some(text) = metadata.get(START_ORDER_KEY) else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(n @ 0..=999) => Ok(Some(n)),
+        _ => Err(Error::field(
+            START_ORDER_KEY,
+            format!(
+                "{START_ORDER_KEY} is {text:?}: write a number from 0 to 999. Servers with smaller ones start first; without it, it is {START_ORDER}."
+            ),
+        )),
+    }
 }
 
 fn metadata(s: &Server) -> Metadata {

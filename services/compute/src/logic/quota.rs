@@ -5,11 +5,12 @@
 
 use crate::Compute;
 use crate::logic::delete_server::counted;
+use crate::logic::guest::start_order;
 use crate::model::{Server, ServerGroup};
 use haneul_auth::quota::{self, Quota};
 use haneul_core::{Error, Kind, Result};
 use haneul_store::{Query, Tx};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What servers take, in the order in which it is counted.
 pub const COUNTED: [&str; 3] = ["instances", "cores", "ram"];
@@ -161,11 +162,17 @@ impl Compute {
     }
 
     /// 403 when a project's server may not have so much metadata.
-    pub(crate) async fn check_metadata(&self, tx: &mut Tx, project: &str, items: usize) -> Result<()> {
-        if items == 0 {
+    pub(crate) async fn check_metadata(
+        &self,
+        tx: &mut Tx,
+        project: &str,
+        items: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        if items.is_empty() {
             return Ok(());
         }
-        metadata_within(items, self.limit(tx, project, "metadata_items").await?)
+        start_order(items)?;
+        metadata_within(items.len(), self.limit(tx, project, "metadata_items").await?)
     }
 }
 

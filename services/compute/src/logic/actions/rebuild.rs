@@ -67,7 +67,7 @@ impl Compute {
                     s.description.clone_from(d);
                 }
                 if let Some(m) = &r.metadata {
-                    app.check_metadata(tx, &s.project_id, m.len()).await?;
+                    app.check_metadata(tx, &s.project_id, m).await?;
                     s.metadata.clone_from(m);
                 }
                 if let Some(k) = &r.key_name {
