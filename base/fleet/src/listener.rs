@@ -26,8 +26,8 @@ use uuid::Uuid;
 
 /// Longest answer to an ask, bytes.
 const MAX_STREAM: usize = 16 << 20;
-/// Between greeting and watch an agent needs no more; one that does greets anew.
-const WATCHED: Duration = Duration::from_secs(10);
+/// Between greeting and watch an agent needs no more, however busy its host is.
+const WATCHED: Duration = Duration::from_secs(60);
 /// Longest report, bytes.
 const MAX_REPORT: usize = 16 << 20;
 /// Longest greeting, and longest message about a membership, bytes.

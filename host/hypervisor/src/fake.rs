@@ -21,6 +21,9 @@ pub(crate) struct Record {
     pub guest: Guest,
     pub state: GuestState,
     started_at: i64,
+    /// When this was last made sure of.
+    #[serde(default)]
+    applied_at: i64,
     /// How far its move is.
     #[serde(default)]
     pub moving: Option<ObservedMove>,
@@ -277,13 +280,14 @@ impl Hypervisor for Fake {
             let same = known
                 .as_ref()
                 .filter(|k| has_process(k.state) && counts(&k.guest) == counts(desired));
-            let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_micros() as i64);
+            let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_micros() as i64);
             let mut record = Record {
                 epoch,
                 generation,
                 guest: desired.clone(),
                 state: state_of(desired.power),
-                started_at: same.map_or_else(now, |k| k.started_at),
+                started_at: same.map_or(now, |k| k.started_at),
+                applied_at: now,
                 moving: None,
                 switching: false,
             };

@@ -176,7 +176,8 @@ impl Member {
     /// Waits until control says that it is `up` or `down`.
     pub async fn is(&self, cloud: &Cloud, state: &str) {
         let what = format!("host {} is {state}\n{}", self.name, self.tail());
-        eventually(&what, Duration::from_secs(30), || async {
+        // One that ended between greeting and watch counts as up for a minute.
+        eventually(&what, Duration::from_secs(90), || async {
             let path = format!("/admin/v1/hosts/{}", self.name);
             let v = cloud.admin(Method::GET, &path).await?;
             (v.pointer("/host/state") == Some(&Value::from(state))).then_some(())

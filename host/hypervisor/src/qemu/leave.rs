@@ -148,6 +148,7 @@ impl Inner {
             let told = told(entry, status);
             match status {
                 "completed" => return Ok(()),
+                "cancelled" | "none" if leaving.abort => return Err(aborted()),
                 "failed" | "cancelled" | "none" => {
                     return Err(hypervisor_error(
                         "the server's memory did not reach the other host",
