@@ -9,7 +9,7 @@ use crate::host::Host;
 use haneul_agent_api::{Fence, FenceState, Kind, Lease, Object, ObservedFence};
 use haneul_core::clock::{self, Micros};
 use haneul_core::{Error, Result, fault_point};
-use haneul_store::{Actor, Query, Resource, System, Tx, V};
+use haneul_store::{Actor, Query, Resource, Stored, System, Tx, V};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -244,10 +244,7 @@ impl Fleet {
             host.lease = (self.epoch << 32) + number;
         }
         if let Some(fence) = fence {
-            if let Some(watcher) = &fence.watcher {
-                self.remove(tx, watcher, Kind::Fence, &host.id).await?;
-            }
-            tx.delete(&System::of(fence)).await?;
+            self.unwatch(tx, fence).await?;
         }
         if host.lease > 0 {
             let id = Uuid::try_parse(&host.id).map_err(Error::internal)?;
@@ -259,12 +256,18 @@ impl Fleet {
 
     /// The host is removed from the cloud.
     pub(crate) async fn forget_fence(self: &Arc<Self>, tx: &mut Tx, host: &str) -> Result<()> {
-        if let Some(fence) = tx.find::<HostFence>(host).await? {
-            if let Some(watcher) = &fence.watcher {
-                self.remove(tx, watcher, Kind::Fence, host).await?;
-            }
-            tx.delete(&System::of(fence)).await?;
+        match tx.find::<HostFence>(host).await? {
+            Some(fence) => self.unwatch(tx, fence).await,
+            None => Ok(()),
         }
+    }
+
+    /// Nobody needs to watch the host any more.
+    async fn unwatch(self: &Arc<Self>, tx: &mut Tx, fence: Stored<HostFence>) -> Result<()> {
+        if let Some(watcher) = &fence.watcher {
+            self.remove(tx, watcher, Kind::Fence, &fence.id).await?;
+        }
+        tx.delete(&System::of(fence)).await?;
         Ok(())
     }
 }

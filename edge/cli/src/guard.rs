@@ -3,7 +3,8 @@
 
 use crate::args::Globals;
 use crate::proc::{PidFile, monotonic};
-use crate::{Host, Result, Trouble, ui};
+use crate::supervisor::say;
+use crate::{Host, Result, Trouble};
 use haneul_core::config::Config;
 use haneul_lease::{Keeper, Verdict};
 use rustix::process::Signal;
@@ -172,9 +173,4 @@ pub fn lease_end(config: &Config, host: &dyn Host) -> Result<()> {
         }
     }
     host.end_bound(config).map(|_| ())
-}
-
-fn say(text: impl std::fmt::Display) {
-    let now = haneul_core::clock::iso(haneul_core::clock::now());
-    ui::note(format_args!("{now} run: {text}"));
 }

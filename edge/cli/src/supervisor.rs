@@ -450,7 +450,7 @@ fn trim(log: &Path, limit: u64) {
 }
 
 /// A line of the supervisor's own log, which is its standard error.
-fn say(text: impl std::fmt::Display) {
+pub(crate) fn say(text: impl std::fmt::Display) {
     let now = haneul_core::clock::iso(haneul_core::clock::now());
     ui::note(format_args!("{now} run: {text}"));
 }

@@ -5,15 +5,16 @@
 //! image, and only when somebody asks for it.
 
 use crate::Compute;
+use crate::logic::actions::rebuild::Rebuild;
 use crate::logic::actions::{HostAction, check_lock, memory};
 use crate::logic::decide::{Request, Snapshot, decide};
 use crate::logic::guest::start_order;
 use crate::logic::hosts::lacks_disks;
 use crate::model::{ComputeService, Fault, MigrationKind, MigrationStatus, Server, Task, VmState, power};
 use crate::policy::acts;
-use haneul_agent_api::{GuestState, Kind, ObservedGuest, Power, START_ORDER};
+use haneul_agent_api::{Kind, ObservedGuest, Power, START_ORDER};
 use haneul_auth::{Ctx, fetch};
-use haneul_core::{Error, Result, clock, config, fault_point};
+use haneul_core::{Error, Result, config, fault_point};
 use haneul_fleet::{BoxFuture, Host, HostFence};
 use haneul_jobs::Job;
 use haneul_store::{Actor, Grant, Query, Stored, System, Tx};
@@ -366,13 +367,14 @@ fn other_machine(from: &Host, to: &Host) -> Option<String> {
     })
 }
 
+/// On its new host it is what a rebuild is: made there, and then as it is wanted.
 impl HostAction for Evacuate {
     const KIND: &'static str = "server.evacuate";
     fn deadline_s(config: &config::Compute) -> u64 {
-        config.build_timeout_s
+        Rebuild::deadline_s(config)
     }
     fn met(s: &Server, seen: &ObservedGuest) -> bool {
-        seen.rebuilds >= s.rebuilds && matches!(seen.state, GuestState::Running | GuestState::Stopped)
+        Rebuild::met(s, seen)
     }
     fn done<'t>(
         app: &'t Compute,
@@ -382,12 +384,7 @@ impl HostAction for Evacuate {
         seen: &'t ObservedGuest,
     ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
-            s.launched_at = Some(clock::now());
-            if seen.state == GuestState::Stopped && s.wanted == Power::Running {
-                s.wanted = Power::Stopped;
-                app.push_guest(tx, s).await?;
-            }
-            s.settle_as_wanted();
+            Rebuild::done(app, tx, s, job, seen).await?;
             app.evacuation_is(tx, job, MigrationStatus::Done).await
         })
     }

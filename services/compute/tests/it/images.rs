@@ -42,11 +42,7 @@ async fn make(lab: &Lab, id: &str, name: &str) -> String {
 async fn nothing_left(lab: &Lab, host: &FakeHost, server: &str, made: &str) {
     task(lab, server, Value::Null).await;
     assert_eq!(image(lab, made).await, Value::Null);
-    let start = Instant::now();
-    while host.guest(server).unwrap().snapshot.is_some() {
-        assert!(start.elapsed() < Duration::from_secs(5), "the host keeps the file");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    host.comes_to(server, |g| g.snapshot.is_none()).await;
     lab.audit().await;
 }
 
@@ -100,7 +96,8 @@ async fn an_image_of_a_server() {
         assert_eq!(i[name], value, "{name} of {i}");
     }
     assert_eq!((&i["min_disk"], &i["min_ram"]), (&json!(1), &json!(0)));
-    assert_eq!(host.guest(&id).unwrap().snapshot.unwrap().to_string(), made);
+    host.comes_to(&id, |g| g.snapshot.is_some_and(|s| s.to_string() == made))
+        .await;
     // One at a time, and nothing else meanwhile.
     host.image(Some(SnapshotState::Making(40)), None).await;
     let s = task(&lab, &id, json!("image_snapshot")).await;
@@ -121,7 +118,7 @@ async fn an_image_of_a_server() {
         (&i["status"], &i["size"], &i["virtual_size"]),
         (&json!("active"), &json!(size), &json!(1 << 20))
     );
-    assert!(host.guest(&id).unwrap().snapshot.is_none());
+    host.comes_to(&id, |g| g.snapshot.is_none()).await;
     assert_eq!(newest(&lab, &id).await, ("createImage".into(), Value::Null));
     lab.audit().await;
 
@@ -319,7 +316,8 @@ async fn a_guest_that_switches_itself_off_meanwhile_stays_off() {
     host.image(Some(SnapshotState::Ready(size)), None).await;
     lab.wait(&id, "SHUTOFF").await;
     assert_eq!(image(&lab, &made).await["status"], "active");
-    assert_eq!(host.guest(&id).unwrap().power, haneul_agent_api::Power::Stopped);
+    host.comes_to(&id, |g| g.power == haneul_agent_api::Power::Stopped)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

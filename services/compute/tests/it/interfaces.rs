@@ -73,14 +73,7 @@ fn cards(g: &Guest) -> Vec<String> {
 
 /// Waits until the host has been asked for so many cards.
 async fn told(host: &FakeHost, id: &str, n: usize) {
-    let start = Instant::now();
-    while host.guest(id).unwrap().nics.len() != n {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "the host is not asked for {n} cards"
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    host.comes_to(id, |g| g.nics.len() == n).await;
 }
 
 fn running(_: &Guest) -> Option<(GuestState, Option<Failure>)> {
@@ -123,7 +116,7 @@ async fn interfaces_come_and_go() {
         .map(|i| i["port_id"].as_str().unwrap().to_owned())
         .collect();
     let all = [std::slice::from_ref(&first), &ids].concat();
-    assert_eq!(cards(&host.guest(&id).unwrap()), all);
+    host.comes_to(&id, |g| cards(g) == all).await;
     let listed: Vec<Value> = list(&lab, &id).await.iter().map(|i| i["port_id"].clone()).collect();
     assert_eq!(json!(listed), json!(all), "in the order of their coming");
     lab.audit().await;
@@ -143,13 +136,13 @@ async fn interfaces_come_and_go() {
     );
     let gone = network(&lab, Method::GET, &format!("ports/{}", ids[0]), Value::Null).await;
     assert!(gone.get("port").is_none(), "{gone}");
-    assert_eq!(cards(&host.guest(&id).unwrap()), [first, ids[1].clone()]);
+    host.comes_to(&id, |g| cards(g) == [first.as_str(), &ids[1]]).await;
 
     // Stopped ones too; the guest gets it when it starts.
     lab.act(&id, json!({"os-stop": null}), 202).await;
     lab.wait(&id, "SHUTOFF").await;
     attached(&lab, &id, json!({"port_id": own})).await;
-    assert_eq!(host.guest(&id).unwrap().nics.len(), 3);
+    told(&host, &id, 3).await;
     assert_eq!(detach(&lab, &id, &own).await.status, 202);
     wait(&lab, &id, 2).await;
 
@@ -385,14 +378,7 @@ async fn a_posted_password_is_shown_until_it_is_cleared() {
     }
     assert_eq!(clear(DEMO).await, 204);
     assert_eq!(shown().await, "");
-    let start = Instant::now();
-    while host.guest(&id).unwrap().password_clears != 1 {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "the host does not hear of it"
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    host.comes_to(&id, |g| g.password_clears == 1).await;
     // What was under way when it was cleared stays cleared; what is posted then counts.
     post(0, "c2VhbGVk").await;
     assert_eq!(shown().await, "");

@@ -777,6 +777,21 @@ impl FakeHost {
         self.say(&d, state, None).await;
     }
 
+    /// What it is asked for, once that is so: an answer to a client comes before the host has heard of what it says.
+    pub async fn comes_to(&self, id: &str, what: impl Fn(&Guest) -> bool) -> Guest {
+        let start = Instant::now();
+        loop {
+            match self.guest(id) {
+                Some(guest) if what(&guest) => return guest,
+                last => assert!(
+                    start.elapsed() < Duration::from_secs(10),
+                    "the host is asked for {last:?}"
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// What the host was last asked for.
     pub fn guest(&self, id: &str) -> Option<Guest> {
         match self

@@ -325,7 +325,7 @@ async fn failures_and_recovery() {
     .await;
     lab.act(&id, json!({"suspend": null}), 202).await;
     let s = lab.wait(&id, "ACTIVE").await;
-    assert_eq!(host.guest(&id).unwrap().power, Power::Running);
+    host.comes_to(&id, |g| g.power == Power::Running).await;
     let acts = lab
         .get(DEMO, "2.96", &format!("/v2.1/servers/{id}/os-instance-actions"))
         .await;

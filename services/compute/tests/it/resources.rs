@@ -198,13 +198,8 @@ async fn what_hangs_below_a_server() {
         204
     );
     lab.wait(&id, "ACTIVE").await;
-    for _ in 0..200 {
-        if host.guest(&id).unwrap().metadata.meta.len() == 1 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    assert_eq!(host.guest(&id).unwrap().metadata.meta["b"], "2");
+    let g = host.comes_to(&id, |g| g.metadata.meta.len() == 1).await;
+    assert_eq!(g.metadata.meta["b"], "2");
     assert_eq!(
         lab.call(DEMO, "2.96", Method::PUT, &at("/tags/x"), None).await.status,
         201
