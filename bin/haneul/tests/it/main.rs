@@ -25,6 +25,6 @@ mod real;
 mod real_crash;
 mod real_hosts;
 mod real_lab;
-mod real_lost_host;
+mod real_three_hosts;
 mod rfb;
 mod setup;

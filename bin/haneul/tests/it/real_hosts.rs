@@ -1,12 +1,17 @@
-//! The real lane on two hosts: the second one is a network namespace of this machine, which has joined over a wire.
+//! Several hosts for the real lane: this machine, and network namespaces of it that join over a wire. And what goes on
+//! through a floating IP while a server moves: a login that counts, and a stream.
 
-use crate::real_lab::{Real, cannot, speaks_ssh};
-use crate::setup::id;
-use haneul_testkit::{Client, Cloud, Member, eventually};
+use haneul_testkit::{Client, Cloud, Member};
+use nix::sched::{CloneFlags, setns};
 use serde_json::json;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 fn ok(command: &str) {
@@ -18,43 +23,50 @@ fn ok(command: &str) {
     );
 }
 
-/// A host beside the machine itself, with a wire between the two.
-pub struct Second {
+/// The address of the first host, this machine, on the wire; the others count on from it.
+pub const FIRST: &str = "10.98.7.1";
+
+/// A host beside this machine.
+pub struct Machine {
+    pub name: String,
+    number: usize,
     ns: String,
-    wire: String,
-    pub member: Option<Member>,
+    /// Its end of the wire on this side.
+    port: String,
+    member: Option<Member>,
 }
 
-impl Second {
-    /// The namespace and the wire: 10.98.7.1 here, 10.98.7.2 there.
-    pub fn wire() -> Second {
-        let tag = &haneul_core::id::hex()[..6];
-        let (ns, wire) = (format!("t{tag}-two"), format!("t{tag}w"));
-        ok(&format!(
-            "ip netns add {ns} && ip -n {ns} link set lo up && ip link add {wire} type veth peer name u0 netns {ns} &&
-             ip addr add 10.98.7.1/24 dev {wire} && ip link set {wire} up &&
-             ip -n {ns} addr add 10.98.7.2/24 dev u0 && ip -n {ns} link set u0 up"
-        ));
-        Second { ns, wire, member: None }
+impl Machine {
+    pub fn member(&mut self) -> &mut Member {
+        self.member.as_mut().expect("it has joined")
     }
 
-    /// Joins the cloud over the wire.
-    pub async fn start(&mut self, cloud: &Cloud, sets: &[&str]) {
-        let own = ["agent.underlay=10.98.7.2", "agent.first_uid=710000000"];
-        let sets = [&own[..], sets].concat();
-        self.member = Some(Member::join(cloud, "two", Some(&self.ns), &sets).await);
+    /// Where it keeps its state.
+    pub fn dir(&self) -> PathBuf {
+        self.member.as_ref().expect("it has joined").dir.clone()
     }
 
-    /// The host is gone without a word: nothing of it ends, and nothing from it arrives.
+    pub async fn join(&mut self, cloud: &Cloud, sets: &[String]) {
+        // Guests of hosts that share disks differ in their users, as one kernel sees them all.
+        let mut all = vec![
+            format!("agent.underlay=10.98.7.{}", self.number),
+            format!("agent.first_uid={}", 700_000_000 + 10_000_000 * self.number),
+        ];
+        all.extend_from_slice(sets);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        self.member = Some(Member::join(cloud, &self.name, Some(&self.ns), &all).await);
+    }
+
+    /// It is gone without a word: nothing of it ends, and nothing from it arrives.
     pub fn cut(&self) {
-        ok(&format!("ip link set {} down", self.wire));
+        ok(&format!("ip link set {} down", self.port));
     }
 
     pub fn mend(&self) {
-        ok(&format!("ip link set {} up", self.wire));
+        ok(&format!("ip link set {} up", self.port));
     }
 
-    /// A command in the host's network.
+    /// A command in its network.
     pub fn enter(&self, command: Command) -> Command {
         let mut c = Command::new("nsenter");
         c.arg(format!("--net=/run/netns/{}", self.ns));
@@ -63,29 +75,110 @@ impl Second {
             .stdin(Stdio::null());
         c
     }
+
+    /// A connection from its network.
+    fn dial(&self, to: &str) -> TcpStream {
+        let (ns, to) = (format!("/run/netns/{}", self.ns), to.to_owned());
+        // A thread of its own, for it stays in that network.
+        let dialled = std::thread::spawn(move || {
+            setns(std::fs::File::open(ns).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            dial(&to)
+        });
+        dialled.join().expect("a connection")
+    }
 }
 
-impl Drop for Second {
+fn dial(to: &str) -> TcpStream {
+    TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(10)).unwrap()
+}
+
+/// The machines, and the wire between them.
+pub struct Machines {
+    bridge: String,
+    pub others: Vec<Machine>,
+}
+
+impl Machines {
+    /// This machine gets [`FIRST`]; beside it is one for each name.
+    pub fn beside(names: &[&str]) -> Machines {
+        let tag = format!("t{}", &haneul_core::id::hex()[..6]);
+        let bridge = format!("{tag}-b");
+        ok(&format!(
+            "ip link add {bridge} type bridge && ip addr add {FIRST}/24 dev {bridge} && ip link set {bridge} up"
+        ));
+        let mut machines = Machines {
+            bridge: bridge.clone(),
+            others: Vec::new(),
+        };
+        for (at, name) in names.iter().enumerate() {
+            let number = at + 2;
+            let (ns, port) = (format!("{tag}-{name}"), format!("{tag}-{number}"));
+            ok(&format!(
+                "ip netns add {ns} && ip -n {ns} link set lo up && ip link add {port} type veth peer name u0 netns {ns} &&
+                 ip link set {port} master {bridge} up && ip -n {ns} addr add 10.98.7.{number}/24 dev u0 && ip -n {ns} link set u0 up"
+            ));
+            machines.others.push(Machine {
+                name: (*name).to_owned(),
+                number,
+                ns,
+                port,
+                member: None,
+            });
+        }
+        machines
+    }
+
+    /// None: this machine.
+    fn find(&self, name: &str) -> Option<&Machine> {
+        self.others.iter().find(|m| m.name == name)
+    }
+
+    pub fn other(&mut self, name: &str) -> &mut Machine {
+        self.others.iter_mut().find(|m| m.name == name).expect("another host")
+    }
+
+    /// A command in the network of a host.
+    pub fn on(&self, host: &str, command: Command) -> Command {
+        match self.find(host) {
+            Some(machine) => machine.enter(command),
+            None => command,
+        }
+    }
+
+    /// A connection from a host.
+    pub fn dial(&self, host: &str, to: &str) -> TcpStream {
+        match self.find(host) {
+            Some(machine) => machine.dial(to),
+            None => dial(to),
+        }
+    }
+}
+
+impl Drop for Machines {
     fn drop(&mut self) {
-        drop(self.member.take());
-        let _ = Command::new("ip").args(["netns", "del", &self.ns]).output();
-        let _ = Command::new("ip").args(["link", "del", &self.wire]).output();
+        for machine in &mut self.others {
+            drop(machine.member.take());
+            let _ = Command::new("ip").args(["netns", "del", &machine.ns]).output();
+            let _ = Command::new("ip").args(["link", "del", &machine.port]).output();
+        }
+        let _ = Command::new("ip").args(["link", "del", &self.bridge]).output();
     }
 }
 
 /// Says a number every 50 ms, and waits for nobody.
-const COUNT: &str = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done";
+pub const COUNT: &str = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done";
 
 /// A login that counts, and what is heard of it.
-struct Counting {
+pub struct Counting {
     ssh: Child,
     heard: Receiver<(u64, Instant)>,
     last: (u64, Instant),
-    longest: Duration,
+    /// The longest silence.
+    pub longest: Duration,
 }
 
 impl Counting {
-    fn start(mut ssh: Command) -> Counting {
+    pub fn start(mut ssh: Command) -> Counting {
         let mut ssh = ssh.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(ssh.stdout.take().unwrap()).lines();
         let (say, heard) = std::sync::mpsc::channel();
@@ -106,7 +199,7 @@ impl Counting {
     }
 
     /// Hears all that was said so far and ten numbers more, of the same session: none is missing.
-    fn goes_on(&mut self) {
+    pub fn goes_on(&mut self) {
         let mut more = 10;
         while more > 0 {
             let next = match self.heard.try_recv() {
@@ -132,6 +225,96 @@ impl Drop for Counting {
     }
 }
 
+/// What a guest runs to give back what it gets on [`ECHO_PORT`].
+pub const ECHO: &str = "nc -ll -p 5001 -e cat > /dev/null 2>&1 < /dev/null &";
+pub const ECHO_PORT: u16 = 5001;
+/// Numbers in each piece of a [`Stream`].
+const PIECE: usize = 1024;
+const PACE: Duration = Duration::from_millis(10);
+
+/// A steady stream of numbers to a guest and back, some 800 KB/s each way, over one TCP connection.
+pub struct Stream {
+    end: Arc<AtomicBool>,
+    heard: Arc<Heard>,
+    writer: JoinHandle<u64>,
+    reader: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Heard {
+    numbers: AtomicU64,
+    /// The longest time between two reads, in microseconds.
+    longest: AtomicU64,
+}
+
+impl Stream {
+    pub fn start(socket: TcpStream) -> Stream {
+        let (end, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(Heard::default()));
+        let (mut to, mut from) = (socket.try_clone().unwrap(), socket);
+        from.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let ended = end.clone();
+        let writer = std::thread::spawn(move || {
+            let mut next = 0u64;
+            while !ended.load(Ordering::Relaxed) {
+                let piece: Vec<u8> = (next..next + PIECE as u64).flat_map(u64::to_be_bytes).collect();
+                to.write_all(&piece).expect("the stream takes more");
+                next += PIECE as u64;
+                std::thread::sleep(PACE);
+            }
+            to.shutdown(Shutdown::Write).unwrap();
+            next
+        });
+        let counts = heard.clone();
+        let reader = std::thread::spawn(move || {
+            let (mut bytes, mut kept) = (vec![0; 8 * PIECE], 0);
+            let (mut last, mut next) = (Instant::now(), 0u64);
+            loop {
+                let n = from.read(&mut bytes[kept..]).expect("the stream goes on");
+                if n == 0 {
+                    return;
+                }
+                let silent = last.elapsed().as_micros() as u64;
+                last = Instant::now();
+                counts.longest.fetch_max(silent, Ordering::Relaxed);
+                kept += n;
+                let whole = kept / 8 * 8;
+                for number in bytes[..whole].chunks_exact(8) {
+                    assert_eq!(number, next.to_be_bytes(), "the number after {next} others");
+                    next += 1;
+                }
+                bytes.copy_within(whole..kept, 0);
+                kept -= whole;
+                counts.numbers.store(next, Ordering::Relaxed);
+            }
+        });
+        Stream {
+            end,
+            heard,
+            writer,
+            reader,
+        }
+    }
+
+    /// Waits for a second's worth of it; answers the longest silence since this was asked last.
+    pub fn goes_on(&self) -> Duration {
+        let heard = || self.heard.numbers.load(Ordering::Relaxed);
+        let enough = heard() + 100 * PIECE as u64;
+        while heard() < enough {
+            assert!(!self.reader.is_finished(), "the stream has ended");
+            std::thread::sleep(PACE);
+        }
+        Duration::from_micros(self.heard.longest.swap(0, Ordering::Relaxed))
+    }
+
+    /// All that was sent has come back.
+    pub fn end(self) {
+        self.end.store(true, Ordering::Relaxed);
+        let sent = self.writer.join().expect("the stream took all");
+        self.reader.join().expect("the stream came back");
+        assert_eq!(self.heard.numbers.load(Ordering::Relaxed), sent);
+    }
+}
+
 /// Compute takes new servers only to this host.
 pub async fn only(admin: &Client, host: &str) {
     let all = admin
@@ -143,142 +326,4 @@ pub async fn only(admin: &Client, host: &str) {
         let path = format!("/compute/v2.1/os-services/{}", s["id"].as_str().unwrap());
         admin.put(&path, &json!({"status": status})).await.expect(200);
     }
-}
-
-/// Guests of one network on two hosts reach each other, move between them while they are used, get their addresses and documents from their own host, and are
-/// reached by floating addresses through the router's host; when that host is gone, through the other one within 5 s.
-#[tokio::test(flavor = "multi_thread")]
-async fn real_two_hosts_and_the_end_of_the_routers() {
-    if let Some(why) = cannot() {
-        println!("SKIPPED: {why}");
-        return;
-    }
-    let wire = Second::wire();
-    let listen = Cloud::fleet_listen().replace("127.0.0.1", "10.98.7.1");
-    let r = Real::with("172.31.221.0/24", vec!["agent.underlay=10.98.7.1".into(), listen]).await;
-    // After the cloud, so that it goes before it.
-    let mut two = wire;
-    two.start(&r.cloud, &[]).await;
-    let admin = r.admin.at("compute 2.53");
-    let hosts = eventually("two hosts are up", Duration::from_secs(20), || async {
-        let all = admin
-            .get("/compute/v2.1/os-services?binary=nova-compute")
-            .await
-            .expect(200);
-        let up: Vec<String> = all["services"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|s| s["state"] == "up")
-            .map(|s| id(s, "/host"))
-            .collect();
-        (up.len() == 2).then_some(up)
-    })
-    .await;
-    let here = hosts.iter().find(|h| *h != "two").unwrap();
-    let c = r.project("alpha").await;
-    // Of two hosts the one with fewer routers gets the next.
-    c.post("/network/v2.0/routers", &json!({"router": {"name": "first"}}))
-        .await
-        .expect(201);
-    let (net, router) = r.network(&c).await;
-    let agents = r
-        .admin
-        .get(&format!("/network/v2.0/routers/{router}/l3-agents"))
-        .await
-        .expect(200);
-    assert_eq!(agents["agents"][0]["host"], "two");
-    r.group(&c).await;
-    only(&admin, here).await;
-    let a = r.server(&c, "one", &net, "10.9.0.10").await;
-    r.wait(&c, &a, "ACTIVE").await;
-    only(&admin, "two").await;
-    let b = r.server(&c, "two", &net, "10.9.0.11").await;
-    r.wait(&c, &b, "ACTIVE").await;
-    let ports = r
-        .admin
-        .get(&format!("/network/v2.0/ports?network_id={net}"))
-        .await
-        .expect(200);
-    let on: std::collections::BTreeSet<&str> = ports["ports"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|p| p["device_owner"].as_str().unwrap().starts_with("compute:"))
-        .map(|p| p["binding:host_id"].as_str().unwrap())
-        .collect();
-    assert_eq!(on.len(), 2, "a guest on each host");
-    let (_, address) = r.floating(&c, &a).await;
-    let (_, address_b) = r.floating(&c, &b).await;
-    // Through the router's host to the guest of the other one: it has its address from DHCP, its name from its host.
-    let login = async |address: &str, command: &str| {
-        eventually(&format!("login on {address}"), Duration::from_secs(90), || async {
-            let o = two.enter(r.ssh(address, command)).output().unwrap();
-            o.status
-                .success()
-                .then(|| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        })
-        .await
-    };
-    assert_eq!(login(&address, "hostname").await, "one");
-    assert_eq!(login(&address_b, "hostname").await, "two");
-    let seen = "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json";
-    for (ip, server) in [(&address, &a), (&address_b, &b)] {
-        let seen = login(ip, &format!("timeout 20 {seen}")).await;
-        assert!(seen.contains(server.as_str()), "{seen}");
-    }
-    for (ip, other) in [(&address, "10.9.0.11"), (&address_b, "10.9.0.10")] {
-        login(ip, &format!("ping -c1 -W1 {other}")).await;
-    }
-    r.cloud.audit().await;
-    // A guest moves to the other host and back while somebody is logged in to it.
-    let mut counting = Counting::start(two.enter(r.ssh(&address, COUNT)));
-    for host in ["two", here.as_str()] {
-        counting.goes_on();
-        only(&admin, host).await;
-        let body = json!({"os-migrateLive": {"host": host, "block_migration": "auto"}});
-        let path = format!("/compute/v2.1/servers/{a}/action");
-        r.admin.at("compute 2.25").post(&path, &body).await.expect(202);
-        eventually(&format!("it is on {host}"), Duration::from_secs(60), || async {
-            let s = r.admin.get(&format!("/compute/v2.1/servers/{a}")).await.expect(200);
-            let server = &s["server"];
-            assert!(
-                server["status"] == "ACTIVE" || server["status"] == "MIGRATING",
-                "{server}"
-            );
-            (server["OS-EXT-SRV-ATTR:host"] == host && server["OS-EXT-STS:task_state"].is_null()).then_some(())
-        })
-        .await;
-        counting.goes_on();
-        r.cloud.audit().await;
-    }
-    // Figures are for reading: a busy machine is no broken promise, the session that lives is the one.
-    println!("the longest silence of the session: {:?}", counting.longest);
-    drop(counting);
-    // The router's host is gone.
-    assert!(!speaks_ssh(&address), "the router is on the other host");
-    two.cut();
-    let gone = Instant::now();
-    // One attempt beside the other: each may hang for as long as nobody answers.
-    let (said, answers) = std::sync::mpsc::channel();
-    loop {
-        let (said, address) = (said.clone(), address.clone());
-        std::thread::spawn(move || speaks_ssh(&address).then(|| said.send(())));
-        match answers.recv_timeout(Duration::from_millis(100)) {
-            Ok(()) => break,
-            Err(_) => assert!(
-                gone.elapsed() < Duration::from_secs(30),
-                "not reached\n{}",
-                r.cloud.tail()
-            ),
-        }
-    }
-    let took = gone.elapsed();
-    println!("the guest was reached again after {took:?}");
-    let agents = r
-        .admin
-        .get(&format!("/network/v2.0/routers/{router}/l3-agents"))
-        .await
-        .expect(200);
-    assert_eq!(agents["agents"][0]["host"], here.as_str());
 }
