@@ -365,7 +365,8 @@ impl Store {
             .collect()
     }
 
-    /// Tombstones of the network's kinds that may be carried out now: a port stays while its guest does.
+    /// Tombstones of the network's kinds that may be carried out now: a port stays while its guest does, and so does the
+    /// port's network.
     pub fn net_tombstones(&self) -> Vec<Tombstone> {
         let state = self.lock();
         let entries = &state.entries;
@@ -386,7 +387,18 @@ impl Store {
             })
             .flatten()
             .collect();
-        all.retain(|t| !(t.kind == Kind::Port && held.contains(&t.id)));
+        let networks: HashSet<Uuid> = held
+            .iter()
+            .filter_map(|id| match &entries.get(&(Kind::Port, *id))?.desired.as_ref()?.object {
+                Object::Port(p) => Some(p.network_id),
+                _ => None,
+            })
+            .collect();
+        all.retain(|t| match t.kind {
+            Kind::Port => !held.contains(&t.id),
+            Kind::Network => !networks.contains(&t.id),
+            _ => true,
+        });
         // Ports before routers before groups before networks: what hangs on something goes first.
         all.sort_by_key(|t| std::cmp::Reverse(t.kind));
         all
@@ -521,16 +533,51 @@ mod tests {
     }
 
     fn guest(id: u128, generation: u64, password_clears: u64) -> News {
+        guest_with(id, generation, password_clears, serde_json::json!([]))
+    }
+
+    fn guest_with(id: u128, generation: u64, password_clears: u64, nics: serde_json::Value) -> News {
         let guest = serde_json::json!({
             "id": Uuid::from_u128(id), "name": "g", "project_id": "p", "vcpus": 1, "memory_mib": 1, "power": "running", "metadata": {"hostname": "g"},
             "root": {"image": {"id": Uuid::nil(), "format": "raw", "size": 1, "virtual_size": 1, "sha512": ""}, "size_gib": 1},
-            "password_clears": password_clears,
+            "password_clears": password_clears, "nics": nics,
         });
         News::Put(Box::new(Desired {
             epoch: 1,
             generation,
             object: Object::Guest(Box::new(serde_json::from_value(guest).unwrap())),
         }))
+    }
+
+    /// What hangs on something goes first, and nothing is tried that must fail: a guest that lets go late keeps its port
+    /// and that port's network.
+    #[test]
+    fn a_network_waits_for_the_ports_of_guests() {
+        let path = std::env::temp_dir().join(format!("haneul-store-{}", haneul_core::id::hex()));
+        let s = Store::open(&path, 100).unwrap();
+        let port = News::Put(Box::new(Desired {
+            epoch: 1,
+            generation: 2,
+            object: serde_json::from_value(serde_json::json!({
+                "kind": "port", "doc": {"id": Uuid::from_u128(2), "index": 1, "network_id": Uuid::from_u128(1), "mac": "fa:16:3e:00:00:01",
+                "fixed_ips": [], "port_security": true, "security_groups": [], "admin_state_up": true},
+            }))
+            .unwrap(),
+        }));
+        let nics = serde_json::json!([{"port_id": Uuid::from_u128(2), "mac": "fa:16:3e:00:00:01", "mtu": 1450}]);
+        s.take(vec![network(1, 1, 1450), port, guest_with(7, 3, 0, nics)])
+            .unwrap();
+        let of = |kind, id, generation| Tombstone {
+            kind,
+            ..grave(id, generation)
+        };
+        let (port, guest) = (of(Kind::Port, 2, 5), of(Kind::Guest, 7, 6));
+        let all = [grave(1, 4), port.clone(), guest.clone()];
+        s.take(all.map(News::Bury).into()).unwrap();
+        assert_eq!(s.net_tombstones(), []);
+        s.buried(&guest).unwrap();
+        assert_eq!(s.net_tombstones(), [port, grave(1, 4)]);
+        std::fs::remove_file(&path).unwrap();
     }
 
     /// A guest posts once; what it posted is there after a restart and is told to control again; a clearing makes room

@@ -548,7 +548,6 @@ impl Saga for Back {
                     s.wanted = cold.wanted;
                     if !cold.reverts {
                         self.app.drop_other_flavor(tx, &mut s).await?;
-                        s.old_host_id = None;
                     }
                 }
                 // Written as nothing that is under way: the source leaves no more.

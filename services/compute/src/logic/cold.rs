@@ -127,7 +127,6 @@ impl Compute {
         let (cores, ram) = counted(&s);
         self.quota_change(tx, s.owner(), 0, cores - before.0, ram - before.1)
             .await?;
-        s.old_host_id.clone_from(&s.host_id);
         s.note(
             if kind == MigrationKind::Cold {
                 "migrate"

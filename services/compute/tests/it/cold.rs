@@ -145,6 +145,44 @@ async fn a_resize_goes_where_there_is_room_and_back() {
     lab.audit().await;
 }
 
+/// Going back fits always, and so does staying: nobody gets the place of what waits to be confirmed on either host.
+#[tokio::test]
+async fn what_waits_to_be_confirmed_holds_its_place_on_both_hosts() {
+    let lab = Lab::start().await;
+    let a = FakeHost::join(&lab, 8, 2048, 100).await;
+    let id = lab.create("grower", "1").await;
+    lab.wait(&id, "ACTIVE").await;
+    let b = FakeHost::join(&lab, 8, 4608, 100).await;
+    let resize = big(&lab).await;
+    assert_eq!(act(&lab, &id, resize).await.0, 202);
+    carried(&id, &a, &b).await;
+    lab.wait(&id, "VERIFY_RESIZE").await;
+    // Its own 512 MiB on the one and 4096 on the other are all that the others leave.
+    let on = async |host: &FakeHost| {
+        let server = json!({"server": {"name": "filler", "imageRef": lab.image, "flavorRef": "1", "networks": "none", "host": name(host)}});
+        let made = lab.post(ADMIN, "2.96", "/v2.1/servers", server, 202).await;
+        let id = made["server"]["id"].as_str().unwrap().to_owned();
+        until("it is decided", async || lab.server(&id).await["status"] != "BUILD").await;
+        lab.server(&id).await
+    };
+    for (host, fit) in [(&a, 3), (&b, 1)] {
+        for _ in 0..fit {
+            assert_eq!(on(host).await["status"], "ACTIVE");
+        }
+        let s = on(host).await;
+        assert_eq!(s["status"], "ERROR", "{s}");
+        assert!(s["fault"].to_string().contains("MEMORY_MB"), "{s}");
+    }
+    lab.act(&id, json!({"revertResize": null}), 202).await;
+    carried(&id, &b, &a).await;
+    lab.wait(&id, "ACTIVE").await;
+    until("nothing is left", async || b.guest(&id).is_none()).await;
+    agrees(&lab).await;
+    // What it does not hold any more is others'.
+    assert_eq!(on(&b).await["status"], "ACTIVE");
+    assert_eq!(on(&a).await["status"], "ERROR");
+}
+
 /// Whatever fails before it is started there, it goes on where it was, as it was.
 #[tokio::test]
 async fn a_migration_that_fails_leaves_the_server_as_it_was() {
