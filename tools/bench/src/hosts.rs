@@ -8,9 +8,10 @@ use crate::idle::cpu;
 use crate::ready::{Ready, text};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -23,13 +24,22 @@ const TURN: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Shared {
     up: AtomicUsize,
+    /// Guests that a host was told of, each time another.
     guests: AtomicUsize,
     /// While it holds, each agent reports one of its guests once in a [`TURN`].
     reporting: AtomicBool,
     reports: AtomicUsize,
     /// Agents whose stream ended, or who were refused.
     ended: AtomicUsize,
+    /// The host that is lost, and how many guests it had.
+    lose: tokio::sync::watch::Sender<Option<usize>>,
+    lost: Mutex<Option<usize>>,
+    /// When the host that watches it began to say that its lease has ended.
+    fenced: Mutex<Option<Instant>>,
 }
+
+/// The directory for disks that all of them say to have.
+const DISKS: &str = "00000000-0000-4000-8000-00000000d15c";
 
 fn host_id(n: usize) -> String {
     format!("00000000-0000-4000-8000-{n:012x}")
@@ -53,22 +63,30 @@ async fn agent(socket: PathBuf, n: usize, first: Duration, shared: Arc<Shared>) 
     let greeting = json!({"protocol": 2, "release": "0", "host_id": id, "host_name": format!("host-{n:04}"), "boot_id": "b",
         "inventory": {"vcpus": 64, "memory_mib": 262_144, "disk_gib": 4096},
         "hypervisor": {"kind": "fake", "version": 1, "accelerator": "fake", "arch": "x86_64", "cpu_model": "fake",
-            "cpu_vendor": "fake", "moves": true}});
+            "cpu_vendor": "fake", "moves": true, "shared_disks": DISKS}});
     post(&mut conn, "/agent/v1/greet", &greeting).await?;
     let mut stream = UnixStream::connect(&socket).await?;
     let path = format!("/agent/v1/watch?host={id}");
     stream.write_all(&request("GET", &path, &[], &[])).await?;
     // Each piece of the answer is whole lines; sizes between them are no JSON.
     let mut lines = BufReader::new(stream).lines();
-    let mut held: Vec<Value> = Vec::new();
+    let mut held: BTreeMap<String, Value> = BTreeMap::new();
+    let mut lose = shared.lose.subscribe();
     let mut turn = tokio::time::interval_at(tokio::time::Instant::now() + first, TURN);
     loop {
         let line = tokio::select! {
             line = lines.next_line() => line?.context("the stream ended")?,
             _ = turn.tick() => {
-                if shared.reporting.load(Ordering::Relaxed) && let Some(g) = held.first() {
+                if shared.reporting.load(Ordering::Relaxed) && let Some(g) = held.values().next() {
                     post(&mut conn, "/agent/v1/report", &json!({"host_id": id, "guests": [seen(g)]})).await?;
                     shared.reports.fetch_add(1, Ordering::Relaxed);
+                }
+                continue;
+            }
+            Ok(()) = lose.changed() => {
+                if *lose.borrow_and_update() == Some(n) {
+                    *shared.lost.lock().unwrap() = Some(held.len());
+                    return Ok(());
                 }
                 continue;
             }
@@ -88,8 +106,22 @@ async fn agent(socket: PathBuf, n: usize, first: Duration, shared: Arc<Shared>) 
                     &json!({"host_id": id, "guests": [seen(&told)]}),
                 )
                 .await?;
-                shared.guests.fetch_add(1, Ordering::Relaxed);
-                held.push(told.take());
+                let guest = text(&told, "/object/doc/id")?;
+                if held.insert(guest, told.take()).is_none() {
+                    shared.guests.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Some("put") if told["object"]["kind"] == "fence" => {
+                let watched = &told["object"]["doc"];
+                let ended = json!({"id": watched["id"], "token": watched["token"], "epoch": told["epoch"],
+                    "generation": told["generation"], "state": "ended"});
+                shared.fenced.lock().unwrap().get_or_insert_with(Instant::now);
+                post(
+                    &mut conn,
+                    "/agent/v1/report",
+                    &json!({"host_id": id, "fences": [ended]}),
+                )
+                .await?;
             }
             _ => {}
         }
@@ -132,6 +164,35 @@ async fn until(what: &str, limit: Duration, holds: impl Fn() -> bool) -> Result<
     Ok(start.elapsed())
 }
 
+/// One host is gone, and another one that shares its disks says that its lease has ended: how long until other hosts have
+/// heard of all of its guests.
+async fn lose(shared: &Shared, host: usize, guests: usize, table: &mut Table) -> Result<()> {
+    let before = shared.guests.load(Ordering::Relaxed);
+    shared.lose.send_replace(Some(host));
+    until(
+        "a watcher says that the lease has ended",
+        Duration::from_secs(60),
+        || shared.fenced.lock().unwrap().is_some(),
+    )
+    .await?;
+    let fenced = shared.fenced.lock().unwrap().context("the instant")?;
+    let lost = shared.lost.lock().unwrap().context("the lost host's guests")?;
+    until("its guests are elsewhere", Duration::from_secs(60), || {
+        shared.guests.load(Ordering::Relaxed) >= before + lost
+    })
+    .await?;
+    let took = fenced.elapsed();
+    table.target(
+        GROUP,
+        format!("the end of a host's lease to the last of its {lost} guests told to another host, of {guests}"),
+        ms(took),
+        ("<= 1 s", took <= Duration::from_secs(1)),
+        "",
+    );
+    shared.ended.store(0, Ordering::Relaxed);
+    Ok(())
+}
+
 /// Bytes that a process has sent towards the disk.
 fn written(pid: u32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
@@ -145,6 +206,7 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
         "agent.fake_vcpus=64",
         "agent.fake_memory_mib=262144",
         "agent.fake_disk_gib=4096",
+        "ha.lost_after_s=1",
     ];
     let ready = Ready::new(options, &small).await?;
     let shared = start(&ready.cloud.dir.join("run/agent.sock"), hosts);
@@ -227,6 +289,8 @@ pub async fn run(options: &Options, table: &mut Table) -> Result<()> {
     );
     shared.reporting.store(false, Ordering::Relaxed);
     ensure!(shared.ended.load(Ordering::Relaxed) == 0, "agents ended on the way");
+
+    lose(&shared, hosts / 2, guests, table).await?;
 
     let mut admin = Conn::over(UnixStream::connect(ready.cloud.dir.join("run/admin.sock")).await?);
     let mut planned = Samples::default();

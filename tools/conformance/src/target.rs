@@ -191,7 +191,7 @@ vnc_console = true
 live_migration = {several}
 block_migration_for_live_migration = {several}
 live_migrate_back_and_forth = {several}
-cold_migration = false
+cold_migration = {several}
 config_drive = true
 scheduler_enabled_filters = all
 [image]

@@ -1,5 +1,6 @@
 //! `cargo xtask up --hosts N`: a cloud of several hosts on one machine. Each but the first is a network namespace with a
-//! state directory of its own, and joins as another machine would; nothing in the product knows.
+//! state directory of its own, and joins as another machine would; nothing in the product knows. They share a directory
+//! for disks, as machines would by NFS.
 
 use crate::shell::{self, Cmd, say};
 use anyhow::{Context, Result, bail};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 /// Namespaces and state directories are called this with a number behind.
 const NAME: &str = "haneul-host-";
 const BRIDGE: &str = "haneul-hosts";
+/// What all of them have for the disks of guests.
+const DISKS: &str = "/var/lib/haneul-hosts-disks";
 /// The network between the hosts; the first one is `.1`.
 const NETWORK: &str = "10.213.0";
 const PORT: u16 = 8776;
@@ -33,8 +36,11 @@ pub fn wanted(args: &mut Vec<String>) -> Result<u32> {
 /// The cloud with its first host, and then the others.
 pub fn up(binary: &Path, hosts: u32, args: &[String]) -> Result<()> {
     network()?;
+    shell::as_root(Path::new("mkdir")).args(["-p", DISKS]).run()?;
     let listen = format!("fleet.listen={NETWORK}.1:{PORT}");
-    shell::as_root(binary).args(["--set", &listen, "up"]).args(args).run()?;
+    let (underlay, disks) = (format!("agent.underlay={NETWORK}.1"), shared_disks());
+    let first = ["--set", &listen, "--set", &underlay, "--set", &disks, "up"];
+    shell::as_root(binary).args(first).args(args).run()?;
     for number in 2..=hosts {
         machine(number)?;
         let dir = state_dir(number);
@@ -50,7 +56,8 @@ pub fn up(binary: &Path, hosts: u32, args: &[String]) -> Result<()> {
         let word = |key: &str| token[key].as_str().context("no token").map(str::to_owned);
         host.args(["join", "--yes", &word("url")?, &word("token")?]).run()?;
     }
-    shell::as_root(binary).args(["host", "list"]).run()
+    shell::as_root(binary).args(["host", "list"]).run()?;
+    shell::as_root(binary).args(["ha", "check"]).run()
 }
 
 /// Removes what `up --hosts` made, when there is anything.
@@ -66,7 +73,11 @@ pub fn purge(binary: &Path) -> Result<()> {
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
         ip(&["link", "delete", BRIDGE])?;
     }
-    Ok(())
+    shell::as_root(Path::new("rm")).args(["-rf", DISKS]).run()
+}
+
+fn shared_disks() -> String {
+    format!("agent.shared_disks={DISKS}")
 }
 
 fn state_dir(number: u32) -> PathBuf {
@@ -81,6 +92,12 @@ fn inside(number: u32, binary: &Path) -> Cmd {
         .arg("--state-dir")
         .arg(state_dir(number))
         .args(["--set", &format!("agent.name={NAME}{number}")])
+        .args(["--set", &shared_disks()])
+        // One kernel sees the guests of all of them.
+        .args([
+            "--set",
+            &format!("agent.first_uid={}", 700_000_000 + 10_000_000 * number),
+        ])
 }
 
 fn ip(args: &[&str]) -> Result<()> {

@@ -118,7 +118,10 @@ impl Compute {
             })
             .await?;
         fault_point!("compute.evacuate.committed");
-        self.snapshot.drop_it();
+        // What was decided is counted already: a host with many servers is read about once.
+        if !done {
+            self.snapshot.drop_it();
+        }
         Ok(done)
     }
 
