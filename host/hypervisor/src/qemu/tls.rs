@@ -16,6 +16,17 @@ pub(super) const CREDENTIALS: &str = "move";
 /// Number of the directory for QEMU.
 const FDSET: u32 = 902;
 const DIR: &str = "tls";
+/// The group ffdhe2048 of RFC 7919. Without it QEMU looks for a group of its own when it is to listen, for up to some
+/// seconds in which its monitor answers nobody; TLS 1.3, which both ends speak, uses none of either.
+const GROUP: &str = "-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+";
 
 /// Which end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +40,11 @@ pub(super) enum End {
 /// Gives the process the key. What an attempt before left is taken away first.
 pub(super) async fn give(live: &Live, dir: &Path, uid: u32, end: End, key: &MoveKey) -> Result<(), Failure> {
     take(live, dir).await?;
-    let open = write(dir, uid, key).map_err(|e| disk_error("write the key of the move", &e))?;
+    let mut files = vec![("keys.psk", format!("haneul:{}\n", key.0))];
+    if end == End::Target {
+        files.push(("dh-params.pem", GROUP.to_owned()));
+    }
+    let open = write(dir, uid, &files).map_err(|e| disk_error("write the key of the move", &e))?;
     let named = json!({"fdset-id": FDSET});
     let added = live
         .execute_with("add-fd", named, Some(open.into()), QMP_DEADLINE)
@@ -78,19 +93,23 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn write(dir: &Path, uid: u32, key: &MoveKey) -> io::Result<File> {
+fn write(dir: &Path, uid: u32, files: &[(&str, String)]) -> io::Result<File> {
     let dir = dir.join(DIR);
     DirBuilder::new().mode(0o700).create(&dir)?;
-    let path = dir.join("keys.psk");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    writeln!(file, "haneul:{}", key.0)?;
-    if nix::unistd::geteuid().is_root() {
-        chown(&path, Some(uid), Some(uid))?;
-        chown(&dir, Some(uid), Some(uid))?;
+    let theirs = |path: &Path| match nix::unistd::geteuid().is_root() {
+        true => chown(path, Some(uid), Some(uid)),
+        false => Ok(()),
+    };
+    for (name, text) in files {
+        let path = dir.join(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(text.as_bytes())?;
+        theirs(&path)?;
     }
+    theirs(&dir)?;
     File::open(dir)
 }
