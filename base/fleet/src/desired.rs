@@ -1,6 +1,6 @@
 //! Desired objects and tombstones.
 
-use crate::Fleet;
+use crate::{Fleet, limits};
 use haneul_agent_api::{Desired, Kind, Object, ObservedGuest, ToAgent, Tombstone};
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
@@ -115,10 +115,21 @@ impl Fleet {
 
     /// Hosts that shall hold this object.
     pub async fn hosts_of(&self, tx: &mut Tx, kind: Kind, id: &str) -> Result<Vec<String>> {
+        self.hosts_where(tx, kind, id, "d.removed = 0").await
+    }
+
+    /// Hosts that have something of this id, or shall (a tombstone that was not carried out counts).
+    pub async fn hosts_with(&self, tx: &mut Tx, kind: Kind, id: &str) -> Result<Vec<String>> {
+        self.hosts_where(tx, kind, id, "TRUE").await
+    }
+
+    async fn hosts_where(&self, tx: &mut Tx, kind: Kind, id: &str, rows: &str) -> Result<Vec<String>> {
         // By way of the hosts, which are few: the key of the table begins with them.
-        let sql = "SELECT d.host_id FROM host h JOIN fleet_desired d ON d.host_id = h.id
-                   WHERE d.kind = $1 AND d.id = $2 AND d.removed = 0 ORDER BY d.host_id";
-        let rows = tx.rows(sql, &[kind.as_str().into(), id.into()]).await?;
+        let sql = format!(
+            "SELECT d.host_id FROM host h JOIN fleet_desired d ON d.host_id = h.id
+             WHERE d.kind = $1 AND d.id = $2 AND {rows} ORDER BY d.host_id"
+        );
+        let rows = tx.rows(&sql, &[kind.as_str().into(), id.into()]).await?;
         rows.iter().map(|r| r.str(0)).collect()
     }
 
@@ -243,7 +254,7 @@ impl Fleet {
         Ok((lines, last, full))
     }
 
-    /// Records a guest's observation; an older one than the last is dropped.
+    /// Records an observation. False: it is older than the last, or of a present that is over, and says nothing.
     #[allow(clippy::too_many_arguments)]
     pub(crate) async fn record(
         &self,
@@ -254,19 +265,27 @@ impl Fleet {
         epoch: u64,
         generation: u64,
         doc: String,
-    ) -> Result<()> {
-        tx.exec(
+    ) -> Result<bool> {
+        if epoch < self.epoch {
+            return Ok(false);
+        }
+        limits::observation(kind, id, &doc)?;
+        let n = tx.exec(
             "INSERT INTO fleet_observed(host_id, kind, id, epoch, generation, doc) VALUES($1,$2,$3,$4,$5,$6)
              ON CONFLICT(host_id, kind, id) DO UPDATE SET epoch = excluded.epoch, generation = excluded.generation, doc = excluded.doc
              WHERE excluded.epoch > fleet_observed.epoch OR (excluded.epoch = fleet_observed.epoch AND excluded.generation >= fleet_observed.generation)",
             &[host.into(), kind.as_str().into(), id.into(), epoch.into(), generation.into(), doc.into()],
         )
         .await?;
-        Ok(())
+        Ok(n > 0)
     }
 
-    /// A tombstone was carried out: forget it, unless the object was wanted again since.
+    /// A tombstone was carried out: forget it, unless the object was wanted again since. One of a present that is over
+    /// may be another than stands here now; the host is told of that, and says so again.
     pub(crate) async fn forget(&self, tx: &mut Tx, host: &str, t: &Tombstone) -> Result<bool> {
+        if t.epoch < self.epoch {
+            return Ok(false);
+        }
         let id = t.id.to_string();
         let n = tx
             .exec(

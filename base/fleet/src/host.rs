@@ -1,7 +1,7 @@
 //! Hosts: a row each, made by the first greeting.
 
 use crate::Fleet;
-use haneul_agent_api::{Greeting, HypervisorInfo, Inventory, Underlay};
+use haneul_agent_api::{Greeting, HypervisorInfo, Inventory, Report, Underlay};
 use haneul_core::{Error, Result};
 use haneul_store::{Actor, Dir, Query, Resource, System, Tx, V};
 use serde::{Deserialize, Serialize};
@@ -69,7 +69,7 @@ impl Fleet {
         for o in self.observers() {
             o.host_leaving(tx, &host).await?;
         }
-        for table in ["fleet_desired", "fleet_observed"] {
+        for table in ["fleet_desired", "fleet_observed", "fleet_session"] {
             tx.exec(&format!("DELETE FROM {table} WHERE host_id = $1"), &[id.into()])
                 .await?;
         }
@@ -79,7 +79,8 @@ impl Fleet {
         Ok(host)
     }
 
-    pub(crate) async fn greet(self: &Arc<Self>, tx: &mut Tx, g: &Greeting) -> Result<()> {
+    /// A host greets. Answers the number of this greeting: what is left of the reports before it changes nothing any more.
+    pub(crate) async fn greet(self: &Arc<Self>, tx: &mut Tx, g: &Greeting) -> Result<u64> {
         let mut host = Host {
             id: g.host_id.to_string(),
             name: g.host_name.clone(),
@@ -109,7 +110,34 @@ impl Fleet {
                 o.underlay_changed(tx, &host.id).await?;
             }
         }
-        Ok(())
+        let session = tx.next_number("fleet.session").await?;
+        tx.exec(
+            "INSERT INTO fleet_session(host_id, session, number) VALUES($1,$2,0)
+             ON CONFLICT(host_id) DO UPDATE SET session = excluded.session, number = 0",
+            &[host.id.as_str().into(), session.into()],
+        )
+        .await?;
+        Ok(session as u64)
+    }
+
+    /// Refuses a report that is not the next of the host's newest greeting, or a later one of it.
+    pub(crate) async fn in_order(&self, tx: &mut Tx, r: &Report) -> Result<()> {
+        if r.session == 0 {
+            return Ok(());
+        }
+        let newer = tx
+            .exec(
+                "UPDATE fleet_session SET number = $3 WHERE host_id = $1 AND session = $2 AND number < $3",
+                &[r.host_id.to_string().into(), r.session.into(), r.number.into()],
+            )
+            .await?;
+        match newer {
+            0 => Err(Error::conflict(format!(
+                "Report {} of greeting {} is older than what this host has said since. It changes nothing; greet anew.",
+                r.number, r.session
+            ))),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) async fn is_up(&self, id: &str) -> Result<bool> {

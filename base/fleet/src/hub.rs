@@ -1,6 +1,7 @@
 //! The open watch streams and the byte streams that are waited for.
 
 use crate::BoxFuture;
+use crate::limits::AT_ONCE;
 use bytes::Bytes;
 use haneul_agent_api::{Ask, ToAgent};
 use haneul_core::{Error, Result};
@@ -45,6 +46,8 @@ struct State {
     watches: HashMap<String, Watch>,
     /// Protocol that each agent greeted with.
     protocols: HashMap<String, u32>,
+    /// Messages of each host that are being read.
+    turns: HashMap<Uuid, usize>,
     /// One-time ids, with the host that was asked.
     streams: HashMap<Uuid, (String, oneshot::Sender<Bytes>)>,
     tunnels: HashMap<Uuid, (String, oneshot::Sender<std::result::Result<Tunnel, String>>)>,
@@ -56,7 +59,34 @@ pub(crate) struct Hub {
     reported: Notify,
 }
 
+/// A message of a host, while it is read.
+pub(crate) struct Turn<'a>(&'a Hub, Uuid);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if let Some(n) = state.turns.get_mut(&self.1) {
+            *n -= 1;
+            if *n == 0 {
+                state.turns.remove(&self.1);
+            }
+        }
+    }
+}
+
 impl Hub {
+    /// Begins to read a message of a host; none when enough are being read.
+    pub fn turn(&self, host: Uuid) -> Option<Turn<'_>> {
+        let mut state = self.lock();
+        let n = state.turns.entry(host).or_default();
+        if *n >= AT_ONCE {
+            return None;
+        }
+        *n += 1;
+        drop(state);
+        Some(Turn(self, host))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

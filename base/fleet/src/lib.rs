@@ -11,6 +11,7 @@ mod desired;
 mod fencing;
 mod host;
 mod hub;
+mod limits;
 mod listener;
 mod members;
 
@@ -61,6 +62,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: "CREATE TABLE host_fence(id TEXT PRIMARY KEY, project_id TEXT, name TEXT NOT NULL, generation BIGINT NOT NULL,
               created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, doc TEXT NOT NULL, ended BIGINT NOT NULL);
           CREATE INDEX host_by_up ON host(up)",
+    },
+    Migration {
+        owner: "fleet",
+        number: 4,
+        sql: "CREATE TABLE fleet_session(host_id TEXT PRIMARY KEY, session BIGINT NOT NULL, number BIGINT NOT NULL)",
     },
 ];
 

@@ -1,7 +1,7 @@
 //! What agents dial: a Unix socket on this machine, where only root and our own user may connect (SO_PEERCRED), and TLS
 //! for other machines, where a host is what its certificate says. HTTP/2, newline-delimited JSON on both.
 
-use crate::{Fleet, members};
+use crate::{Fleet, limits, members};
 use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
@@ -29,7 +29,9 @@ const MAX_STREAM: usize = 16 << 20;
 /// Between greeting and watch an agent needs no more, however busy its host is.
 const WATCHED: Duration = Duration::from_secs(60);
 /// Longest report, bytes.
-const MAX_REPORT: usize = 16 << 20;
+const MAX_REPORT: usize = 8 << 20;
+/// A message that has begun takes no longer to come.
+const COMES: Duration = Duration::from_secs(30);
 /// Longest greeting, and longest message about a membership, bytes.
 const MAX_GREETING: usize = 1 << 20;
 const MAX_JOIN: usize = 16 << 10;
@@ -127,6 +129,13 @@ pub async fn serve_hosts(
                     if let Err(e) = fleet.check_member(name).await {
                         return refuse(&e);
                     }
+                    // What is read for one host at a time is bounded, and with it what it can make us hold.
+                    let Some(_turn) = fleet.hub.turn(name.host) else {
+                        return refuse(&Error::unavailable(format!(
+                            "{} messages of this host are being read already. Wait for their answers.",
+                            limits::AT_ONCE
+                        )));
+                    };
                     request.extensions_mut().insert(Caller::Host(name));
                     next.run(request).await
                 }
@@ -181,14 +190,19 @@ fn answer<T: serde::Serialize>(result: Result<T>) -> Response {
     }
 }
 
-async fn body<T: serde::de::DeserializeOwned>(request: Request, most: usize) -> Result<T> {
-    let bytes = Limited::new(request.into_body(), most)
-        .collect()
-        .await
+/// All of a request's body.
+async fn bytes(request: Request, most: usize) -> Result<Bytes> {
+    let collected = tokio::time::timeout(COMES, Limited::new(request.into_body(), most).collect()).await;
+    let collected = collected
+        .map_err(|_| Error::bad_request(format!("The message did not come within {} s.", COMES.as_secs())))?
         .map_err(|e| {
             Error::bad_request(format!("The message was cut off, or is longer than {most} bytes.")).with_private(e)
-        })?
-        .to_bytes();
+        })?;
+    Ok(collected.to_bytes())
+}
+
+async fn body<T: serde::de::DeserializeOwned>(request: Request, most: usize) -> Result<T> {
+    let bytes = bytes(request, most).await?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::bad_request("The message is not of this protocol.").with_private(e))
 }
@@ -209,15 +223,17 @@ async fn greet(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Cal
         let g: Greeting = body(request, MAX_GREETING).await?;
         caller.speaks_for(g.host_id)?;
         check_protocol(g.protocol)?;
-        let welcome = Welcome {
+        limits::greeting(&g)?;
+        let mut welcome = Welcome {
             protocol: PROTOCOL.min(g.protocol),
             release: env!("CARGO_PKG_VERSION").into(),
             cloud_id: fleet.cloud_id,
             epoch: fleet.epoch,
+            session: 0,
         };
         fleet.hub.greeted(&g.host_id.to_string(), g.protocol);
         let (f, host) = (fleet.clone(), g.host_id);
-        fleet
+        welcome.session = fleet
             .db
             .write(&agent(host), async move |tx| f.greet(tx, &g).await)
             .await?;
@@ -352,6 +368,7 @@ async fn report(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Ca
     let go = async {
         let r: Report = body(request, MAX_REPORT).await?;
         caller.speaks_for(r.host_id)?;
+        limits::report(&r)?;
         fault_point!("fleet.report.received");
         let f = fleet.clone();
         fleet
@@ -366,6 +383,7 @@ async fn report(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Ca
 }
 
 async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Result<()> {
+    fleet.in_order(tx, r).await?;
     let host = r.host_id.to_string();
     let nets: [(Kind, &Vec<ObservedNet>); 3] = [
         (Kind::Network, &r.networks),
@@ -374,34 +392,24 @@ async fn take(fleet: &Arc<Fleet>, tx: &mut haneul_store::Tx, r: &Report) -> Resu
     ];
     for (kind, seen) in nets {
         for o in seen {
-            fleet
-                .record(
-                    tx,
-                    &host,
-                    kind,
-                    &o.id.to_string(),
-                    o.epoch,
-                    o.generation,
-                    serde_json::to_string(o)?,
-                )
-                .await?;
+            let (id, doc) = (o.id.to_string(), serde_json::to_string(o)?);
+            if !fleet.record(tx, &host, kind, &id, o.epoch, o.generation, doc).await? {
+                continue;
+            }
             for observer in fleet.observers() {
                 observer.net(tx, &host, kind, o).await?;
             }
         }
     }
     for g in &r.guests {
-        fleet
-            .record(
-                tx,
-                &host,
-                Kind::Guest,
-                &g.id.to_string(),
-                g.epoch,
-                g.generation,
-                serde_json::to_string(g)?,
-            )
-            .await?;
+        let (id, doc) = (g.id.to_string(), serde_json::to_string(g)?);
+        let (epoch, generation) = (g.epoch, g.generation);
+        if !fleet
+            .record(tx, &host, Kind::Guest, &id, epoch, generation, doc)
+            .await?
+        {
+            continue;
+        }
         for observer in fleet.observers() {
             observer.guest(tx, &host, g).await?;
         }
@@ -459,9 +467,9 @@ async fn stream(
     if !fleet.hub.expects(id, caller.only()) {
         return refuse(&Error::not_found("Nobody waits for this stream."));
     }
-    let bytes = match Limited::new(request.into_body(), MAX_STREAM).collect().await {
-        Ok(b) => b.to_bytes(),
-        Err(e) => return refuse(&Error::bad_request("The stream was cut off or too long.").with_private(e)),
+    let bytes = match bytes(request, MAX_STREAM).await {
+        Ok(b) => b,
+        Err(e) => return refuse(&e),
     };
     fleet.hub.answer(id, bytes);
     answer(Ok(Ack { ok: true }))
@@ -487,140 +495,4 @@ async fn tunnel(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use haneul_agent_api::{HypervisorInfo, Inventory};
-    use haneul_store::{Db, OpenOptions};
-
-    async fn fleet(dir: &std::path::Path) -> Arc<Fleet> {
-        std::fs::create_dir_all(dir).unwrap();
-        let url = format!("sqlite:{}", dir.join("t.db").display());
-        let db = Db::open(&OpenOptions { url, readers: 2 }, crate::MIGRATIONS)
-            .await
-            .unwrap();
-        Fleet::open(db).await.unwrap()
-    }
-
-    fn greeting(host_id: Uuid) -> Greeting {
-        Greeting {
-            protocol: PROTOCOL,
-            release: "1".into(),
-            host_id,
-            host_name: "one".into(),
-            boot_id: String::new(),
-            inventory: Inventory {
-                vcpus: 1,
-                memory_mib: 1,
-                disk_gib: 1,
-            },
-            hypervisor: HypervisorInfo {
-                kind: "fake".into(),
-                version: 1,
-                accelerator: "fake".into(),
-                arch: "x86_64".into(),
-                cpu_model: String::new(),
-                cpu_vendor: String::new(),
-                cpu_features: vec![],
-                sockets: 1,
-                cores: 1,
-                threads: 1,
-                moves: true,
-                shared_disks: None,
-            },
-            underlay: None,
-        }
-    }
-
-    /// What the release before does not know would end its watch.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_older_agent_is_told_of_what_it_knows() {
-        use haneul_agent_api::{Neighbour, Object, SecurityGroup};
-        let dir = std::env::temp_dir().join(format!("haneul-fleet-{}", haneul_core::id::hex()));
-        let fleet = fleet(&dir).await;
-        let (host, id) = (Uuid::new_v4(), Uuid::new_v4());
-        let group = Object::SecurityGroup(SecurityGroup {
-            id,
-            rules: vec![],
-            members: vec![],
-            stateful: true,
-        });
-        let neighbour = Object::Neighbour(Neighbour {
-            id,
-            network_id: id,
-            mac: String::new(),
-            addresses: vec![],
-            dns_name: String::new(),
-            host: [10, 0, 0, 1].into(),
-        });
-        let f = fleet.clone();
-        fleet
-            .db
-            .write(&agent(host), async move |tx| {
-                f.put(tx, &host.to_string(), &group).await?;
-                f.put(tx, &host.to_string(), &neighbour).await
-            })
-            .await
-            .unwrap();
-        for (protocol, lines) in [(1, 1), (2, 2)] {
-            fleet.hub.greeted(&host.to_string(), protocol);
-            let (told, last, _) = fleet.lines(&host.to_string(), 0).await.unwrap();
-            assert_eq!((told.len(), last), (lines, 2), "protocol {protocol}");
-        }
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    /// An agent comes back at once, and the end of its former stream is written late.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_late_end_leaves_no_open_stream_of_a_host_that_is_down() {
-        let dir = std::env::temp_dir().join(format!("haneul-fleet-{}", haneul_core::id::hex()));
-        let fleet = fleet(&dir).await;
-        let host = Uuid::new_v4();
-        let id = host.to_string();
-        let greet = async || {
-            let (f, g) = (fleet.clone(), greeting(host));
-            fleet
-                .db
-                .write(&agent(host), async move |tx| f.greet(tx, &g).await)
-                .await
-                .unwrap();
-        };
-        let end = async || {
-            let (f, id) = (fleet.clone(), id.clone());
-            fleet
-                .db
-                .write(&agent(host), async move |tx| f.stream_ended(tx, &id).await)
-                .await
-                .unwrap();
-        };
-        // Between greeting and watch: the watch ends, so that the agent greets anew.
-        greet().await;
-        end().await;
-        let (send, mut receive) = mpsc::channel(16);
-        tokio::spawn(pump(fleet.clone(), host, send));
-        let first = tokio::time::timeout(Duration::from_secs(2), receive.recv())
-            .await
-            .unwrap();
-        assert!(first.is_none(), "the stream of a host that is down stays open");
-        // After the watch was opened: the late end says nothing any more.
-        greet().await;
-        let (send, mut receive) = mpsc::channel(16);
-        tokio::spawn(pump(fleet.clone(), host, send));
-        let first = tokio::time::timeout(Duration::from_secs(2), receive.recv())
-            .await
-            .unwrap();
-        assert!(first.is_some());
-        end().await;
-        assert!(fleet.is_up(&id).await.unwrap());
-        // The end of this one does.
-        drop(receive);
-        let start = std::time::Instant::now();
-        while fleet.is_up(&id).await.unwrap() {
-            assert!(
-                start.elapsed() < Duration::from_secs(2),
-                "the host is up without a stream"
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
-}
+mod tests;

@@ -104,9 +104,12 @@ impl Fleet {
     /// used or is too old; conflict for a host that is a member already.
     pub(crate) async fn join(self: &Arc<Self>, join: Join) -> Result<Joined> {
         crate::listener::check_protocol(join.protocol)?;
-        let skew = join.clock - clock::now();
-        if skew.abs() > MAX_SKEW {
-            let (by, way) = (span(skew.abs()), if skew > 0 { "ahead of" } else { "behind" });
+        crate::limits::host_name(&join.host_name)?;
+        // Whatever it says: there are no times further apart than a number can tell.
+        let skew = join.clock.saturating_sub(clock::now());
+        let apart = skew.saturating_abs();
+        if apart > MAX_SKEW {
+            let (by, way) = (span(apart), if skew > 0 { "ahead of" } else { "behind" });
             return Err(Error::bad_request(format!(
                 "This machine's clock is {by} {way} the control plane's, and {} are allowed. Set it (for instance by NTP) and join again.",
                 span(MAX_SKEW)

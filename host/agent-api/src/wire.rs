@@ -11,6 +11,10 @@ use uuid::Uuid;
 pub const PROTOCOL: u32 = 2;
 /// Longest line on a watch stream, bytes.
 pub const MAX_LINE: usize = 1 << 20;
+/// Observations in one report, at the most; an agent that has more says them one report after the other.
+pub const MAX_ITEMS: usize = 2000;
+/// Longest text of a failure that an agent reports, bytes.
+pub const MAX_TEXT: usize = 16 << 10;
 /// Seconds between pings on a quiet watch stream; three missed mean that the peer is gone.
 pub const PING_SECONDS: u64 = 5;
 
@@ -95,6 +99,9 @@ pub struct Welcome {
     pub release: String,
     pub cloud_id: Uuid,
     pub epoch: u64,
+    /// Number of this greeting, for the reports that follow it. 0: control is of before it counted.
+    #[serde(default)]
+    pub session: u64,
 }
 
 /// One desired object.
@@ -269,6 +276,12 @@ pub struct HostAudit {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     pub host_id: Uuid,
+    /// The greeting that it follows, and its place among the reports since, from 1 on: an older one than the last that
+    /// control has taken changes nothing, however late it comes. 0: the agent is of before they were counted.
+    #[serde(default)]
+    pub session: u64,
+    #[serde(default)]
+    pub number: u64,
     /// True for the first report after a greeting: everything the agent has.
     #[serde(default)]
     pub full: bool,
@@ -291,6 +304,14 @@ pub struct Report {
     pub gone: Vec<Tombstone>,
     #[serde(default)]
     pub inventory: Option<Inventory>,
+}
+
+impl Report {
+    /// How much it says.
+    pub fn items(&self) -> usize {
+        let nets = self.ports.len() + self.routers.len() + self.networks.len();
+        self.guests.len() + nets + self.passwords.len() + self.fences.len() + self.gone.len()
+    }
 }
 
 /// Answer to a [`Report`].

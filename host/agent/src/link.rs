@@ -14,7 +14,7 @@ use haneul_agent_api::{
 };
 use haneul_core::{Error, Result, fault_point};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, BodyStream, Full};
+use http_body_util::{BodyExt, BodyStream, Full, Limited};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,11 +104,10 @@ pub(crate) async fn call<T: serde::de::DeserializeOwned>(
 ) -> Result<T> {
     let response = request(sender, Method::POST, path, serde_json::to_vec(body)?.into()).await?;
     let status = response.status();
-    let bytes = response
-        .into_body()
+    let bytes = Limited::new(response.into_body(), MAX_LINE)
         .collect()
         .await
-        .map_err(Error::internal)?
+        .map_err(|e| Error::unavailable("control's answer was cut off, or is too long").with_private(e))?
         .to_bytes();
     if status != StatusCode::OK {
         let said = String::from_utf8_lossy(&bytes).into_owned();
@@ -170,7 +169,7 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, pause: 
     let mut renewal = sender.clone();
     let result = tokio::select! {
         r = watch(shared, guests, fences, response.into_body(), &sender) => r,
-        r = reports(shared, sender.clone()) => r,
+        r = reports(shared, sender.clone(), welcome.session) => r,
         () = shared.control.keep_certified(&mut renewal) => Ok(()),
     };
     connection.abort();
@@ -240,9 +239,14 @@ impl Shared {
     }
 }
 
-async fn reports(shared: &Arc<Shared>, mut sender: Sender) -> Result<()> {
-    loop {
-        let report: Report = shared.reports.take(shared.host_id).await;
+async fn reports(shared: &Arc<Shared>, mut sender: Sender, session: u64) -> Result<()> {
+    for number in 1.. {
+        let news = shared.reports.take(shared.host_id).await;
+        let report = Report {
+            session,
+            number,
+            ..news
+        };
         fault_point!("agent.report.taken");
         let sent: Result<haneul_agent_api::Ack> = call(&mut sender, path::REPORT, &report).await;
         if let Err(e) = sent {
@@ -251,6 +255,7 @@ async fn reports(shared: &Arc<Shared>, mut sender: Sender) -> Result<()> {
         }
         shared.reports.arrived(&report);
     }
+    Ok(())
 }
 
 async fn watch(
@@ -281,9 +286,8 @@ async fn watch(
             }
         }
         let mut news = Vec::new();
-        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
-            let line = buffer.split_to(end + 1);
-            match serde_json::from_slice(&line)? {
+        for line in lines(&mut buffer)? {
+            match line {
                 ToAgent::Put(d) => news.push(News::Put(d)),
                 ToAgent::Remove(t) => news.push(News::Bury(t)),
                 ToAgent::Bookmark { .. } | ToAgent::Ping => {}
@@ -293,12 +297,31 @@ async fn watch(
         if !news.is_empty() {
             take(shared, guests, fences, news).await?;
         }
-        if buffer.len() > MAX_LINE {
-            return Err(Error::bad_request(format!(
-                "a line of control is longer than {MAX_LINE} bytes"
-            )));
-        }
     }
+}
+
+/// Takes the whole lines out of what has come. One that is of no protocol that we know ends the link, with all behind it:
+/// what it would have changed is not known.
+fn lines(buffer: &mut BytesMut) -> Result<Vec<ToAgent>> {
+    let mut all = Vec::new();
+    while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+        let line = buffer.split_to(end + 1);
+        if line.len() > MAX_LINE {
+            return Err(too_long());
+        }
+        all.push(
+            serde_json::from_slice(&line)
+                .map_err(|e| Error::bad_request("control has sent what is not of this protocol").with_private(e))?,
+        );
+    }
+    match buffer.len() > MAX_LINE {
+        true => Err(too_long()),
+        false => Ok(all),
+    }
+}
+
+fn too_long() -> Error {
+    Error::bad_request(format!("a line of control is longer than {MAX_LINE} bytes"))
 }
 
 /// Makes news durable, and wakes whoever acts upon it.
@@ -400,4 +423,60 @@ async fn audit(shared: &Arc<Shared>) -> HostAudit {
     out.findings
         .extend(net.strays.into_iter().map(|s| format!("stray on the host: {s}")));
     out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use haneul_testkit::Dice;
+
+    /// One of each kind.
+    const SAID: [&str; 6] = [
+        r#"{"type":"ping"}"#,
+        r#"{"type":"bookmark","sequence":7}"#,
+        r#"{"type":"ask","stream":"6f1d6a36-6a4e-4d0b-9d8e-1b7d8d2f2a01","what":{"ask":"console_log","guest":"6f1d6a36-6a4e-4d0b-9d8e-1b7d8d2f2a02","lines":9}}"#,
+        r#"{"type":"remove","kind":"guest","id":"6f1d6a36-6a4e-4d0b-9d8e-1b7d8d2f2a03","epoch":1,"generation":4,"disks":true}"#,
+        r#"{"type":"put","epoch":1,"generation":3,"object":{"kind":"lease","doc":{"id":"6f1d6a36-6a4e-4d0b-9d8e-1b7d8d2f2a04","token":5}}}"#,
+        r#"{"type":"put","epoch":1,"generation":3,"object":{"kind":"guest","doc":{"id":"6f1d6a36-6a4e-4d0b-9d8e-1b7d8d2f2a05","name":"g","project_id":"p","vcpus":1,"memory_mib":1,"power":"running","metadata":{"hostname":"g"},"root":{"image":{"id":"6f1d6a36-6a4e-4d0b-9d8e-1b7d8d2f2a06","format":"raw","size":1,"virtual_size":1,"sha512":""},"size_gib":1}}}}"#,
+    ];
+
+    /// Whatever comes is whole lines of the protocol, or ends the link and says why; nothing is held that is longer than a
+    /// line may be.
+    #[test]
+    fn lines_that_are_none_end_the_link() {
+        for said in SAID {
+            assert_eq!(
+                lines(&mut BytesMut::from(format!("{said}\n").as_str())).unwrap().len(),
+                1
+            );
+        }
+        let mut dice = Dice::new(9);
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let mut line = dice.pick(&SAID).as_bytes().to_vec();
+            dice.spoil(&mut line);
+            line.push(b'\n');
+            let mut buffer = BytesMut::from(line.as_slice());
+            match lines(&mut buffer) {
+                Ok(all) => taken += all.len(),
+                Err(e) => {
+                    refused += 1;
+                    assert!(e.public().contains("protocol"), "{}", e.public());
+                }
+            }
+        }
+        assert!(taken > 1000 && refused > 1000, "{taken} taken, {refused} refused");
+        let deep = [b"[".repeat(100_000), b"\n".to_vec()].concat();
+        assert!(lines(&mut BytesMut::from(deep.as_slice())).is_err());
+        // With its end or without: too long.
+        let mut long = BytesMut::from(vec![b' '; MAX_LINE + 1].as_slice());
+        assert!(lines(&mut long).unwrap_err().public().contains("longer than"));
+        long.extend_from_slice(b"\n");
+        assert!(lines(&mut long).unwrap_err().public().contains("longer than"));
+        // What is not whole yet waits.
+        let mut half = BytesMut::from(&b"{\"type\":\"ping\"}\n{\"type\""[..]);
+        assert_eq!(lines(&mut half).unwrap().len(), 1);
+        assert_eq!(half.len(), 7);
+    }
 }

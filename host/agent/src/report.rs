@@ -2,7 +2,8 @@
 //! away.
 
 use haneul_agent_api::{
-    Kind, Layout, ObservedFence, ObservedGuest, ObservedNet, ObservedSnapshot, PostedPassword, Report, Tombstone,
+    Failure, Kind, Layout, MAX_ITEMS, MAX_TEXT, ObservedFence, ObservedGuest, ObservedNet, ObservedSnapshot,
+    PostedPassword, Report, Tombstone,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,45 @@ struct Pending {
     passwords: BTreeMap<Uuid, PostedPassword>,
     fences: BTreeMap<Uuid, ObservedFence>,
     gone: BTreeMap<(Kind, Uuid), Tombstone>,
+}
+
+impl Pending {
+    /// Takes as much as one report may say.
+    fn report(&mut self, host_id: Uuid) -> Report {
+        let mut room = MAX_ITEMS;
+        let mut report = Report {
+            host_id,
+            guests: some(&mut self.guests, &mut room).map(|(_, g)| g).collect(),
+            ..Report::default()
+        };
+        for ((kind, _), o) in some(&mut self.nets, &mut room) {
+            match kind {
+                Kind::Port => report.ports.push(o),
+                Kind::Router => report.routers.push(o),
+                Kind::Network => report.networks.push(o),
+                // Of these control needs no word.
+                _ => {}
+            }
+        }
+        report.passwords = some(&mut self.passwords, &mut room).map(|(_, p)| p).collect();
+        report.fences = some(&mut self.fences, &mut room).map(|(_, f)| f).collect();
+        report.gone = some(&mut self.gone, &mut room).map(|(_, t)| t).collect();
+        report
+    }
+}
+
+/// Takes the first of them, as many as there is room for.
+fn some<K: Ord, V>(all: &mut BTreeMap<K, V>, room: &mut usize) -> impl Iterator<Item = (K, V)> {
+    let n = (*room).min(all.len());
+    *room -= n;
+    (0..n).map_while(|_| all.pop_first())
+}
+
+/// What a failure says is bounded.
+fn clip(failure: Option<&mut Failure>) {
+    for text in failure.into_iter().flat_map(|f| [&mut f.message, &mut f.detail]) {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+    }
 }
 
 #[derive(Default)]
@@ -40,6 +80,7 @@ impl Reports {
 
     pub fn guest(&self, mut seen: ObservedGuest) {
         seen.snapshot = self.lock_snapshots().get(&seen.id).cloned();
+        clip(seen.failure.as_mut());
         let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         match &seen.layout {
             Some(layout) => drop(layouts.insert(seen.id, layout.clone())),
@@ -91,7 +132,8 @@ impl Reports {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn net(&self, kind: Kind, seen: ObservedNet) {
+    pub fn net(&self, kind: Kind, mut seen: ObservedNet) {
+        clip(seen.failure.as_mut());
         self.lock().nets.insert((kind, seen.id), seen);
         self.wake.notify_one();
     }
@@ -123,30 +165,11 @@ impl Reports {
     /// Waits until there is something, and takes it.
     pub async fn take(&self, host_id: Uuid) -> Report {
         loop {
-            let p = std::mem::take(&mut *self.lock());
-            let rest = p.passwords.is_empty() && p.fences.is_empty() && p.gone.is_empty();
-            if p.guests.is_empty() && p.nets.is_empty() && rest {
-                self.wake.notified().await;
-                continue;
+            let report = self.lock().report(host_id);
+            if report.items() > 0 {
+                return report;
             }
-            let of = |kind: Kind, nets: &BTreeMap<(Kind, Uuid), ObservedNet>| {
-                nets.iter()
-                    .filter(|((k, _), _)| *k == kind)
-                    .map(|(_, o)| o.clone())
-                    .collect()
-            };
-            return Report {
-                host_id,
-                full: false,
-                ports: of(Kind::Port, &p.nets),
-                routers: of(Kind::Router, &p.nets),
-                networks: of(Kind::Network, &p.nets),
-                guests: p.guests.into_values().collect(),
-                passwords: p.passwords.into_values().collect(),
-                fences: p.fences.into_values().collect(),
-                gone: p.gone.into_values().collect(),
-                inventory: None,
-            };
+            self.wake.notified().await;
         }
     }
 

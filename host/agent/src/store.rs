@@ -59,9 +59,16 @@ pub(crate) enum Stored {
     Tombstone,
 }
 
+/// Removals that are remembered after they were carried out, at the least.
+const GRAVES: usize = 5_000;
+
 #[derive(Default)]
 struct State {
     entries: BTreeMap<(Kind, Uuid), Entry>,
+    /// What was removed last: nothing of before brings it back.
+    graves: BTreeMap<(Kind, Uuid), (u64, u64)>,
+    /// The newest epoch of all that was heard.
+    epoch: u64,
     uids: Uids,
     passwords: BTreeMap<Uuid, PostedPassword>,
 }
@@ -80,15 +87,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
+    /// The newest that is known of it.
+    fn newest(&self, key: (Kind, Uuid)) -> Option<(u64, u64)> {
+        let known = self.entries.get(&key).and_then(Entry::newest);
+        known.max(self.graves.get(&key).copied())
+    }
+
+    fn bury(&mut self, key: (Kind, Uuid), order: (u64, u64)) {
+        self.graves.insert(key, order);
+        if self.graves.len() > 2 * GRAVES {
+            let mut all: Vec<_> = self.graves.values().copied().collect();
+            all.sort_unstable();
+            let oldest = all.get(all.len() - GRAVES).copied();
+            self.graves.retain(|_, order| Some(*order) >= oldest);
+        }
+    }
+
     fn apply(&mut self, line: Line) {
         match line {
             Line::Put(d) => {
+                self.epoch = self.epoch.max(d.epoch);
+                self.graves.remove(&(d.object.kind(), d.object.id()));
                 let entry = self.entries.entry((d.object.kind(), d.object.id())).or_default();
                 if entry.newest().is_none_or(|n| n < (d.epoch, d.generation)) {
                     entry.desired = Some(*d);
                 }
             }
             Line::Bury(t) => {
+                self.epoch = self.epoch.max(t.epoch);
                 let key = (t.kind, t.id);
                 self.entries.entry(key).or_default().tombstone = Some(t);
             }
@@ -96,10 +122,10 @@ impl State {
                 if t.kind == Kind::Guest {
                     self.passwords.remove(&t.id);
                 }
-                let Some(entry) = self.entries.get_mut(&(t.kind, t.id)) else {
-                    return;
-                };
                 let order = (t.epoch, t.generation);
+                let Some(entry) = self.entries.get_mut(&(t.kind, t.id)) else {
+                    return self.bury((t.kind, t.id), order);
+                };
                 if entry.desired.as_ref().is_some_and(|d| (d.epoch, d.generation) < order) {
                     entry.desired = None;
                 }
@@ -108,6 +134,7 @@ impl State {
                 }
                 if entry.desired.is_none() && entry.tombstone.is_none() {
                     self.entries.remove(&(t.kind, t.id));
+                    self.bury((t.kind, t.id), order);
                 }
             }
             Line::Uid(guest, uid) => self.uids.set(guest, uid),
@@ -141,7 +168,16 @@ impl State {
             put.into_iter().chain(e.tombstone.clone().map(Line::Bury))
         });
         let passwords = self.passwords.values().cloned().map(Line::Password);
-        uids.chain(entries).chain(passwords).collect()
+        let graves = self.graves.iter().map(|((kind, id), (epoch, generation))| {
+            Line::Buried(Tombstone {
+                kind: *kind,
+                id: *id,
+                epoch: *epoch,
+                generation: *generation,
+                disks: false,
+            })
+        });
+        graves.chain(uids).chain(entries).chain(passwords).collect()
     }
 }
 
@@ -181,11 +217,8 @@ impl Store {
                 match n {
                     News::Put(d) => {
                         let key = (d.object.kind(), d.object.id());
-                        let known = newest
-                            .get(&key)
-                            .copied()
-                            .max(state.entries.get(&key).and_then(Entry::newest));
-                        if known.is_some_and(|n| n >= (d.epoch, d.generation)) {
+                        let known = newest.get(&key).copied().max(state.newest(key));
+                        if d.epoch < state.epoch || known.is_some_and(|n| n >= (d.epoch, d.generation)) {
                             continue;
                         }
                         newest.insert(key, (d.epoch, d.generation));
@@ -199,17 +232,13 @@ impl Store {
                     }
                     News::Bury(t) => {
                         let key = (t.kind, t.id);
-                        let entry = state.entries.get(&key);
-                        let desired = entry.and_then(|e| e.desired.as_ref()).map(|d| (d.epoch, d.generation));
-                        if newest
-                            .get(&key)
-                            .copied()
-                            .max(desired)
-                            .is_some_and(|d| d > (t.epoch, t.generation))
-                        {
+                        let known = newest.get(&key).copied().max(state.newest(key));
+                        if t.epoch < state.epoch || known.is_some_and(|n| n > (t.epoch, t.generation)) {
                             continue;
                         }
+                        // The same again is carried out again, and said: the word of it may have been lost.
                         touched.push((key.0, key.1, Stored::Tombstone));
+                        let entry = state.entries.get(&key);
                         if entry.and_then(|e| e.tombstone.as_ref()) != Some(&t) {
                             newest.insert(key, (t.epoch, t.generation));
                             lines.push(Line::Bury(t));
@@ -530,6 +559,77 @@ mod tests {
         s.free_uid(guest).unwrap();
         assert_eq!(Store::open(&path, 100).unwrap().uid(Uuid::from_u128(9)).unwrap(), 100);
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// What was said before changes nothing, in whatever order it comes again: not what is wanted, not a newer removal, and
+    /// not what was removed long ago; nor does anything of an older epoch. Over a restart, too.
+    #[test]
+    fn what_was_said_before_changes_nothing() {
+        let path = std::env::temp_dir().join(format!("haneul-store-{}", haneul_core::id::hex()));
+        let s = Store::open(&path, 100).unwrap();
+        let with_disks = Tombstone {
+            disks: true,
+            ..grave(1, 9)
+        };
+        let said = || {
+            vec![
+                network(1, 5, 1),
+                network(2, 6, 1),
+                network(3, 10, 1),
+                News::Bury(grave(1, 7)),
+                News::Bury(grave(2, 8)),
+            ]
+        };
+        s.take(said()).unwrap();
+        s.take(vec![News::Bury(with_disks.clone())]).unwrap();
+        s.buried(&grave(2, 8)).unwrap();
+        let check = |s: &Store| {
+            assert_eq!(look(s, 1), (Some(5), Some(9)));
+            let kept = s.get(Kind::Network, Uuid::from_u128(1)).tombstone;
+            assert_eq!(kept, Some(with_disks.clone()));
+            assert_eq!(look(s, 2).0, None, "what was removed is back");
+            assert_eq!(look(s, 3), (Some(10), None));
+        };
+        check(&s);
+        s.take(said()).unwrap();
+        check(&s);
+        s.take(said().into_iter().rev().collect()).unwrap();
+        check(&s);
+        let s = Store::open(&path, 100).unwrap();
+        s.take(said()).unwrap();
+        check(&s);
+        let of_epoch = |epoch, id, generation| {
+            let News::Put(mut d) = network(id, generation, 1) else {
+                unreachable!()
+            };
+            d.epoch = epoch;
+            News::Put(d)
+        };
+        s.take(vec![of_epoch(2, 4, 1)]).unwrap();
+        let older = Tombstone {
+            epoch: 1,
+            ..grave(3, 99)
+        };
+        let touched = s.take(vec![of_epoch(1, 5, 99), News::Bury(older)]).unwrap();
+        assert!(touched.is_empty(), "{touched:?}");
+        assert_eq!(look(&s, 5), (None, None));
+        check(&s);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// The memory of removals is bounded, and of the newest.
+    #[test]
+    fn graves_are_bounded() {
+        let mut state = State::default();
+        for n in 0..3 * GRAVES as u64 {
+            state.apply(Line::Buried(grave(n.into(), n)));
+        }
+        assert!(state.graves.len() <= 2 * GRAVES);
+        let last = 3 * GRAVES as u64 - 1;
+        for n in [last, last - GRAVES as u64 + 1] {
+            let key = (Kind::Network, Uuid::from_u128(n.into()));
+            assert_eq!(state.graves.get(&key), Some(&(1, n)));
+        }
     }
 
     fn guest(id: u128, generation: u64, password_clears: u64) -> News {

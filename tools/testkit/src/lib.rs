@@ -10,6 +10,7 @@
 
 mod client;
 mod cloud;
+mod dice;
 mod disk;
 mod member;
 pub mod postgres;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use client::{Answer, Client};
 pub use cloud::{Cloud, Options};
+pub use dice::Dice;
 pub use disk::Disk;
 pub use member::Member;
 pub use wire::Wire;

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod bad_input;
+mod chaos;
 mod consoles;
 mod crash_ops;
 mod fake_accounts;
 mod fake_backup;
 mod fake_bad_input;
 mod fake_balance;
+mod fake_chaos;
 mod fake_crash;
 mod fake_create;
+mod fake_hostile_hosts;
 mod fake_hosts;
 mod fake_import;
 mod fake_lost_hosts;
