@@ -255,15 +255,26 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
     let drivers = &shared.drivers;
     let arrives = arrives(shared, guest).await;
     if guest.power == Power::Stopped && arrives.is_none() && drivers.hypervisor.observe(guest.id).await.is_none() {
-        // Never started and shall not run: nothing to make ready yet.
-        return Ok(observed(guest, epoch, generation, GuestState::Stopped));
+        // Never started here and shall not run: nothing to make ready yet, and nothing that a rebuild would have to replace.
+        return Ok(ObservedGuest {
+            rebuilds: guest.rebuilds,
+            ..observed(guest, epoch, generation, GuestState::Stopped)
+        });
+    }
+    if guest.leaving.is_some() {
+        // Its disks are another host's, or about to be: nothing is made or removed there any more.
+        let nothing = resources(shared, guest, Disks::default())?;
+        return drivers.hypervisor.apply(epoch, generation, guest, nothing).await;
     }
     let block = drivers.block_of(guest)?;
     if guest.power == Power::Running && drivers.hypervisor.needs_start(guest).await {
         shared.turns.wait(guest.start_order).await;
     }
-    if guest.shared_disks.is_some() && drivers.hypervisor.needs_start(guest).await {
-        // From here on the disks are written to.
+    if guest.shared_disks.is_some() {
+        if let Some(seen) = rests(shared, guest).await {
+            return Ok(seen);
+        }
+        // From here on the disks are written to, also of one that does not run: they may be another host's by now.
         lease::hold(shared, guest.id, |f| {
             shared.reports.guest(refused(guest, epoch, generation, f))
         })
@@ -284,24 +295,59 @@ async fn bring(shared: &Arc<Shared>, epoch: u64, generation: u64, guest: &Guest)
             None => config_drive(shared, guest)?,
         }
     }
+    let disks = Disks {
+        root: disk.path,
+        format: disk.format,
+        backing: disk.backing,
+        local,
+    };
+    let resources = resources(shared, guest, disks)?;
+    let seen = drivers.hypervisor.apply(epoch, generation, guest, resources).await?;
+    block.prune(guest.id, guest.rebuilds, guest.snapshot).await?;
+    Ok(seen)
+}
+
+/// A guest that does not run and shall not, and of which nothing else is wanted either: its disks are not touched.
+async fn rests(shared: &Arc<Shared>, guest: &Guest) -> Option<ObservedGuest> {
+    if lease::lease_left(&shared.config) > Duration::ZERO {
+        return None;
+    }
+    let seen = shared.drivers.hypervisor.observe(guest.id).await?;
+    let rests = matches!(
+        (guest.power, seen.state),
+        (Power::Stopped, GuestState::Stopped) | (Power::Suspended, GuestState::Suspended)
+    );
+    let is = (seen.rebuilds, seen.vcpus, seen.memory_mib, seen.disk_gib);
+    let same = is == (guest.rebuilds, guest.vcpus, guest.memory_mib, guest.root.size_gib);
+    let nothing_else = guest.arriving.is_none() && guest.snapshot.is_none();
+    (rests && same && nothing_else).then_some(seen)
+}
+
+/// Disks that were made ready.
+#[derive(Default)]
+struct Disks {
+    root: std::path::PathBuf,
+    format: String,
+    backing: Option<(std::path::PathBuf, String)>,
+    local: Vec<std::path::PathBuf>,
+}
+
+fn resources(shared: &Arc<Shared>, guest: &Guest, disks: Disks) -> Result<Resources, Failure> {
     let uid = shared.store.uid(guest.id).map_err(|e| Failure {
         code: FailureCode::Internal,
         message: e.public().to_owned(),
         detail: e.private().to_owned(),
     })?;
-    let net = drivers.net.clone();
-    let resources = Resources {
-        root: disk.path,
-        root_format: disk.format,
-        backing: disk.backing,
-        local,
+    let net = shared.drivers.net.clone();
+    Ok(Resources {
+        root: disks.root,
+        root_format: disks.format,
+        backing: disks.backing,
+        local: disks.local,
         config_drive: guest.config_drive.then(|| config_drive_path(shared, guest.id)),
         taps: Arc::new(move |port| net.open_tap(port)),
         uid,
-    };
-    let seen = drivers.hypervisor.apply(epoch, generation, guest, resources).await?;
-    block.prune(guest.id, guest.rebuilds, guest.snapshot).await?;
-    Ok(seen)
+    })
 }
 
 /// Bytes of the config drive of a guest that is on its way here.

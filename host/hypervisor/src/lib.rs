@@ -35,7 +35,8 @@ pub type Hold = Box<dyn Send>;
 
 /// What the agent has made ready for a guest before the driver is asked.
 pub struct Resources {
-    /// The guest's root disk (a qcow2 layer or raw file made by blockdev).
+    /// The guest's root disk (a qcow2 layer or raw file made by blockdev). Nothing, of a guest that leaves: its process has
+    /// its disks open, and no other is started.
     pub root: PathBuf,
     /// `qcow2` or `raw`.
     pub root_format: String,

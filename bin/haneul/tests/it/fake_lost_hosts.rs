@@ -65,7 +65,11 @@ impl Lab {
 
     /// A server that runs on host `one`.
     async fn server(&self, name: &str) -> String {
-        let mut body = self.r.server(name, "tiny");
+        self.server_of(name, "tiny").await
+    }
+
+    async fn server_of(&self, name: &str, flavor: &str) -> String {
+        let mut body = self.r.server(name, flavor);
         body["server"]["availability_zone"] = "nova:one".into();
         let made = self.r.admin.post("/compute/v2.1/servers", &body).await.expect(202);
         let server = id(&made, "/server/id");
@@ -198,6 +202,97 @@ async fn fake_lost_hosts_servers_without_room_say_so() {
     lab.one.is(&lab.r.cloud, "up").await;
     lab.is_on(&servers[1], "one").await;
     assert_eq!(lab.running(&servers[0]), ["two"]);
+    lab.r.cloud.audit().await;
+}
+
+/// A server whose host is lost in the middle of its move does not wait until the move is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_servers_on_their_way_start_elsewhere() {
+    for body in [
+        json!({"os-migrateLive": {"host": "two", "block_migration": "auto"}}),
+        json!({"migrate": null}),
+    ] {
+        let mut lab = Lab::new().await;
+        let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
+        lab.r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
+        let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
+        let path = "/compute/v2.1/flavors/slow/os-extra_specs";
+        lab.r.admin.post(path, &specs).await.expect(200);
+        let server = lab.server_of("moves", "slow").await;
+        let path = format!("/compute/v2.1/servers/{server}/action");
+        lab.r.admin.at("compute 2.96").post(&path, &body).await.expect(202);
+        eventually("it is being sent", LIMIT, || async {
+            let record = record(&lab.one.dir, &server)?;
+            record["moving"]["state"]["moving"].is_object().then_some(())
+        })
+        .await;
+        lab.one.kill();
+        end_guest(&lab.one.dir, &server);
+        lab.is_on(&server, "two").await;
+        lab.one.start_lease();
+        lab.one.start_agent();
+        lab.one.is(&lab.r.cloud, "up").await;
+        eventually("nothing of it is left on the first host", LIMIT, || async {
+            state(&lab.one.dir, &server).is_none().then_some(())
+        })
+        .await;
+        assert_eq!(lab.running(&server), ["two"], "{body}");
+        lab.r.cloud.audit().await;
+    }
+}
+
+/// A host that comes back and knows nothing yet of what has happened touches no disk that is another host's by now: not that
+/// of a server that is off, and rebuilt elsewhere; and when the server was deleted meanwhile, nothing of it is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_leave_disks_of_others_alone() {
+    let mut lab = Lab::new().await;
+    let (rebuilt, deleted) = (lab.server("rebuilt").await, lab.server("deleted").await);
+    for server in [&rebuilt, &deleted] {
+        lab.r.action(server, json!({"os-stop": null})).await.expect(202);
+        lab.r.wait(server, "SHUTOFF").await;
+    }
+    lab.one.kill();
+    for server in [&rebuilt, &deleted] {
+        eventually("it is the other host's", LIMIT, || async {
+            let s = lab.r.show(server).await?;
+            (s["OS-EXT-SRV-ATTR:host"] == "two" && s["OS-EXT-STS:task_state"].is_null()).then_some(())
+        })
+        .await;
+    }
+    let image = lab.r.image.clone();
+    let body = json!({"rebuild": {"imageRef": image}});
+    lab.r.action(&rebuilt, body).await.expect(202);
+    lab.r.wait(&rebuilt, "SHUTOFF").await;
+    lab.r.action(&rebuilt, json!({"os-start": null})).await.expect(202);
+    lab.is_on(&rebuilt, "two").await;
+    let disks = |server: &str| {
+        let dir = std::fs::read_dir(lab.shared.join("servers").join(server));
+        let mut all: Vec<_> = dir.into_iter().flatten().map(|e| e.unwrap().file_name()).collect();
+        all.sort();
+        all
+    };
+    let before = disks(&rebuilt);
+    assert_eq!(before.len(), 1);
+    let path = format!("/compute/v2.1/servers/{deleted}");
+    assert_eq!(lab.r.admin.delete(&path).await.status, 204);
+
+    lab.wire.cut();
+    let trace = lab.one.dir.join("run/fault-trace");
+    std::fs::write(&trace, "").unwrap();
+    lab.one.start_agent();
+    eventually("the first host has looked at both", LIMIT, || async {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        (text.matches("agent.guest.applied").count() >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(disks(&rebuilt), before);
+    lab.wire.mend();
+    lab.one.start_lease();
+    lab.r.wait_gone(&deleted).await;
+    assert!(!lab.shared.join("servers").join(&deleted).exists());
+    lab.one.is(&lab.r.cloud, "up").await;
+    lab.is_on(&rebuilt, "two").await;
+    assert_eq!(disks(&rebuilt), before);
     lab.r.cloud.audit().await;
 }
 

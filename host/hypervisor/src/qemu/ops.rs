@@ -172,7 +172,7 @@ impl Inner {
         if desired.nics.len() > MAX_NICS {
             return refuse(format!("a server can have {MAX_NICS} network cards at the most"));
         }
-        if !matches!(resources.root_format.as_str(), "raw" | "qcow2") {
+        if desired.leaving.is_none() && !matches!(resources.root_format.as_str(), "raw" | "qcow2") {
             return refuse(format!(
                 "root disks of format {} are not supported",
                 resources.root_format

@@ -444,6 +444,21 @@ impl Compute {
         self.move_back(tx, &job, &cause).await
     }
 
+    /// The source of a move is lost, and runs nothing any more: what the target has made ready goes, and then the server starts
+    /// elsewhere as one that did not move.
+    pub(crate) async fn move_lost(self: &Arc<Self>, tx: &mut Tx, server: &str, host: &str) -> Result<()> {
+        let job = self.jobs.running(tx, ("server", server)).await?;
+        let Some(job) = job.filter(|j| [MOVE, COLD].contains(&j.kind.as_str())) else {
+            return Ok(());
+        };
+        let m = moving(self, tx, &job).await?;
+        if m.from != host || matches!(m.on_target(), Some(MoveState::Arrived)) {
+            return Ok(());
+        }
+        let cause = Error::unavailable("The server's host was lost while the server was on its way to another.");
+        self.move_back(tx, &job, &cause).await
+    }
+
     /// Begins the way back.
     async fn move_back(self: &Arc<Self>, tx: &mut Tx, job: &Job, cause: &Error) -> Result<()> {
         let m = moving(self, tx, job).await?;
@@ -556,6 +571,14 @@ impl Saga for Back {
                 s.task_state = task;
                 tx.update(&System::of(stored), &s).await?;
                 return Ok(Next::Go(RESTORE));
+            }
+            let fence = self.app.fleet.fence(tx, source).await?;
+            if stored.shared_disks.is_some() && fence.is_some_and(|f| f.ended) {
+                // It is lost. The server has come to rest, and may start elsewhere.
+                self.settled(tx, &m, job, None).await?;
+                let lost = self.app.lost.clone();
+                tx.after_commit(move || lost.notify_one());
+                return Ok(Next::Done);
             }
             let Some(seen) = seen_now(&self.app, tx, source, &stored).await? else {
                 job.progress = "waiting for the host".into();

@@ -28,8 +28,9 @@ impl Compute {
                 }
                 let gave_way = app.jobs.supersede(tx, ("server", &id)).await?;
                 app.give_image_up(tx, gave_way.as_ref()).await?;
-                // One that is on its way is on two.
-                for host in app.fleet.hosts_of(tx, Kind::Guest, &id).await? {
+                // One that is on its way is on two; one that was may be removed from a host that is away, which then has to
+                // know that its disks go, too.
+                for host in app.fleet.hosts_with(tx, Kind::Guest, &id).await? {
                     app.fleet.destroy_guest(tx, &host, &id).await?;
                 }
                 let waits = app.fleet.anywhere(tx, Kind::Guest, &id).await?;

@@ -84,6 +84,14 @@ impl Compute {
             if let Err(why) = check_by_itself(&s) {
                 if s.shared_disks.is_none() {
                     self.strand(&s.id, &fence.id, why).await?;
+                } else if s.task_state.is_some_and(Task::moves) {
+                    left = true;
+                    let (app, id, from) = (self.clone(), s.id.clone(), fence.id.clone());
+                    self.db
+                        .write(&Actor::system("evacuate"), async move |tx| {
+                            app.move_lost(tx, &id, &from).await
+                        })
+                        .await?;
                 }
                 continue;
             }
