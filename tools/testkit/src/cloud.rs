@@ -193,32 +193,31 @@ impl Cloud {
 
     /// Starts again whichever process has ended; says whether there was one.
     pub fn revive(&mut self) -> bool {
-        let mut revived = false;
-        if self
-            .serve
-            .as_mut()
-            .is_none_or(|c| c.try_wait().expect("wait").is_some())
-        {
-            self.start_serve();
-            revived = true;
-        }
-        if self
-            .agent
-            .as_mut()
-            .is_none_or(|c| c.try_wait().expect("wait").is_some())
-        {
-            self.start_agent();
-            revived = true;
-        }
-        if self
-            .other
-            .as_mut()
-            .is_some_and(|c| c.try_wait().expect("wait").is_some())
-        {
+        let mut revived = self.revive_serve();
+        revived |= self.revive_agent();
+        if has_ended(&mut self.other) {
             self.start_other_agent();
             revived = true;
         }
         revived
+    }
+
+    /// The same for the control plane alone.
+    pub fn revive_serve(&mut self) -> bool {
+        let dead = self.serve.is_none() || has_ended(&mut self.serve);
+        if dead {
+            self.start_serve();
+        }
+        dead
+    }
+
+    /// And for its host's agent.
+    pub fn revive_agent(&mut self) -> bool {
+        let dead = self.agent.is_none() || has_ended(&mut self.agent);
+        if dead {
+            self.start_agent();
+        }
+        dead
     }
 
     /// Waits until the control plane answers and a host is up; brings dead processes back on the way only when
@@ -353,6 +352,10 @@ impl Cloud {
     pub fn pids(&self) -> (Option<u32>, Option<u32>) {
         (self.serve.as_ref().map(Child::id), self.agent.as_ref().map(Child::id))
     }
+}
+
+fn has_ended(child: &mut Option<Child>) -> bool {
+    child.as_mut().is_some_and(|c| c.try_wait().expect("wait").is_some())
 }
 
 pub(crate) fn end(child: &mut Option<Child>, signal: Signal) {

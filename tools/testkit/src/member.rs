@@ -135,12 +135,20 @@ impl Member {
         std::fs::write(self.dir.join("run/fault"), text).expect("a file");
     }
 
+    /// What is armed still.
+    pub fn armed(&self) -> String {
+        std::fs::read_to_string(self.dir.join("run/fault")).unwrap_or_default()
+    }
+    pub fn disarm(&self) {
+        let _ = std::fs::remove_file(self.dir.join("run/fault"));
+    }
+
     /// Starts its agent again if that has ended, with nothing armed; says whether it had.
     pub fn revive(&mut self) -> bool {
         let ended = |c: &mut Child| c.try_wait().expect("wait").is_some();
         let dead = self.agent.as_mut().is_none_or(ended);
         if dead {
-            let _ = std::fs::remove_file(self.dir.join("run/fault"));
+            self.disarm();
             self.start_agent();
         }
         dead

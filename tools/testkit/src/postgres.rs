@@ -69,31 +69,11 @@ impl Postgres {
         // Between finding a free port and taking it another test may have taken it: then with another one.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-            let mut settings = vec![
-                format!("port={port}"),
-                format!("unix_socket_directories={}", dir.display()),
-            ];
-            // Tests are about what happens, not about what a power cut leaves of this server.
-            settings.extend(
-                [
-                    "listen_addresses=127.0.0.1",
-                    "fsync=off",
-                    "shared_buffers=64MB",
-                    "max_connections=200",
-                ]
-                .map(String::from),
-            );
-            let out = File::create(&log)?;
-            let mut server = command(&bin.join("postgres"), account);
-            server.arg("-D").arg(&data).stdout(out.try_clone()?).stderr(out);
-            for s in settings {
-                server.args(["-c", &s]);
-            }
             let mut pg = Self {
                 dir: dir.to_owned(),
                 bin: bin.to_owned(),
                 port,
-                server: server.spawn()?,
+                server: server(bin, dir, port, account)?,
                 account,
             };
             for _ in 0..400 {
@@ -157,6 +137,25 @@ impl Postgres {
         let _ = self.server.wait();
     }
 
+    /// Starts it again after a [`Postgres::kill`], at the same address and with what it had; it recovers by itself.
+    pub fn restart(&mut self) -> Result<()> {
+        for _ in 0..400 {
+            self.server = server(&self.bin, &self.dir, self.port, self.account)?;
+            while self.server.try_wait()?.is_none() {
+                if self.psql("postgres", "SELECT 1").is_ok() {
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(10));
+            }
+            // A process of the one before may have been at its end still.
+            sleep(Duration::from_millis(25));
+        }
+        Err(Error::other(format!(
+            "PostgreSQL did not start again: {}",
+            fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+        )))
+    }
+
     fn signal(&self, signal: nix::sys::signal::Signal) {
         if let Ok(pid) = i32::try_from(self.server.id()) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
@@ -194,6 +193,28 @@ fn account() -> Result<Option<(u32, u32)>> {
     let user = nix::unistd::User::from_name("postgres")?;
     let user = user.ok_or_else(|| Error::other("there is no user postgres: cargo xtask test-setup"))?;
     Ok(Some((user.uid.as_raw(), user.gid.as_raw())))
+}
+
+fn server(bin: &Path, dir: &Path, port: u16, account: Option<(u32, u32)>) -> Result<Child> {
+    let out = File::create(dir.join("log"))?;
+    let mut server = command(&bin.join("postgres"), account);
+    server
+        .arg("-D")
+        .arg(dir.join("data"))
+        .stdout(out.try_clone()?)
+        .stderr(out);
+    // Tests are about what happens, not about what a power cut leaves of this server.
+    for set in [
+        &format!("port={port}"),
+        &format!("unix_socket_directories={}", dir.display()),
+        "listen_addresses=127.0.0.1",
+        "fsync=off",
+        "shared_buffers=64MB",
+        "max_connections=200",
+    ] {
+        server.args(["-c", set]);
+    }
+    server.spawn()
 }
 
 fn command(program: &Path, account: Option<(u32, u32)>) -> Command {

@@ -1,0 +1,255 @@
+//! What must be true: all the time, at rest, and when everything was deleted.
+
+use super::World;
+use haneul_testkit::{Client, Cloud};
+use http::Method;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// After the last fault nothing takes so long.
+const REST: Duration = Duration::from_secs(60);
+
+/// A host as its disks show it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub name: String,
+    pub dir: PathBuf,
+}
+
+/// What the fake hypervisor of a host has on record: guests with their records.
+pub fn records(dir: &Path) -> BTreeMap<String, Value> {
+    let entries = std::fs::read_dir(dir.join("agent/guests"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let records = entries.filter_map(|e| {
+        let name = e.file_name().into_string().ok()?;
+        let id = name.strip_suffix(".json")?.to_owned();
+        // It may be gone by now.
+        let record = serde_json::from_slice(&std::fs::read(e.path()).ok()?).ok()?;
+        Some((id, record))
+    });
+    records.collect()
+}
+
+/// Looks all the time whether a guest runs on two hosts. Two rounds must see the same two processes: between them no round
+/// sees all hosts at one instant, but who ran before and after has run all the while.
+pub fn watch_for_twins(world: Arc<World>, places: Vec<Place>) -> Watcher {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = stop.clone();
+    let thread = std::thread::spawn(move || {
+        let mut before = BTreeSet::new();
+        while !told.load(Ordering::Relaxed) {
+            let mut running: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for place in &places {
+                for (id, r) in records(&place.dir).into_iter().filter(|(_, r)| r["state"] == "running") {
+                    running
+                        .entry(id)
+                        .or_default()
+                        .push(format!("{} since {}", place.name, r["started_at"]));
+                }
+            }
+            let twins: BTreeSet<(String, Vec<String>)> = running.into_iter().filter(|(_, on)| on.len() > 1).collect();
+            if let Some((id, on)) = twins.intersection(&before).next() {
+                world.wrong(format!("guest {id} runs on {on:?}"));
+                return;
+            }
+            before = twins;
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    });
+    Watcher {
+        stop,
+        thread: Some(thread),
+    }
+}
+
+/// Ends the thread when it is dropped.
+pub struct Watcher {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+async fn list(admin: &Client, path: &str, key: &str) -> Option<Vec<Value>> {
+    let answer = admin.try_send(Method::GET, path, &[], vec![]).await?;
+    answer.body[key].as_array().filter(|_| answer.status == 200).cloned()
+}
+
+/// Looks whether two ports have the same address or MAC.
+pub async fn addresses_are_held_once(world: &World, admin: &Client) -> Option<()> {
+    let ports = list(admin, "/network/v2.0/ports", "ports").await?;
+    let mut held = BTreeMap::new();
+    for p in &ports {
+        let network = &p["network_id"];
+        let fixed = p["fixed_ips"].as_array().into_iter().flatten();
+        let addresses = fixed.map(|ip| ip["ip_address"].to_string());
+        for what in addresses.chain([p["mac_address"].to_string()]) {
+            if let Some(other) = held.insert(format!("{network} {what}"), &p["id"]) {
+                world.wrong(format!("ports {other} and {} both have {what}", p["id"]));
+            }
+        }
+    }
+    Some(())
+}
+
+/// Waits until nothing goes on any more and everything fits together.
+pub async fn rest(world: &World, cloud: &Cloud, admin: &Client, places: &[Place], shared: &Path) {
+    let begun = Instant::now();
+    loop {
+        let found = disagreements(world, cloud, admin, places, shared).await;
+        let found = found.unwrap_or_else(|| vec!["control does not answer".into()]);
+        if found.is_empty() {
+            world.say(format!("at rest after {:?}", begun.elapsed()));
+            return;
+        }
+        if begun.elapsed() > REST {
+            let jobs = cloud.admin(Method::GET, "/admin/v1/jobs").await;
+            let running = jobs.iter().flat_map(|j| j["jobs"].as_array().into_iter().flatten());
+            let running: Vec<&Value> = running.filter(|j| j["status"] == "running").collect();
+            return world.wrong(format!("{REST:?} after the last fault: {found:#?}\n{running:#?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn disagreements(
+    world: &World,
+    cloud: &Cloud,
+    admin: &Client,
+    places: &[Place],
+    shared: &Path,
+) -> Option<Vec<String>> {
+    let mut out = Vec::new();
+    let hosts = cloud.admin(Method::GET, "/admin/v1/hosts").await?;
+    for h in hosts["hosts"].as_array()?.iter().filter(|h| h["state"] != "up") {
+        out.push(format!("host {} is {}", h["name"], h["state"]));
+    }
+    let jobs = cloud.admin(Method::GET, "/admin/v1/jobs").await?;
+    for j in jobs["jobs"].as_array()?.iter().filter(|j| j["status"] == "running") {
+        out.push(format!("a job runs: {j}"));
+    }
+    let servers = list(admin, "/compute/v2.1/servers/detail?all_tenants=1", "servers").await?;
+    let mut on: BTreeMap<&str, &str> = BTreeMap::new();
+    let all: Vec<_> = places.iter().map(|p| (p, records(&p.dir))).collect();
+    for s in &servers {
+        let (id, host) = (
+            s["id"].as_str()?,
+            s["OS-EXT-SRV-ATTR:host"].as_str().unwrap_or_default(),
+        );
+        on.insert(id, host);
+        if !s["OS-EXT-STS:task_state"].is_null() {
+            out.push(format!("server {id} is being {}", s["OS-EXT-STS:task_state"]));
+            if s["status"] == "MIGRATING" {
+                // Some last until somebody ends them.
+                super::client::force(admin, id).await?;
+            }
+        }
+        for (place, records) in &all {
+            let is = records.get(id).and_then(|r| r["state"].as_str());
+            let here = place.name == host;
+            let shall: &[Option<&str>] = match (here, s["status"].as_str()?) {
+                (false, _) => &[None],
+                (_, "ACTIVE") => &[Some("running")],
+                (_, "PAUSED") => &[Some("paused")],
+                (_, "SUSPENDED") => &[Some("suspended")],
+                // One that was never started has no record.
+                (_, "SHUTOFF") => &[Some("stopped"), None],
+                (_, "VERIFY_RESIZE") => &[Some("running"), Some("stopped")],
+                (_, "ERROR") => continue,
+                (_, other) => {
+                    out.push(format!("server {id} is {other}"));
+                    continue;
+                }
+            };
+            if !shall.contains(&is) {
+                out.push(format!(
+                    "server {id} is {} on {host}, and {is:?} on {}",
+                    s["status"], place.name
+                ));
+            }
+        }
+        if s["status"] == "ERROR" && s["fault"]["message"].as_str().is_none_or(str::is_empty) {
+            out.push(format!("server {id} is in ERROR and does not say why"));
+        }
+    }
+    for (place, records) in &all {
+        for id in records.keys().filter(|id| !on.contains_key(id.as_str())) {
+            out.push(format!("{} has a guest {id} that is no server", place.name));
+        }
+        for id in names(&place.dir.join("agent/block/disks")) {
+            if on.get(id.as_str()) != Some(&place.name.as_str()) {
+                out.push(format!(
+                    "{} has a disk of {id}, which is on {:?}",
+                    place.name,
+                    on.get(id.as_str())
+                ));
+            }
+        }
+    }
+    for id in names(&shared.join("servers"))
+        .into_iter()
+        .filter(|id| !on.contains_key(id.as_str()))
+    {
+        out.push(format!("a shared disk of {id} is left"));
+    }
+    addresses_are_held_once(world, admin).await?;
+    if out.is_empty() {
+        let audit = cloud.admin(Method::GET, "/admin/v1/audit").await?;
+        out.extend(audit["findings"].as_array()?.iter().map(|f| format!("audit: {f}")));
+    }
+    if out.is_empty() {
+        for s in servers.iter().filter(|s| s["status"] == "ERROR") {
+            world.say(format!("{} is in ERROR: {}", s["id"], s["fault"]["message"]));
+        }
+    }
+    Some(out)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+}
+
+/// Nothing is held any more, when all servers were deleted.
+pub async fn nothing_is_held(world: &World, admin: &Client) {
+    let ports = list(admin, "/network/v2.0/ports", "ports").await.unwrap_or_default();
+    for p in ports
+        .iter()
+        .filter(|p| p["device_owner"].as_str().is_some_and(|o| o.starts_with("compute:")))
+    {
+        world.wrong(format!("a port of a server is left: {p}"));
+    }
+    let limits = admin.get("/compute/v2.1/limits").await.expect(200);
+    for what in ["totalInstancesUsed", "totalCoresUsed", "totalRAMUsed"] {
+        if limits["limits"]["absolute"][what] != 0 {
+            world.wrong(format!("{what} is {}", limits["limits"]["absolute"][what]));
+        }
+    }
+    let all = list(admin, "/placement/resource_providers", "resource_providers").await;
+    for p in all.unwrap_or_default() {
+        let path = format!(
+            "/placement/resource_providers/{}/usages",
+            p["uuid"].as_str().unwrap_or_default()
+        );
+        let usages = admin.get(&path).await.expect(200);
+        for (class, n) in usages["usages"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, n)| **n != 0)
+        {
+            world.wrong(format!("{n} of {class} are held on {}", p["name"]));
+        }
+    }
+}
