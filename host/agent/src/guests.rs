@@ -122,6 +122,10 @@ async fn task(shared: Arc<Shared>, id: Uuid, mut changed: watch::Receiver<u64>) 
                     r = changed.changed() => if r.is_err() { return } else { continue },
                 }
             }
+            if shared.store.get(Kind::Guest, id).desired.is_some() {
+                // It is wanted again since, and whoever said so may have been heard before this.
+                continue;
+            }
         } else if let Some((epoch, generation, guest)) = shared.store.guest(id) {
             if making.as_ref().is_none_or(|m| Some(m.image) != guest.snapshot) {
                 making = None;

@@ -83,6 +83,10 @@ async fn round(shared: &Arc<Shared>) -> bool {
                     continue;
                 }
                 shared.net_told.lock().remove(&(t.kind, t.id));
+                if shared.store.get(t.kind, t.id).desired.is_some() {
+                    // It is wanted again since: this round has left it out.
+                    shared.net_dirty.notify_one();
+                }
                 shared.reports.gone(t);
             }
             Err(f) => {

@@ -110,6 +110,11 @@ impl State {
                 self.graves.remove(&(d.object.kind(), d.object.id()));
                 let entry = self.entries.entry((d.object.kind(), d.object.id())).or_default();
                 if entry.newest().is_none_or(|n| n < (d.epoch, d.generation)) {
+                    if d.object.kind().is_net() {
+                        // The data plane is brought to what is wanted now. A removal of before could wait for ever: for the
+                        // ports of guests that use what is wanted again.
+                        entry.tombstone = None;
+                    }
                     entry.desired = Some(*d);
                 }
             }
@@ -614,6 +619,16 @@ mod tests {
         assert!(touched.is_empty(), "{touched:?}");
         assert_eq!(look(&s, 5), (None, None));
         check(&s);
+        // Wanted again while its removal waits: it is there, and nothing is removed.
+        s.take(vec![of_epoch(2, 3, 21)]).unwrap();
+        let removal = Tombstone {
+            epoch: 2,
+            ..grave(3, 22)
+        };
+        s.take(vec![News::Bury(removal)]).unwrap();
+        assert_eq!(look(&s, 3), (Some(21), Some(22)));
+        s.take(vec![of_epoch(2, 3, 23)]).unwrap();
+        assert_eq!(look(&s, 3), (Some(23), None));
         std::fs::remove_file(&path).unwrap();
     }
 
