@@ -15,6 +15,10 @@ use toml::{Table, Value};
 pub struct Config {
     /// Where everything is kept: `control/` (0700, user haneul), `agent/` (root), `run/` (sockets).
     pub state_dir: StateDir,
+    /// What is the cloud's and no single machine's: keys, images, the first password. Default: `state_dir`/control. When
+    /// several processes serve one PostgreSQL on several machines it is a directory that they share (NFS, CephFS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_dir: Option<PathBuf>,
     /// Allows the fake drivers, fault points and a clock that can be moved. Never on a real cloud.
     pub lab: bool,
     pub api: Api,
@@ -576,9 +580,10 @@ impl Config {
         Ok(())
     }
 
-    /// `state_dir`/control: database, keys, images; of user haneul.
+    /// Database, keys, images; of user haneul.
     pub fn control_dir(&self) -> PathBuf {
-        self.state_dir.0.join("control")
+        let own = || self.state_dir.0.join("control");
+        self.control_dir.clone().unwrap_or_else(own)
     }
     /// `state_dir`/agent: guests, disks, image cache; of root.
     pub fn agent_dir(&self) -> PathBuf {
@@ -652,6 +657,7 @@ impl Config {
 /// A default in which every optional key is present, so that it is known.
 fn full_default() -> Config {
     let mut c = Config::default();
+    c.control_dir = Some(PathBuf::new());
     c.api.public_url = Some(String::new());
     c.api.policy_file = Some(PathBuf::new());
     c.agent.name = Some(String::new());

@@ -11,5 +11,6 @@ pub mod durable;
 pub mod error;
 pub mod fault;
 pub mod id;
+pub mod release;
 
 pub use error::{Error, Kind, Result};

@@ -1,6 +1,6 @@
 //! Desired objects and tombstones.
 
-use crate::{Fleet, limits};
+use crate::{Fleet, limits, peers};
 use haneul_agent_api::{Desired, Kind, Object, ObservedGuest, ToAgent, Tombstone};
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// Lines that are read together.
 const LINES: usize = 500;
+/// Between looks at what other processes may have heard.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Column `removed`: whether a row is a tombstone, and of what.
 #[derive(Clone, Copy)]
@@ -85,6 +87,7 @@ impl Fleet {
             &[host.into(), kind.as_str().into(), id.into(), generation.into(), (removed as i64).into(), doc.into()],
         )
         .await?;
+        tx.tell(peers::NEWS, host);
         let (fleet, host) = (self.clone(), host.to_owned());
         tx.after_commit(move || fleet.hub.wake(&host));
         Ok(generation)
@@ -178,8 +181,12 @@ impl Fleet {
             loop {
                 let news = self.hub.reported();
                 match self.late(kind, id).await {
-                    Ok(hosts) if hosts.iter().any(|h| self.hub.is_open(h)) => news.await,
-                    Ok(_) => return,
+                    Ok(false) => return,
+                    // What a host tells another process of ours rings nothing here.
+                    Ok(true) if self.db.is_shared() => {
+                        let _ = tokio::time::timeout(LOOK, news).await;
+                    }
+                    Ok(true) => news.await,
                     Err(e) => return tracing::error!(error = %e, "the observed state could not be read"),
                 }
             }
@@ -187,17 +194,18 @@ impl Fleet {
         let _ = tokio::time::timeout(most, wait).await;
     }
 
-    /// Hosts whose observation of an object is older than what they shall hold.
-    async fn late(&self, kind: Kind, id: &str) -> Result<Vec<String>> {
+    /// Whether the observation of an object is older than what shall be held, on a host that is up.
+    async fn late(&self, kind: Kind, id: &str) -> Result<bool> {
         let mut tx = self.db.read().await?;
-        let rows = tx
-            .rows(
-                "SELECT d.host_id FROM fleet_desired d LEFT JOIN fleet_observed o ON o.host_id = d.host_id AND o.kind = d.kind AND o.id = d.id
-                     AND o.generation >= d.generation WHERE d.kind = $1 AND d.id = $2 AND o.id IS NULL",
+        let row = tx
+            .row(
+                "SELECT 1 FROM fleet_desired d JOIN host h ON h.id = d.host_id AND h.up = 1
+                     LEFT JOIN fleet_observed o ON o.host_id = d.host_id AND o.kind = d.kind AND o.id = d.id AND o.generation >= d.generation
+                     WHERE d.kind = $1 AND d.id = $2 AND o.id IS NULL LIMIT 1",
                 &[kind.as_str().into(), id.into()],
             )
             .await?;
-        rows.iter().map(|r| r.str(0)).collect()
+        Ok(row.is_some())
     }
 
     /// The last observation of a guest on a host.

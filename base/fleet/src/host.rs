@@ -3,7 +3,7 @@
 use crate::Fleet;
 use haneul_agent_api::{Greeting, HypervisorInfo, Inventory, Report, Underlay};
 use haneul_core::{Error, Result};
-use haneul_store::{Actor, Dir, Query, Resource, System, Tx, V};
+use haneul_store::{Dir, Query, Resource, System, Tx, V};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -26,6 +26,9 @@ pub struct Host {
     /// The newest grant of its lease; 0: it shares no disks with others, and needs none.
     #[serde(default)]
     pub lease: u64,
+    /// The process of the control plane that its stream is to, while it is up.
+    #[serde(default)]
+    pub process: Option<String>,
 }
 
 impl Resource for Host {
@@ -91,6 +94,7 @@ impl Fleet {
             hypervisor: g.hypervisor.clone(),
             underlay: g.underlay,
             lease: 0,
+            process: self.db.me().map(|me| me.to_string()),
         };
         let old = tx.find::<Host>(&host.id).await?;
         self.grant(tx, &mut host, old.as_ref().map_or(0, |h| h.lease)).await?;
@@ -145,33 +149,15 @@ impl Fleet {
         Ok(self.host(&mut tx, id).await?.is_some_and(|h| h.up))
     }
 
-    /// A stream of the host ended. When the next is open already, the host is not down.
+    /// A stream of the host ended here. When the next is open already, here or to another process, the host is not down.
     pub(crate) async fn stream_ended(&self, tx: &mut Tx, id: &str) -> Result<()> {
         if self.hub.is_open(id) {
             return Ok(());
         }
-        let Some(old) = tx.find::<Host>(id).await?.filter(|h| h.up) else {
-            return Ok(());
-        };
-        let mut host = old.value.clone();
-        host.up = false;
-        tx.update(&System::of(old), &host).await?;
-        for o in self.observers() {
-            o.host_down(tx, id).await?;
+        let me = self.db.me();
+        match tx.find::<Host>(id).await? {
+            Some(old) if old.up && old.process.as_deref() == me.as_deref() => self.goes_down(tx, old).await,
+            _ => Ok(()),
         }
-        Ok(())
-    }
-
-    pub(crate) async fn all_down(&self) -> Result<()> {
-        self.db
-            .write(&Actor::system("start"), async |tx| {
-                for old in tx.list::<Host>(&Query::new().eq("up", true)).await? {
-                    let mut host = old.value.clone();
-                    host.up = false;
-                    tx.update(&System::of(old), &host).await?;
-                }
-                Ok(())
-            })
-            .await
     }
 }

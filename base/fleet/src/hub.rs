@@ -98,6 +98,13 @@ impl Hub {
         }
     }
 
+    /// The same for all hosts, perhaps.
+    pub fn wake_all(&self) {
+        for w in self.lock().watches.values() {
+            w.wake.notify_one();
+        }
+    }
+
     pub fn greeted(&self, host: &str, protocol: u32) {
         self.lock().protocols.insert(host.to_owned(), protocol);
     }

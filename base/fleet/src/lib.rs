@@ -14,20 +14,21 @@ mod hub;
 mod limits;
 mod listener;
 mod members;
+mod peers;
 
 pub use fencing::{HostFence, Patience};
 pub use host::Host;
 pub use hub::{ImageSource, ImageStream, Tunnel};
 pub use listener::{serve, serve_hosts};
 pub use members::MAX_TOKEN_MINUTES;
+pub use peers::Door;
 
-use haneul_agent_api::{Ask, Greeting, Kind, ObservedGuest, ObservedNet, PostedPassword};
+use haneul_agent_api::{Greeting, Kind, ObservedGuest, ObservedNet, PostedPassword};
 use haneul_core::{Error, Result, id};
 use haneul_store::{Actor, Db, Migration, Tx};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// A boxed, sendable future.
@@ -176,8 +177,8 @@ impl Fleet {
             authority: OnceLock::new(),
             patience: OnceLock::new(),
         });
-        // No stream is open yet; hosts say so themselves when they greet.
-        fleet.all_down().await?;
+        // Other processes may have theirs; the hosts of those that are gone say themselves that they are up.
+        fleet.leave_nobody_behind().await?;
         Ok(fleet)
     }
 
@@ -199,16 +200,6 @@ impl Fleet {
     /// The epoch of desired state; observations of an older one are about a state before a restore.
     pub fn epoch(&self) -> u64 {
         self.epoch
-    }
-
-    /// Asks a host for bytes; waits for its stream.
-    pub async fn ask(&self, host: &str, what: Ask, timeout: Duration) -> Result<bytes::Bytes> {
-        self.hub.ask(host, what, timeout).await
-    }
-
-    /// Asks a host for a tunnel; waits until it is open.
-    pub async fn dial(&self, host: &str, what: Ask, timeout: Duration) -> Result<Tunnel> {
-        self.hub.dial(host, what, timeout).await
     }
 
     pub(crate) fn observers(&self) -> &[Arc<dyn Observer>] {

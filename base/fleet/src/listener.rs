@@ -1,7 +1,7 @@
 //! What agents dial: a Unix socket on this machine, where only root and our own user may connect (SO_PEERCRED), and TLS
 //! for other machines, where a host is what its certificate says. HTTP/2, newline-delimited JSON on both.
 
-use crate::{Fleet, limits, members};
+use crate::{Fleet, limits, members, peers};
 use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use haneul_agent_api::{
     Ack, Greeting, Join, Kind, MAX_LINE, ObservedNet, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome,
 };
-use haneul_core::{Error, Result, fault_point};
+use haneul_core::{Error, Result, fault_point, release};
 use haneul_store::Actor;
 use haneul_tls::{HostName, Peer};
 use http_body_util::{BodyExt, Limited};
@@ -28,6 +28,8 @@ use uuid::Uuid;
 const MAX_STREAM: usize = 16 << 20;
 /// Between greeting and watch an agent needs no more, however busy its host is.
 const WATCHED: Duration = Duration::from_secs(60);
+/// Until what the database could not do is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
 /// Longest report, bytes.
 const MAX_REPORT: usize = 8 << 20;
 /// A message that has begun takes no longer to come.
@@ -83,6 +85,13 @@ fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .with_state(fleet.clone())
 }
 
+/// What other processes of the control plane ask for.
+fn peer_routes() -> Router<Arc<Fleet>> {
+    Router::new()
+        .route(peers::ASK, post(peers::ask))
+        .route(peers::DIAL, post(peers::dial))
+}
+
 /// Serves the agent of this machine until `stop` resolves. `own_uid` is the user that this process runs as.
 pub async fn serve(
     fleet: Arc<Fleet>,
@@ -91,6 +100,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let app = routes(&fleet)
+        .merge(peer_routes())
         .layer(middleware::from_fn(
             move |ConnectInfo(peer): ConnectInfo<PeerUser>, mut request: Request, next: Next| async move {
                 if peer.0.is_some_and(|u| u == 0 || u == own_uid) {
@@ -144,6 +154,7 @@ pub async fn serve_hosts(
     let app = Router::new()
         .route(path::JOIN, post(join))
         .merge(members)
+        .merge(peer_routes())
         .with_state(fleet);
     axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(stop)
@@ -173,7 +184,7 @@ async fn renew(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Cal
     answer(go.await)
 }
 
-fn refuse(e: &Error) -> Response {
+pub(crate) fn refuse(e: &Error) -> Response {
     if e.kind().status() >= 500 {
         tracing::error!(error = %e, "an agent's request failed");
     }
@@ -209,10 +220,11 @@ async fn body<T: serde::de::DeserializeOwned>(request: Request, most: usize) -> 
 
 /// N and N-1: an agent one release older, or newer, is understood.
 pub(crate) fn check_protocol(theirs: u32) -> Result<()> {
-    if theirs + 1 < PROTOCOL || theirs > PROTOCOL + 1 {
+    let ours = PROTOCOL + release::ahead();
+    if theirs + 1 < ours || theirs > ours + 1 {
         return Err(Error::bad_request(format!(
-            "The agent speaks protocol {theirs}, and this control plane {PROTOCOL} and {}. Bring both to neighbouring releases.",
-            PROTOCOL.saturating_sub(1)
+            "The agent speaks protocol {theirs}, and this control plane {ours} and {}. Bring both to neighbouring releases.",
+            ours.saturating_sub(1)
         )));
     }
     Ok(())
@@ -225,11 +237,12 @@ async fn greet(State(fleet): State<Arc<Fleet>>, Extension(caller): Extension<Cal
         check_protocol(g.protocol)?;
         limits::greeting(&g)?;
         let mut welcome = Welcome {
-            protocol: PROTOCOL.min(g.protocol),
-            release: env!("CARGO_PKG_VERSION").into(),
+            protocol: (PROTOCOL + release::ahead()).min(g.protocol),
+            release: release::name().into(),
             cloud_id: fleet.cloud_id,
             epoch: fleet.epoch,
             session: 0,
+            controls: fleet.doors().await?,
         };
         fleet.hub.greeted(&g.host_id.to_string(), g.protocol);
         let (f, host) = (fleet.clone(), g.host_id);
@@ -287,7 +300,7 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
     let ended = loop {
         // The end of the stream before may have been written behind this agent's greeting. Who counts as down greets
         // anew, or the host would be down with its stream open.
-        if !listed && !fleet.is_up(&id).await.unwrap_or(false) {
+        if !listed && matches!(fleet.is_up(&id).await, Ok(false)) {
             break "not greeted";
         }
         match fleet.lines(&id, last).await {
@@ -308,9 +321,14 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
                     continue;
                 }
             }
+            // The host need not know: it goes on when the database is back.
             Err(e) => {
-                tracing::error!(error = %e, host = id, "the desired state could not be read");
-                break "error";
+                tracing::error!(error = %e, host = id, "the desired state could not be read; trying again");
+                tokio::time::sleep(AGAIN).await;
+                if send.is_closed() {
+                    break "closed";
+                }
+                continue;
             }
         }
         tokio::select! {
@@ -338,15 +356,19 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
 impl Fleet {
     /// Marks a host down that has no stream.
     async fn lost(self: &Arc<Self>, host: Uuid) {
-        let f = self.clone();
-        let done = self
-            .db
-            .write(&agent(host), async move |tx| {
-                f.stream_ended(tx, &host.to_string()).await
-            })
-            .await;
-        if let Err(e) = done {
-            tracing::error!(error = %e, "the host could not be marked down");
+        loop {
+            let f = self.clone();
+            let done = self
+                .db
+                .write(&agent(host), async move |tx| {
+                    f.stream_ended(tx, &host.to_string()).await
+                })
+                .await;
+            match done {
+                Ok(()) => return,
+                Err(e) => tracing::error!(error = %e, "the host could not be marked down; trying again"),
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

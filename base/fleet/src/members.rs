@@ -3,11 +3,11 @@
 //! A membership is what a certificate is worth: removing a host ends it, and the host's certificates with it, whatever
 //! they say about their own life. A machine that joins again is another member.
 
-use crate::{Fleet, Host};
+use crate::{Fleet, Host, peers};
 use data_encoding::{BASE64, HEXLOWER};
 use haneul_agent_api::{Join, JoinToken, Joined, Renew, Renewed};
 use haneul_core::clock::{self, Micros};
-use haneul_core::{Error, Result, id};
+use haneul_core::{Error, Result, id, release};
 use haneul_store::{Actor, Tx};
 use haneul_tls::{Authority, HostName, Identity};
 use sha2::{Digest, Sha256};
@@ -135,7 +135,7 @@ impl Fleet {
             .await?;
         Ok(Joined {
             cloud_id: self.cloud_id,
-            release: env!("CARGO_PKG_VERSION").into(),
+            release: release::name().into(),
             authority: pem,
             renewed,
         })
@@ -240,6 +240,7 @@ impl Fleet {
     pub(crate) async fn expel(self: &Arc<Self>, tx: &mut Tx, host: &str) -> Result<()> {
         tx.exec("DELETE FROM fleet_member WHERE host_id = $1", &[host.into()])
             .await?;
+        tx.tell(peers::CUT, host);
         let (fleet, host) = (self.clone(), host.to_owned());
         tx.after_commit(move || fleet.hub.cut(&host));
         Ok(())

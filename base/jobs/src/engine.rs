@@ -2,7 +2,7 @@
 
 use crate::{COLUMNS, Job, Next, Saga, job};
 use haneul_core::{Error, Kind, Result, clock, fault, id};
-use haneul_store::{Actor, Db, Tx};
+use haneul_store::{Actor, Db, Signal, Tx};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,6 +16,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Steps that one poke may run before the rest waits for the next; a saga that goes in circles ends here.
 const MAX_STEPS: usize = 32;
+/// Jobs of other processes of ours ring no bell here: their deadlines are looked for this often.
+const LOOK: Duration = Duration::from_secs(5);
 /// After a restart hosts need a moment to report again before a deadline may fail a job.
 const GRACE: i64 = 30 * clock::SECOND;
 
@@ -229,13 +231,17 @@ impl Jobs {
     /// Runs until the process ends: goes on with what was running when the last process died, then fails
     /// what passes its deadline.
     pub async fn run(&self) {
-        if let Err(e) = self.recover().await {
-            tracing::error!(error = %e, "jobs could not be recovered");
-        }
+        self.recover().await;
+        let longest = if self.inner.db.is_shared() {
+            LOOK
+        } else {
+            Duration::from_secs(60)
+        };
+        let mut others = self.inner.db.signals();
         loop {
             let pause = match self.expire().await {
-                Ok(next) => next.map_or(Duration::from_secs(60), |t| {
-                    Duration::from_micros((t - clock::now()).clamp(10_000, 60_000_000) as u64)
+                Ok(next) => next.map_or(longest, |t| {
+                    Duration::from_micros((t - clock::now()).clamp(10_000, 60_000_000) as u64).min(longest)
                 }),
                 Err(e) => {
                     tracing::error!(error = %e, "deadlines could not be checked");
@@ -245,11 +251,23 @@ impl Jobs {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.inner.wake.notified() => {}
+                // What it was at is gone on with here.
+                signal = others.next() => if matches!(signal, Signal::Gone(_)) {
+                    self.recover().await;
+                }
             }
         }
     }
 
-    async fn recover(&self) -> Result<()> {
+    /// Goes on with everything that is under way.
+    async fn recover(&self) {
+        while let Err(e) = self.recover_all().await {
+            tracing::error!(error = %e, "jobs could not be recovered; trying again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn recover_all(&self) -> Result<()> {
         let mut tx = self.inner.db.read().await?;
         let ids: Vec<String> = tx
             .rows("SELECT id FROM job WHERE status = 'running' ORDER BY created_at", &[])
@@ -311,6 +329,10 @@ impl Jobs {
                 .await;
             // One that cannot be undone now must not keep the others from their ends; it is tried again.
             if let Err(e) = ended {
+                // Another process of ours was faster.
+                if matches!(e.kind(), Kind::Conflict | Kind::NotFound) {
+                    continue;
+                }
                 tracing::error!(job = id, error = %e, "a job past its deadline could not be ended");
                 self.postpone(&id).await?;
             }

@@ -143,7 +143,7 @@ async fn tables(tx: &mut Tx) -> Result<(Vec<Table>, Vec<(String, String)>)> {
     let (mut tables, mut counted): (Vec<Table>, Vec<(String, String)>) = (Vec::new(), Vec::new());
     for r in rows {
         let (name, column) = (r.str(0)?, r.str(1)?);
-        if name == "schema_migration" || name == FILLING {
+        if ["schema_migration", "schema_release", FILLING].contains(&name.as_str()) {
             continue;
         }
         if r.i64(3)? == 1 {

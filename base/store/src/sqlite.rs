@@ -2,10 +2,12 @@
 //! waited.
 
 use crate::db::Work;
+use crate::processes::Own;
 use crate::tx::{Conn, Tx, db_error};
 use haneul_core::{Error, Result, fault_point};
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnectOptions;
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 /// Writes that may wait; more make callers wait.
@@ -19,7 +21,7 @@ pub(crate) async fn connect(options: &SqliteConnectOptions) -> Result<sqlx::Sqli
         .map_err(|e| db_error("connect", e))
 }
 
-pub(crate) fn start(mut tx: Tx, changed: watch::Sender<u64>) -> Result<mpsc::Sender<Box<dyn Work>>> {
+pub(crate) fn start(mut tx: Tx, changed: watch::Sender<u64>, own: Arc<Own>) -> Result<mpsc::Sender<Box<dyn Work>>> {
     let (send, mut queue) = mpsc::channel::<Box<dyn Work>>(QUEUE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("db-writer".into()).spawn(move || {
@@ -32,6 +34,7 @@ pub(crate) fn start(mut tx: Tx, changed: watch::Sender<u64>) -> Result<mpsc::Sen
                         Err(_) => break,
                     }
                 }
+                tx.me = own.id();
                 commit_batch(&mut tx, batch, &changed).await;
             }
             if let Conn::SqliteWriter(c) = tx.conn {

@@ -4,6 +4,7 @@ use crate::value::{Row, V};
 use crate::{Actor, Change};
 use haneul_core::{Error, Kind, Result};
 use sqlx::{AssertSqlSafe, Postgres, Sqlite};
+use std::sync::Arc;
 
 pub(crate) enum Conn {
     SqliteWriter(sqlx::SqliteConnection),
@@ -20,6 +21,10 @@ pub struct Tx {
     pub(crate) actor: Actor,
     pub(crate) changes: Vec<Change>,
     pub(crate) hooks: Vec<Hook>,
+    /// What other processes are told when this is committed.
+    pub(crate) news: Vec<(String, String)>,
+    /// The process that this is a transaction of; none before it has enlisted.
+    pub(crate) me: Option<Arc<str>>,
     /// Whether a change row was written since the last commit.
     pub(crate) logged: bool,
     /// Statements run so far, for tests and bench.
@@ -33,6 +38,8 @@ impl Tx {
             actor: Actor::default(),
             changes: Vec::new(),
             hooks: Vec::new(),
+            news: Vec::new(),
+            me: None,
             logged: false,
             statements: 0,
         }
@@ -148,14 +155,34 @@ impl Tx {
     }
 }
 
-/// Turns a database error into ours; serialization failures become retryable.
+/// Code of the errors that mean: the connection is gone, and what was not committed with it.
+pub(crate) const LOST: &str = "database-lost";
+
+/// Whether a connection is good for nothing more: PostgreSQL ends, starts, or cannot be reached.
+fn is_lost(e: &sqlx::Error) -> bool {
+    match e {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(d) => d.code().is_some_and(|c| c.starts_with("57P0") || c.starts_with("08")),
+        _ => false,
+    }
+}
+
+/// Turns a database error into ours; serialization failures and lost connections become retryable.
 pub(crate) fn db_error(sql: &str, e: sqlx::Error) -> Error {
     let head: String = sql.split_whitespace().take(12).collect::<Vec<_>>().join(" ");
+    if is_lost(&e) {
+        return Error::unavailable(
+            "The cloud's database cannot be reached at the moment. Nothing was changed; repeat the request.",
+        )
+        .with_private(format!("{head}: {e}"))
+        .with_code(LOST)
+        .retryable();
+    }
     if let sqlx::Error::Database(d) = &e {
         let code = d.code().unwrap_or_default().into_owned();
         match code.as_str() {
-            // PostgreSQL: serialization failure, deadlock.
-            "40001" | "40P01" => {
+            // PostgreSQL: serialization failure, deadlock, a lock that was waited for too long.
+            "40001" | "40P01" | "55P03" => {
                 return Error::unavailable("The cloud is busy with conflicting changes. Repeat the request.")
                     .with_private(format!("{head}: {e}"))
                     .retryable();

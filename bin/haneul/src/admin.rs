@@ -6,7 +6,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use haneul_core::{Error, Result};
+use haneul_core::{Error, Result, clock, release};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -60,11 +60,21 @@ async fn status(State(app): State<Arc<App>>) -> Response {
     let go = async {
         let mut tx = app.db.read().await?;
         let hosts = app.fleet.hosts(&mut tx).await?;
+        let me = app.db.me();
+        let mut processes = tx.processes().await?;
+        if !app.db.is_shared() {
+            processes.clear();
+        }
         Ok(json!({
             "ready": hosts.iter().any(|h| h.up),
-            "release": haneul_cli::RELEASE,
+            "release": release::name(),
             "cloud_id": app.fleet.cloud_id().to_string(),
             "lab": app.config.lab,
+            "processes": processes.iter().map(|p| json!({
+                "id": p.id, "number": p.number, "answers": me.as_deref() == Some(&*p.id),
+                "release": p.about["release"], "url": p.about["url"],
+                "started_at": clock::iso(p.started_at),
+            })).collect::<Vec<_>>(),
             "hosts": hosts.iter().map(|h| json!({
                 "id": h.id, "name": h.name, "up": h.up, "hypervisor": h.hypervisor.kind,
                 "accelerator": h.hypervisor.accelerator,
@@ -164,7 +174,7 @@ async fn host_token(State(app): State<Arc<App>>, Json(body): Json<Value>) -> Res
 async fn backup(State(app): State<Arc<App>>) -> Response {
     let (send, receive) = tokio::sync::mpsc::channel(4);
     tokio::spawn(async move {
-        if let Err(e) = app.db.dump(haneul_cli::RELEASE, send).await {
+        if let Err(e) = app.db.dump(release::name(), send).await {
             tracing::error!(error = %e, "a backup was cut off");
         }
     });

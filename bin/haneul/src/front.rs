@@ -5,6 +5,7 @@ use axum::Router;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use haneul_cli::page;
+use haneul_core::release;
 use http::StatusCode;
 use std::sync::Arc;
 
@@ -30,12 +31,7 @@ async fn index(app: Arc<App>) -> Html<String> {
     .map(|(name, speaks, path)| page::Service { name, speaks, path })
     .collect();
     let open = app.config.accounts.sign_up;
-    Html(page::index(
-        haneul_cli::RELEASE,
-        &services,
-        &app.config.public_url(),
-        open,
-    ))
+    Html(page::index(release::name(), &services, &app.config.public_url(), open))
 }
 
 /// The form of the public sign-up, where it is switched on.

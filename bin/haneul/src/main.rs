@@ -15,7 +15,7 @@ mod serve;
 use haneul_cli::Command;
 use haneul_cli::args::StoreCommand;
 use haneul_core::config::Config;
-use haneul_core::{Error, Result};
+use haneul_core::{Error, Result, release};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -45,12 +45,7 @@ where
         if config.lab {
             haneul_core::fault::enable(config.run_dir().join("fault"));
         }
-        tracing::info!(
-            process = name,
-            release = haneul_cli::RELEASE,
-            lab = config.lab,
-            "starting"
-        );
+        tracing::info!(process = name, release = release::name(), lab = config.lab, "starting");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(32)

@@ -3,7 +3,7 @@
 use haneul_cli::backup::{CONTROL, DATABASE, Manifest};
 use haneul_core::config::Config;
 use haneul_core::durable::{make_dir, sync_dir};
-use haneul_core::{Error, Result};
+use haneul_core::{Error, Result, release};
 use haneul_store::{Copied, Db, OpenOptions};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -111,7 +111,7 @@ async fn dump(db: &Db, file: &Path) -> Result<Copied> {
         }
         out.flush().map_err(at(file))
     };
-    let (copied, written) = tokio::join!(db.dump(haneul_cli::RELEASE, send), write);
+    let (copied, written) = tokio::join!(db.dump(release::name(), send), write);
     written?;
     copied
 }

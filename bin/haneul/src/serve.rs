@@ -4,11 +4,10 @@ use crate::doors::Doors;
 use crate::{admin, front, policy_file};
 use axum::extract::ConnectInfo;
 use haneul_auth::Policy;
-use haneul_cli::RELEASE;
 use haneul_compute::Compute;
 use haneul_core::config::Config;
-use haneul_core::{Error, Result};
-use haneul_fleet::{Fleet, ImageSource, ImageStream};
+use haneul_core::{Error, Result, release};
+use haneul_fleet::{Door, Fleet, ImageSource, ImageStream};
 use haneul_http::metrics::Metrics;
 use haneul_http::{RouteInfo, Server};
 use haneul_identity::Identity;
@@ -93,6 +92,20 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         &migrations(),
     )
     .await?;
+    // Whoever starts makes keys and passwords that are not there, one after the other.
+    let starting = std::fs::File::create(control.join("starting"))?;
+    let starting = tokio::task::spawn_blocking(move || starting.lock().map(|()| starting));
+    let starting = starting.await.map_err(Error::internal)??;
+    let door = Door {
+        release: release::name().into(),
+        url: config.fleet_url(),
+        socket: config.agent_socket(),
+        secret: haneul_core::id::secret(43),
+        public_url: config.public_url(),
+        control: id_of(&control)?,
+    };
+    db.enlist(serde_json::to_value(&door)?).await?;
+    door.check_others(&db).await?;
     let jobs = Jobs::new(db.clone());
     let fleet = Fleet::open(db.clone()).await?;
     let doors = Doors::open(&config, &fleet).await?;
@@ -103,6 +116,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let image = Images::new(db.clone(), &config, jobs.clone())?;
     image.bootstrap().await?;
     image.reconcile().await?;
+    drop(starting);
     let network = Network::new(db.clone(), &config, fleet.clone()).await?;
     let compute = Compute::new(
         db.clone(),
@@ -165,6 +179,10 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         }
         None => None,
     };
+    let peers = [
+        tokio::spawn(fleet.clone().follow_others()),
+        tokio::spawn(image.clone().follow_others()),
+    ];
     let watching = tokio::spawn(fleet.clone().watch_over_hosts(haneul_fleet::Patience {
         lost_after: Duration::from_secs(config.ha.lost_after_s),
         end_cut_off: config.ha.end_cut_off,
@@ -180,11 +198,11 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
         .with_graceful_shutdown(until(stopped.clone()));
     let metrics = tokio::spawn(async move { metrics.await });
     let running = tokio::spawn(async move { jobs.run().await });
-    let keys = tokio::spawn(look_after_identity(identity));
+    let keys = tokio::spawn(look_after_identity(app.clone()));
     if config.balance.automatic {
         tokio::spawn(app.compute.clone().balance_by_itself(config.balance.clone()));
     }
-    tracing::info!(api = %config.api.listen, tls = config.tls_on(), release = RELEASE, "the control plane answers");
+    tracing::info!(api = %config.api.listen, tls = config.tls_on(), release = release::name(), "the control plane answers");
     let commands = unix_listener(&config.api_socket(), 0o600)?;
     let commands = axum::serve(commands, api.clone()).with_graceful_shutdown(until(stopped.clone()));
     let commands = tokio::spawn(async move { commands.await });
@@ -198,7 +216,13 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     let api = api.into_make_service_with_connect_info::<Peer>();
     let api = axum::serve(doors.api(listener)?, api).with_graceful_shutdown(until(stopped.clone()));
     let api = tokio::spawn(async move { api.await });
-    crate::stop_signal().await?;
+    let given_up = tokio::select! {
+        stopped = crate::stop_signal() => {
+            stopped?;
+            false
+        }
+        () = app.db.given_up() => true,
+    };
     tracing::info!("stopping");
     let _ = stop.send(true);
     // Requests under way get a moment; watch streams never end by themselves.
@@ -210,10 +234,32 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     for task in [operators, metrics, commands] {
         task.abort();
     }
+    for task in peers {
+        task.abort();
+    }
     for task in [Some(agents), hosts].into_iter().flatten() {
         task.abort();
     }
-    Ok(())
+    match given_up {
+        true => Err(Error::unavailable(
+            "this process was cut off from its database, and the others have taken over from it. It may start anew",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The id of a control directory, made by whoever comes first.
+fn id_of(control: &Path) -> Result<String> {
+    let file = control.join("id");
+    match std::fs::read_to_string(&file) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let id = haneul_core::id::uuid();
+            haneul_cli::state::replace(&file, id.as_bytes(), 0o600)?;
+            Ok(id)
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener> {
@@ -242,10 +288,14 @@ async fn first_password(identity: &Identity, file: &Path) -> Result<()> {
 }
 
 /// Rotates the Fernet keys when they are due, and disables users who have not logged in for too long.
-async fn look_after_identity(identity: Arc<Identity>) {
+async fn look_after_identity(app: Arc<App>) {
+    let identity = &app.identity;
     let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
+        if !app.db.leads().await.unwrap_or(false) {
+            continue;
+        }
         match identity.rotate_if_due() {
             Ok(true) => tracing::info!("the token keys were rotated"),
             Ok(false) => {}

@@ -104,6 +104,21 @@ pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
                 text(&cloud, "release"),
                 text(&cloud, "cloud_id")
             ));
+            // One alone is the one above.
+            for p in list(&cloud, "processes") {
+                ui::line(format_args!(
+                    "control  process {} of release {} since {}{}, {}",
+                    cell(p.get("number")),
+                    text(p, "release"),
+                    text(p, "started_at"),
+                    if p.get("answers") == Some(&Value::Bool(true)) {
+                        " (this one)"
+                    } else {
+                        ""
+                    },
+                    text(p, "url")
+                ));
+            }
             for h in list(&cloud, "hosts") {
                 let up = if h.get("up") == Some(&Value::Bool(true)) {
                     "up"

@@ -7,6 +7,7 @@ use crate::state::replace;
 use crate::{Result, Trouble, admin, failed, ui};
 use haneul_core::config::Config;
 use haneul_core::durable::{make_dir, sync_dir};
+use haneul_core::release;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::Path;
@@ -75,7 +76,7 @@ pub fn backup(config: &Config, dir: &Path, without_images: bool) -> Result<()> {
         copy(&entry.path(), &to.join(&name))?;
     }
     let manifest = Manifest {
-        release: crate::RELEASE.into(),
+        release: release::name().into(),
         cloud_id: admin::text(&status, "cloud_id").into(),
         time: haneul_core::clock::iso(haneul_core::clock::now()),
         images: !without_images,

@@ -36,9 +36,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// This release.
-pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
-
 /// The account that the control plane runs as.
 pub const ACCOUNT: &str = "haneul";
 
@@ -91,7 +88,7 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
     let good = |()| ExitCode::SUCCESS;
     match &cli.command {
         Command::Version => {
-            ui::line(format_args!("haneul {RELEASE}"));
+            ui::line(format_args!("haneul {}", haneul_core::release::name()));
             return Ok(ExitCode::SUCCESS);
         }
         Command::GuestImage { out } => return up::image::command(out).map(good),

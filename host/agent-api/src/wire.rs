@@ -102,6 +102,9 @@ pub struct Welcome {
     /// Number of this greeting, for the reports that follow it. 0: control is of before it counted.
     #[serde(default)]
     pub session: u64,
+    /// `HOST:PORT` of each process of the control plane that hosts can dial.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<String>,
 }
 
 /// One desired object.

@@ -12,7 +12,7 @@ use haneul_agent_api::{
     Ask, Failure, FailureCode, Greeting, HostAudit, HypervisorInfo, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report,
     ToAgent, Welcome, path,
 };
-use haneul_core::{Error, Result, fault_point};
+use haneul_core::{Error, Result, fault_point, release};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Full, Limited};
 use hyper::client::conn::http2::SendRequest;
@@ -143,6 +143,7 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, pause: 
     let greeting = greeting(shared).await;
     let welcome: Welcome = call(&mut sender, path::GREET, &greeting).await?;
     tracing::info!(release = welcome.release, cloud = %welcome.cloud_id, epoch = welcome.epoch, "control welcomed this host");
+    shared.control.heard(&welcome.controls)?;
     *pause = 20;
     shared.say_link(&format!("{CONNECTED} to cloud {}", welcome.cloud_id));
     shared.link.set(Some(sender.clone()));
@@ -178,8 +179,8 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, pause: 
 
 async fn greeting(shared: &Arc<Shared>) -> Greeting {
     Greeting {
-        protocol: PROTOCOL,
-        release: env!("CARGO_PKG_VERSION").into(),
+        protocol: PROTOCOL + release::ahead(),
+        release: release::name().into(),
         host_id: shared.host_id,
         host_name: host_name(&shared.config),
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")

@@ -7,11 +7,11 @@ use crate::{host_id, host_name, journal, link};
 use data_encoding::BASE64;
 use haneul_agent_api::{Join, JoinToken, Joined, PROTOCOL, Renew, Renewed, path};
 use haneul_core::config::Config;
-use haneul_core::{Error, Result, clock};
+use haneul_core::{Error, Result, clock, release};
 use haneul_tls::{Identity, KeyPair, Trust};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 /// Where control listens for hosts when its URL names no port.
 const PORT: u16 = 8776;
+/// How long one process of control has to answer before the next one is dialled.
+const DIAL: Duration = Duration::from_secs(3);
 /// Longest time that a machine waits for control when it joins.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 struct Membership {
     /// `HOST:PORT` of control.
     control: String,
+    /// The same of all its processes, as control last said.
+    #[serde(default)]
+    controls: Vec<String>,
     cloud_id: Uuid,
     /// PEM of the cloud's authority.
     authority: String,
@@ -41,6 +46,14 @@ struct Membership {
 }
 
 impl Membership {
+    /// Where control may be, the one that this machine joined by last: it may be no more.
+    fn addresses(&self) -> Vec<String> {
+        let mut all = self.controls.clone();
+        all.retain(|c| *c != self.control);
+        all.push(self.control.clone());
+        all
+    }
+
     fn identity(&self) -> Identity {
         Identity {
             certificate: self.certificate.clone(),
@@ -60,6 +73,8 @@ pub(crate) struct Control {
     socket: PathBuf,
     file: PathBuf,
     membership: RwLock<Option<Membership>>,
+    /// The address that the link is to, or was: the next one begins behind it.
+    last: Mutex<Option<String>>,
 }
 
 impl Control {
@@ -76,6 +91,7 @@ impl Control {
             socket: config.agent_socket(),
             file,
             membership: RwLock::new(membership),
+            last: Mutex::default(),
         })
     }
 
@@ -83,6 +99,7 @@ impl Control {
         self.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Opens the link: to the next process of control, where there are several.
     pub async fn dial(&self) -> Result<Box<dyn Io>> {
         let Some(m) = self.membership() else {
             let local = UnixStream::connect(&self.socket).await;
@@ -94,7 +111,54 @@ impl Control {
             authority: &m.authority,
             identity: &m.identity(),
         };
-        Ok(Box::new(haneul_tls::connect(&m.control, &trust).await?))
+        let addresses = m.addresses();
+        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let before = addresses.iter().position(|a| Some(a) == before.as_ref());
+        let (head, tail) = addresses.split_at(before.map_or(0, |at| at + 1));
+        let mut refused = Error::unavailable("control has no address");
+        for address in tail.iter().chain(head) {
+            match tokio::time::timeout(DIAL, haneul_tls::connect(address, &trust)).await {
+                Ok(Ok(link)) => {
+                    *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(address.clone());
+                    return Ok(Box::new(link));
+                }
+                Ok(Err(e)) => refused = e,
+                Err(_) => refused = Error::unavailable(format!("{address} did not answer within {} s", DIAL.as_secs())),
+            }
+        }
+        Err(refused)
+    }
+
+    /// Another connection to the process that the link is to.
+    pub async fn dial_again(&self) -> Result<Box<dyn Io>> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.membership(), last) {
+            (Some(m), Some(address)) => {
+                let trust = Trust::Member {
+                    authority: &m.authority,
+                    identity: &m.identity(),
+                };
+                Ok(Box::new(haneul_tls::connect(&address, &trust).await?))
+            }
+            _ => self.dial().await,
+        }
+    }
+
+    /// Control says where its processes are.
+    pub fn heard(&self, controls: &[String]) -> Result<()> {
+        let Some(old) = self
+            .membership()
+            .filter(|m| !controls.is_empty() && m.controls != controls)
+        else {
+            return Ok(());
+        };
+        let next = Membership {
+            controls: controls.to_vec(),
+            ..old
+        };
+        write(&self.file, &next)?;
+        *self.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
+        Ok(())
     }
 
     /// How long this certificate is good without a successor; `None` where there is none.
@@ -200,8 +264,8 @@ pub async fn join(config: &Config, url: &str, token: &str) -> Result<Uuid> {
     let key = joining_key(&key_file)?;
     let ask = Join {
         token: token.trim().to_owned(),
-        protocol: PROTOCOL,
-        release: env!("CARGO_PKG_VERSION").into(),
+        protocol: PROTOCOL + release::ahead(),
+        release: release::name().into(),
         host_id: host_id(&dir)?,
         host_name: host_name(config),
         public_key: BASE64.encode(&key.public()),
@@ -219,6 +283,7 @@ pub async fn join(config: &Config, url: &str, token: &str) -> Result<Uuid> {
         .map_err(|_| Error::unavailable(format!("{control} did not answer within {} s.", PATIENCE.as_secs())))??;
     let membership = Membership {
         control,
+        controls: vec![],
         cloud_id: joined.cloud_id,
         authority: joined.authority,
         certificate: joined.renewed.certificate,

@@ -71,7 +71,7 @@ async fn dial<R>(
 where
     R: AsyncRead + Send + Unpin + 'static,
 {
-    let control = shared.control.dial().await?;
+    let control = shared.control.dial_again().await?;
     let body = StreamBody::new(ReaderStream::with_capacity(read, 32 << 10).map(|chunk| chunk.map(Frame::data)));
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(control))
         .await

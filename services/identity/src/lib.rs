@@ -124,6 +124,9 @@ impl Identity {
     /// The validated token. Unauthorized, always with the same text, for anything else.
     pub(crate) async fn validated(&self, token: &str) -> Result<Arc<Entry>> {
         let key = Cache::key(token);
+        if self.db.is_shared() {
+            self.cache.follow(self.db.counter(store::REVOCATIONS).await?);
+        }
         if let Some(entry) = self.cache.get(&key, clock::now()) {
             return Ok(entry);
         }
@@ -169,8 +172,12 @@ impl Identity {
 
     /// What is inside a token that one of our keys sealed.
     pub(crate) fn open(&self, token: &str) -> Result<Payload> {
-        self.keys
-            .open_token(token)
+        let opened = match self.keys.open_token(token) {
+            // Another process of ours may have made new keys.
+            None if self.db.is_shared() && self.keys.read_again() => self.keys.open_token(token),
+            opened => opened,
+        };
+        opened
             .and_then(|bytes| Payload::decode(&bytes))
             .ok_or_else(|| Error::unauthorized().with_private("not a token of ours"))
     }

@@ -54,7 +54,7 @@ pub struct Cloud {
     leases: [Option<Child>; 2],
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .expect("a port")
         .local_addr()

@@ -15,6 +15,8 @@ mod disk;
 mod member;
 pub mod postgres;
 pub mod record;
+mod release;
+mod second;
 mod wire;
 
 pub use client::{Answer, Client};
@@ -22,6 +24,8 @@ pub use cloud::{Cloud, Options};
 pub use dice::Dice;
 pub use disk::Disk;
 pub use member::Member;
+pub use release::next_release;
+pub use second::Second;
 pub use wire::Wire;
 
 use std::time::{Duration, Instant};

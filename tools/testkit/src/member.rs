@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct Member {
     pub name: String,
     pub dir: PathBuf,
-    binary: PathBuf,
+    pub binary: PathBuf,
     sets: Vec<String>,
     /// The network namespace that is its machine; none: this one.
     netns: Option<String>,

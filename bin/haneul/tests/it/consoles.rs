@@ -19,7 +19,7 @@ async fn ask(c: &Client, server: &str) -> haneul_testkit::Answer {
         .await
 }
 
-async fn url(c: &Client, server: &str) -> String {
+pub async fn url(c: &Client, server: &str) -> String {
     id(&ask(c, server).await.expect(200), "/remote_console/url")
 }
 

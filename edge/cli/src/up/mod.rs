@@ -13,6 +13,7 @@ use crate::state::Deeds;
 use crate::ui::{self, Step};
 use crate::{ACCOUNT, Host, Result, Trouble, admin, failed, supervisor};
 use haneul_core::config::Config;
+use haneul_core::release;
 use nix::unistd::{Gid, Uid, User};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -157,7 +158,7 @@ fn farewell(config: &Config, clouds: &clouds::Written, first: Option<&seed::Firs
     let releases = [admin::ready(config)
         .ok()
         .and_then(|s| s.get("release")?.as_str().map(str::to_owned))];
-    let release = releases.iter().flatten().next().map_or(crate::RELEASE, String::as_str);
+    let release = releases.iter().flatten().next().map_or(release::name(), String::as_str);
     ui::line("");
     ui::line(format_args!("Haneul {release} runs: {}", config.public_url()));
     if let Some(first) = first {

@@ -347,6 +347,10 @@ impl Compute {
         };
         loop {
             tokio::time::sleep(Duration::from_secs(settings.interval_s)).await;
+            // Of several processes one does it.
+            if !self.db.leads().await.unwrap_or(false) {
+                continue;
+            }
             if let Err(e) = self.balance_on(&limits, &[]).await {
                 tracing::error!(error = %e, "the hosts could not be balanced");
             }

@@ -3,16 +3,15 @@
 //! entry is read from the database again at its next use.
 //!
 //! The sequence is read before the database, so an entry made while a revocation commits counts as old.
-//! One process serves today and keeps the sequence in memory. When several do, each follows the row
-//! `identity.revocation` of the table `counter`, which the same transactions raise: on PostgreSQL by LISTEN
-//! before the commit is answered, with SQLite there is only one.
+//! The sequence is in memory. Where several processes may serve one database, each looks at the row `identity.revocation`
+//! of the table `counter` before it believes an entry; the same transactions raise it.
 
 use crate::model::AccessRule;
 use bytes::Bytes;
 use haneul_auth::context::CtxInner;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Entries per shard at the most.
@@ -55,6 +54,8 @@ type Key = [u8; 32];
 pub(crate) struct Cache {
     shards: Vec<RwLock<HashMap<Key, Arc<Entry>>>>,
     pub(crate) sequence: Arc<AtomicU64>,
+    /// What the row was at when somebody looked last.
+    row: AtomicI64,
 }
 
 impl Cache {
@@ -62,6 +63,14 @@ impl Cache {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::new(HashMap::new())).collect(),
             sequence: Arc::new(AtomicU64::new(1)),
+            row: AtomicI64::new(-1),
+        }
+    }
+
+    /// The row is at this number: entries of another one hold no more.
+    pub(crate) fn follow(&self, row: i64) {
+        if self.row.swap(row, Ordering::AcqRel) != row {
+            self.sequence.fetch_add(1, Ordering::AcqRel);
         }
     }
 

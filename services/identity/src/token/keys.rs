@@ -9,16 +9,21 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 /// Keys that are kept at the most (keystone.conf `[fernet_tokens] max_active_keys`).
 const MAX_ACTIVE: usize = 3;
+/// Between two readings.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Keys {
     dir: PathBuf,
     /// Primary first.
     ring: RwLock<Arc<Vec<Fernet>>>,
+    /// When it was read again last.
+    looked: Mutex<Option<Instant>>,
 }
 
 impl Keys {
@@ -30,7 +35,8 @@ impl Keys {
             write_key(&dir, 0)?;
         }
         let ring = RwLock::new(Arc::new(read(&dir)?));
-        Ok(Self { dir, ring })
+        let looked = Mutex::new(None);
+        Ok(Self { dir, ring, looked })
     }
 
     /// The staged key becomes the primary, a new one is staged, and the oldest is forgotten.
@@ -50,6 +56,25 @@ impl Keys {
         fs::File::open(&self.dir)?.sync_all()?;
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read(&self.dir)?);
         Ok(())
+    }
+
+    /// Reads the repository again; says whether it did. Not more often than once a second: anybody may show tokens that no
+    /// key opens.
+    pub(crate) fn read_again(&self) -> bool {
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.is_some_and(|t| t.elapsed() < AGAIN) {
+                return false;
+            }
+            *looked = Some(Instant::now());
+        }
+        match read(&self.dir) {
+            Ok(ring) => {
+                *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// When the primary key was written, microseconds since 1970.

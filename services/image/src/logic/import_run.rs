@@ -7,7 +7,7 @@
 
 use super::fetch::Remote;
 use super::import::{end_task, is_here};
-use super::reconcile::blocking;
+use super::reconcile::{blocking, worker_of};
 use super::upload::{must_be_accepted, receive};
 use crate::format::{ConvertError, DiskFormat, convert};
 use crate::model::import::{self, Method, parse_import};
@@ -32,6 +32,8 @@ const BATCH: usize = 1 << 20;
 const TOLD: u64 = 256 << 20;
 /// Between two tries to write down how an import ended.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Code of [`elsewhere`].
+const ELSEWHERE: &str = "import-elsewhere";
 /// Properties that come along from another region's image (Glance's `glance_download_properties`).
 const COPIED: &[&str] = &["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"];
 
@@ -47,6 +49,11 @@ impl Drop for AtWork {
         let mut all = self.app.workers.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&self.task);
     }
+}
+
+/// Why a worker does not begin: another process of ours has one. When that process is gone, the job asks again.
+fn elsewhere() -> Error {
+    Error::new(Kind::Conflict, "Another process works on this import.").with_code(ELSEWHERE)
 }
 
 /// Why a worker ends early: somebody else has ended the task.
@@ -74,7 +81,9 @@ impl Images {
             let app = at_work.app.clone();
             let task = at_work.task.clone();
             let result = work(&at_work, remote).await;
-            settle(&app, &task, result).await;
+            if !matches!(&result, Err(e) if e.code() == ELSEWHERE) {
+                settle(&app, &task, result).await;
+            }
             drop(at_work);
             if let Err(e) = app.sweep().await {
                 tracing::warn!(error = %e, "removing files of an import failed; trying again");
@@ -118,6 +127,7 @@ async fn settle(app: &Arc<Images>, task: &str, result: Result<()>) {
         let written = app
             .db
             .write(&Actor::system("image-import"), async move |tx| {
+                tx.let_go(&worker_of(&id)).await?;
                 let Some(stored) = tx.find::<Task>(&id).await?.filter(|t| t.status.open()) else {
                     return Ok(());
                 };
@@ -206,6 +216,9 @@ async fn begin(app: &Images, task: &str) -> Result<(Task, Image)> {
         .write(&Actor::system("image-import"), async move |tx| {
             let stored = tx.find::<Task>(&id).await?.filter(|t| t.status.open());
             let stored = stored.ok_or_else(ended)?;
+            if !tx.claim(&worker_of(&id)).await? {
+                return Err(elsewhere());
+            }
             let mut task = stored.value.clone();
             if task.status == TaskStatus::Pending {
                 task.status = TaskStatus::Processing;

@@ -3,6 +3,7 @@
 
 use super::create_image::editor;
 use super::delete_image;
+use super::reconcile::upload_of;
 use super::upload::{gone, take};
 use crate::Images;
 use crate::format::DiskFormat;
@@ -90,6 +91,7 @@ impl Images {
                     let stored = stored.ok_or_else(|| gone(&wanted))?;
                     let mut image = stored.value.clone();
                     image.begin_upload(&key, &at)?;
+                    tx.claim(&upload_of(&key)).await?;
                     image_update(tx, &System::of(stored), &image).await.map(|s| s.value)
                 })
                 .await?;

@@ -5,7 +5,7 @@ use crate::Images;
 use crate::model::{Image, Status};
 use crate::store::{image_update, images_coming_in, parse_note, tasks_open, trash_list, trash_remove};
 use haneul_core::{Result, fault_point};
-use haneul_store::{Actor, System};
+use haneul_store::{Actor, Signal, System};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +17,7 @@ impl Images {
     /// Removes a file that [`crate::store::trash_put`] noted, and then the note. False: somebody is at work on it, who
     /// does it in the end.
     pub(crate) async fn discard(&self, note: &str) -> Result<bool> {
-        if self.is_held(parse_note(note).1) {
+        if self.is_held(parse_note(note).1) || self.others_import().await? {
             return Ok(false);
         }
         self.remove_file(note).await?;
@@ -29,6 +29,20 @@ impl Images {
             })
             .await?;
         Ok(true)
+    }
+
+    /// Whether another process of ours is at work on an import. It may hold files, and removes what is left in the end.
+    async fn others_import(&self) -> Result<bool> {
+        if !self.db.is_shared() {
+            return Ok(false);
+        }
+        let mut tx = self.db.read().await?;
+        for task in tasks_open(&mut tx).await? {
+            if tx.is_claimed_elsewhere(&worker_of(&task)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The file of a key wherever it is, or that of a note.
@@ -57,6 +71,7 @@ impl Images {
                 if coming_in(&stored) != Some(key.as_str()) {
                     return Ok(());
                 }
+                tx.let_go(&upload_of(&key)).await?;
                 let mut image = stored.value.clone();
                 image.forget_data();
                 image_update(tx, &System::of(stored), &image).await.map(|_| ())
@@ -86,6 +101,19 @@ impl Images {
         });
     }
 
+    /// Cleans up what processes of ours leave behind that are gone, for ever.
+    pub async fn follow_others(self: Arc<Self>) {
+        let mut others = self.db.signals();
+        loop {
+            if matches!(others.next().await, Signal::Gone(_))
+                && let Err(e) = self.reconcile().await
+            {
+                tracing::error!(error = %e, "cleaning up images failed; trying again");
+                self.mend_later();
+            }
+        }
+    }
+
     /// One round; answers how many things it mended. Call it once at start, before requests are served; a
     /// clean-up that fails later calls it by itself.
     ///
@@ -96,20 +124,22 @@ impl Images {
         let saving = images_coming_in(&mut tx).await?;
         let trash = trash_list(&mut tx).await?;
         let tasks = tasks_open(&mut tx).await?;
+        let mut lost = Vec::new();
+        for image in saving {
+            if let Some(key) = coming_in(&image)
+                && !self.is_live(key)
+                && !tx.is_claimed_elsewhere(&upload_of(key)).await?
+            {
+                lost.push((image.id.clone(), key.to_owned()));
+            }
+        }
         drop(tx);
         let mut mended = 0;
-        for image in saving {
-            let Some(key) = coming_in(&image) else {
-                continue;
-            };
-            if self.is_live(key) {
-                continue;
-            }
+        for (image, key) in lost {
             // File first: when this is cut off, the row still says what to remove.
-            self.remove_file(key).await?;
-            self.requeue(&Actor::system("image-upload-lost"), &image.id, key)
-                .await?;
-            tracing::info!(image = image.id, "an upload that had been cut off is undone");
+            self.remove_file(&key).await?;
+            self.requeue(&Actor::system("image-upload-lost"), &image, &key).await?;
+            tracing::info!(image, "an upload that had been cut off is undone");
             mended += 1;
         }
         for file in trash {
@@ -121,6 +151,16 @@ impl Images {
         self.fill_cache().await?;
         Ok(mended)
     }
+}
+
+/// What a process claims that receives bytes under this key.
+pub(super) fn upload_of(key: &str) -> String {
+    format!("image-upload:{key}")
+}
+
+/// What a process claims that works on this task.
+pub(super) fn worker_of(task: &str) -> String {
+    format!("image-task:{task}")
 }
 
 /// The key under which bytes come in: an upload's, or of what is not yet staged.

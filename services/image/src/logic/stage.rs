@@ -1,7 +1,7 @@
 //! Staging (Glance API reference, "Stage binary image data"): bytes come in as in an upload, and wait for an import.
 //! They are checked by the import: what waits belongs to nobody but the image's owner.
 
-use super::reconcile::blocking;
+use super::reconcile::{blocking, upload_of};
 use super::upload::{Data, drain, gone, receive, undo};
 use crate::model::{Image, Status};
 use crate::policy::ModifyImage;
@@ -60,6 +60,7 @@ async fn begin(app: &Images, ctx: &Ctx, id: &str, key: &str) -> Result<Image> {
             let found = image_fetch(tx, &ctx_, ModifyImage, &id).await?;
             let mut image = found.edit();
             image.begin_staging(&key)?;
+            tx.claim(&upload_of(&key)).await?;
             image_update(tx, &found, &image).await.map(|s| s.value)
         })
         .await
@@ -80,6 +81,7 @@ async fn commit(app: &Images, ctx: &Ctx, id: &str, live: &LiveUpload<'_>, size: 
             if staged.key != key {
                 return Ok(false);
             }
+            tx.let_go(&upload_of(&key)).await?;
             staged.size = i64::try_from(size).ok();
             image.size = staged.size;
             image_update(tx, &System::of(stored), &image).await?;

@@ -5,7 +5,7 @@
 //! is synced, checked and renamed before the row says `active`. A crash between any two of these is undone by
 //! the reconciler, which finds the key in the row.
 
-use super::reconcile::blocking;
+use super::reconcile::{blocking, upload_of};
 use super::refused;
 use crate::format::{DiskFormat, Inspection, Probe, Refusal, RefusalKind};
 use crate::model::{Image, Status};
@@ -134,6 +134,7 @@ async fn begin(app: &Images, ctx: &Ctx, id: &str, key: &str, store: &str) -> Res
             let mut image = found.edit();
             image.begin_upload(&key, &store)?;
             must_be_accepted(&image)?;
+            tx.claim(&upload_of(&key)).await?;
             image_update(tx, &found, &image).await.map(|s| s.value)
         })
         .await
@@ -263,6 +264,7 @@ pub(crate) async fn commit(
             if stored.status != Status::Saving || stored.file.as_deref() != Some(key.as_str()) {
                 return Ok(false);
             }
+            tx.let_go(&upload_of(&key)).await?;
             let mut image = stored.value.clone();
             image.status = Status::Active;
             image.describe(&bytes.md5, &bytes.sha512, bytes.size, inspection.virtual_size);

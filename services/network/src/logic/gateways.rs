@@ -19,6 +19,9 @@ use tokio::sync::Notify;
 /// After a start no host has a stream yet: so long they have to come back.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// Between looks at what hosts say to other processes of ours.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Since when hosts are silent, as this process saw it.
 #[derive(Default)]
 pub(crate) struct Silent {
@@ -162,26 +165,40 @@ impl Network {
             .await
     }
 
-    /// Follows hosts that fall silent until the process ends. Start it once.
-    pub(crate) async fn follow_silence(self: Arc<Self>) {
-        let patience = self.settings.router_failover;
-        let start = Instant::now();
-        let begun = async {
+    /// Notes who is down, from `since` on when that is new, and forgets who is up again.
+    async fn look_for_silent(&self, since: Instant) {
+        let read = async {
             let mut tx = self.db.read().await?;
-            self.fleet.hosts(&mut tx).await
+            tx.list::<Host>(&Query::new().eq("up", false)).await
         };
-        match begun.await {
-            Ok(hosts) => {
-                let late = start + GRACE.saturating_sub(patience);
-                let mut since = self.silent.lock();
-                for h in hosts.into_iter().filter(|h| !h.up) {
-                    since.entry(h.id).or_insert(late);
+        match read.await {
+            Ok(down) => {
+                let mut silent = self.silent.lock();
+                silent.retain(|id, _| down.iter().any(|h| h.id == *id));
+                for h in down {
+                    silent.entry(h.id.clone()).or_insert(since);
                 }
             }
             Err(e) => tracing::error!(error = %e, "hosts that do not come back will not be noticed"),
         }
+    }
+
+    /// Follows hosts that fall silent until the process ends. Start it once.
+    pub(crate) async fn follow_silence(self: Arc<Self>) {
+        let patience = self.settings.router_failover;
+        self.look_for_silent(Instant::now() + GRACE.saturating_sub(patience))
+            .await;
+        // What a host tells another process of ours, or does not tell it, rings no bell here.
+        let longest = if self.db.is_shared() {
+            LOOK
+        } else {
+            Duration::from_secs(60)
+        };
         loop {
             let now = Instant::now();
+            if self.db.is_shared() {
+                self.look_for_silent(now).await;
+            }
             let (late, next) = {
                 let since = self.silent.lock();
                 let due = |t: &Instant| *t + patience;
@@ -198,7 +215,7 @@ impl Network {
                 }
             }
             // What found no place waits for a host that comes up.
-            let sleep = next.map_or(Duration::from_secs(60), |t| t.saturating_duration_since(Instant::now()));
+            let sleep = next.map_or(longest, |t| t.saturating_duration_since(Instant::now()).min(longest));
             tokio::select! {
                 () = self.silent.wake.notified() => {}
                 () = tokio::time::sleep(sleep) => {}

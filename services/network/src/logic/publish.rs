@@ -22,6 +22,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Longest time that the answer of a floating IP waits for its host. It takes some milliseconds.
+const LOOK: Duration = Duration::from_secs(5);
 const CARRIED: Duration = Duration::from_millis(500);
 
 /// What a transaction touched.
@@ -324,7 +325,12 @@ impl Network {
             // Large groups take their time: at most a tenth of the writer's goes to this.
             let took = u64::try_from(clock::now() - start).unwrap_or(0);
             let pause = Duration::from_micros(took * 9).clamp(Duration::from_millis(20), Duration::from_secs(1));
-            self.members_wake.notified().await;
+            // What another process of ours left is looked for now and then.
+            let told = self.members_wake.notified();
+            match self.db.is_shared() {
+                true => drop(tokio::time::timeout(LOOK, told).await),
+                false => told.await,
+            }
             // What comes within this time goes along.
             tokio::time::sleep(pause).await;
         }

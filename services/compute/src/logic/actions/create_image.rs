@@ -42,6 +42,8 @@ const OPEN: Duration = Duration::from_secs(4);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Who writes down how far the bytes are.
+/// Code of the error that says: another process fetches it.
+const ELSEWHERE: &str = "image-elsewhere";
 const ACTOR: &str = "image-of-server";
 
 /// What is asked for.
@@ -160,9 +162,17 @@ impl Compute {
         }
         let (app, j) = (self.clone(), job.clone());
         let task = tokio::spawn(async move {
-            if let Err(e) = app.fetched(&j, &host).await {
-                tracing::warn!(job = j.id, error = %e, "the image of a server could not be fetched");
-                app.uploads.lock().insert(j.id.clone(), Upload::Failed(e));
+            match app.fetched(&j, &host).await {
+                Ok(()) => {}
+                // When that process is gone, the job asks again.
+                Err(e) if e.code() == ELSEWHERE => {
+                    app.uploads.lock().remove(&j.id);
+                    return;
+                }
+                Err(e) => {
+                    tracing::warn!(job = j.id, error = %e, "the image of a server could not be fetched");
+                    app.uploads.lock().insert(j.id.clone(), Upload::Failed(e));
+                }
             }
             app.go_on(&j).await;
         });
@@ -172,6 +182,11 @@ impl Compute {
     /// Tries until it has the bytes, or cannot have them. The job's deadline ends it at the latest.
     async fn fetched(self: &Arc<Self>, job: &Job, host: &str) -> Result<()> {
         let image = Memory(job).image();
+        let claim = claim_of(&job.id);
+        let actor = Actor::system(ACTOR);
+        if !self.db.write(&actor, async move |tx| tx.claim(&claim).await).await? {
+            return Err(Error::conflict("Another process fetches this image.").with_code(ELSEWHERE));
+        }
         loop {
             let result = self.fetch_once(job, host, image).await;
             fault_point!("compute.create-image.fetched");
@@ -223,9 +238,11 @@ impl Compute {
         loop {
             let (jobs, server) = (self.jobs.clone(), job.subject_id.clone());
             let actor = Actor::system(ACTOR);
-            let poked = self
-                .db
-                .write(&actor, async move |tx| jobs.poke(tx, ("server", &server)).await);
+            let claim = claim_of(&job.id);
+            let poked = self.db.write(&actor, async move |tx| {
+                tx.let_go(&claim).await?;
+                jobs.poke(tx, ("server", &server)).await
+            });
             match poked.await {
                 Ok(()) => return,
                 Err(e) => tracing::error!(error = %e, "the end of an upload could not be told; trying again"),
@@ -233,6 +250,11 @@ impl Compute {
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+/// What a process claims that fetches the image of a job.
+fn claim_of(job: &str) -> String {
+    format!("server-image:{job}")
 }
 
 /// Bytes on their way from hosts, by job.

@@ -2,6 +2,8 @@
 //! is not installed, its half is skipped and says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod processes;
+
 use haneul_core::{Error, Kind};
 use haneul_store::{Actor, Db, Dir, Migration, OpenOptions, Query, Resource, System, V, changes_since};
 use haneul_testkit::postgres::Postgres;
@@ -140,6 +142,7 @@ suite!(
     reading_transactions_cannot_write,
     values_of_all_kinds,
     a_caller_that_goes_away_does_not_cancel,
+    a_release_goes_back_by_one_and_no_more,
     migrations_run_once,
     dumps_are_read_by_the_other_database,
 );
@@ -456,6 +459,28 @@ async fn a_caller_that_goes_away_does_not_cancel(h: &Home) {
             .unwrap();
     }
     panic!("the write of a caller that went away did not happen");
+}
+
+async fn a_release_goes_back_by_one_and_no_more(h: &Home) {
+    let wrote = async |release: &'static str| {
+        let sql = "INSERT INTO schema_release(release, since) VALUES($1, 0)";
+        h.db.write(&actor(), async move |tx| tx.exec(sql, &[release.into()]).await)
+            .await
+            .unwrap();
+        let options = OpenOptions {
+            url: h.url.clone(),
+            readers: 1,
+        };
+        Db::open(&options, MIGRATIONS).await.map(|_| ())
+    };
+    let (major, minor) = haneul_core::release::name().split_once('.').unwrap();
+    assert_eq!((major, minor), ("0", "1.0"), "this test says which releases are near");
+    wrote("0.2.3").await.unwrap();
+    let refused = wrote("0.3.0").await.unwrap_err();
+    assert!(
+        refused.public().contains("0.3.0") && refused.kind() == Kind::Conflict,
+        "{refused}"
+    );
 }
 
 async fn migrations_run_once(h: &Home) {
