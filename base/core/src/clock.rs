@@ -1,13 +1,17 @@
 //! The clock. All times in stores and messages are integer microseconds since 1970, UTC.
 
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 pub type Micros = i64;
 
-/// Added to the real time; set only in a lab, so that tests can let a token or a deadline pass.
+/// Added to the real time; set only in a lab, see [`follow`].
 static OFFSET: AtomicI64 = AtomicI64::new(0);
+/// By what the steady time of others is ahead of what ours would be.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
 
 /// Now.
 #[allow(clippy::disallowed_methods)]
@@ -18,9 +22,36 @@ pub fn now() -> Micros {
     real + OFFSET.load(Ordering::Relaxed)
 }
 
-/// Moves the clock of this process forward. Only lab code calls it.
-pub fn advance(by: Micros) {
-    OFFSET.fetch_add(by, Ordering::Relaxed);
+/// Time that deadlines are told in: as [`now`] was when this process first asked, and from then on as time has gone by
+/// (CLOCK_BOOTTIME), whatever is done to the clock.
+pub fn steady() -> Micros {
+    static START: OnceLock<Micros> = OnceLock::new();
+    let gone = gone_by();
+    START.get_or_init(|| now() - gone) + gone + AHEAD.load(Ordering::Relaxed)
+}
+
+/// All processes that serve one database tell deadlines by the same clock, that of the database: `theirs`, at this moment.
+pub fn steady_as(theirs: Micros) {
+    AHEAD.fetch_add(theirs - steady(), Ordering::Relaxed);
+}
+
+/// Since this machine was started, with the time that it slept.
+fn gone_by() -> Micros {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    t.tv_sec * SECOND + t.tv_nsec / 1000
+}
+
+/// In a lab: this process' clock is off by the microseconds that a file says, from when it says so.
+pub fn follow(file: PathBuf) {
+    std::thread::spawn(move || {
+        loop {
+            let off = std::fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok());
+            if let Some(off) = off {
+                OFFSET.store(off, Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
 }
 
 /// One second.

@@ -656,8 +656,10 @@ impl Config {
 
 /// A default in which every optional key is present, so that it is known.
 fn full_default() -> Config {
-    let mut c = Config::default();
-    c.control_dir = Some(PathBuf::new());
+    let mut c = Config {
+        control_dir: Some(PathBuf::new()),
+        ..Config::default()
+    };
     c.api.public_url = Some(String::new());
     c.api.policy_file = Some(PathBuf::new());
     c.agent.name = Some(String::new());

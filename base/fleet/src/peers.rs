@@ -192,7 +192,8 @@ impl Fleet {
         Err(Error::new(kind, String::from_utf8_lossy(&said)))
     }
 
-    /// Where hosts of other machines find control, in the order of the processes.
+    /// Where hosts of other machines find control, in the order of the processes; empty while one alone has such a door,
+    /// which is where its hosts have joined.
     pub(crate) async fn doors(&self) -> Result<Vec<String>> {
         let mut tx = self.db.read().await?;
         let mut doors = Vec::new();
@@ -200,6 +201,9 @@ impl Fleet {
             if let Ok(door) = serde_json::from_value::<Door>(process.about) {
                 doors.extend(door.address().map(str::to_owned));
             }
+        }
+        if doors.len() < 2 {
+            doors.clear();
         }
         Ok(doors)
     }

@@ -94,7 +94,7 @@ impl Jobs {
                     actor.into(),
                     first.name.into(),
                     state.to_string().into(),
-                    (now + first.deadline_s as i64 * clock::SECOND).into(),
+                    (clock::steady() + first.deadline_s as i64 * clock::SECOND).into(),
                     now.into(),
                 ],
             )
@@ -173,7 +173,7 @@ impl Jobs {
                         .find(|s| s.name == step)
                         .ok_or_else(|| Error::internal(format!("{} has no step {step}", j.kind)))?;
                     j.step = step.to_owned();
-                    j.deadline = clock::now() + spec.deadline_s as i64 * clock::SECOND;
+                    j.deadline = clock::steady() + spec.deadline_s as i64 * clock::SECOND;
                     self.save(tx, j).await?;
                 }
                 Next::Wait => {
@@ -241,7 +241,7 @@ impl Jobs {
         loop {
             let pause = match self.expire().await {
                 Ok(next) => next.map_or(longest, |t| {
-                    Duration::from_micros((t - clock::now()).clamp(10_000, 60_000_000) as u64).min(longest)
+                    Duration::from_micros((t - clock::steady()).clamp(10_000, 60_000_000) as u64).min(longest)
                 }),
                 Err(e) => {
                     tracing::error!(error = %e, "deadlines could not be checked");
@@ -288,7 +288,7 @@ impl Jobs {
                     if j.status != "running" {
                         return Ok(());
                     }
-                    j.deadline = j.deadline.max(clock::now() + GRACE);
+                    j.deadline = j.deadline.max(clock::steady() + GRACE);
                     this.save(tx, &mut j).await?;
                     this.advance(tx, &mut j).await
                 })
@@ -306,7 +306,7 @@ impl Jobs {
         let late: Vec<String> = tx
             .rows(
                 "SELECT id FROM job WHERE status = 'running' AND deadline <= $1",
-                &[clock::now().into()],
+                &[clock::steady().into()],
             )
             .await?
             .iter()
@@ -350,7 +350,7 @@ impl Jobs {
             .write(&Actor::system("deadline"), async move |tx| {
                 tx.exec(
                     "UPDATE job SET deadline = $2 WHERE id = $1 AND status = 'running'",
-                    &[id.as_str().into(), (clock::now() + GRACE).into()],
+                    &[id.as_str().into(), (clock::steady() + GRACE).into()],
                 )
                 .await
             })
@@ -398,7 +398,7 @@ impl Jobs {
                         j.status
                     )));
                 }
-                j.deadline = clock::now() + GRACE;
+                j.deadline = clock::steady() + GRACE;
                 this.save(tx, &mut j).await?;
                 this.advance(tx, &mut j).await
             })

@@ -136,7 +136,9 @@ impl Db {
             })
             .await?;
         if let Some(options) = &self.postgres {
-            let session = Session::open(options, number).await?;
+            let mut session = Session::open(options, number).await?;
+            let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+            clock::steady_as(one(&mut session.0, now).await?);
             let keeper = Keeper {
                 db: self.clone(),
                 me: me.clone(),

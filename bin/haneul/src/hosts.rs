@@ -67,6 +67,7 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
         "boot_id": host.boot_id,
         "shared_disks": host.hypervisor.shared_disks,
         "lease": host.lease,
+        "process": host.process,
         "watched": watched,
         "resources": used.stock.iter().map(|(class, (used, total))| {
             (class.clone(), json!({"used": used, "total": total}))

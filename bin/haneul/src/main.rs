@@ -44,6 +44,7 @@ where
         let _only = haneul_cli::proc::claim(&config, name)?;
         if config.lab {
             haneul_core::fault::enable(config.run_dir().join("fault"));
+            haneul_core::clock::follow(config.run_dir().join("clock"));
         }
         tracing::info!(process = name, release = release::name(), lab = config.lab, "starting");
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -78,12 +78,12 @@ fn reach(config: &Config) -> Box<dyn Fn() -> bool + Send> {
             return true;
         }
         // Control that is on this machine is not cut off from it.
-        let Some(control) = membership::control_of(&membership) else {
+        let Some(controls) = membership::controls_of(&membership) else {
             return true;
         };
-        let addresses = control.to_socket_addrs().into_iter().flatten();
+        let addresses = controls.iter().filter_map(|c| c.to_socket_addrs().ok());
         addresses
-            .into_iter()
+            .flatten()
             .any(|a| TcpStream::connect_timeout(&a, REACH).is_ok())
     })
 }

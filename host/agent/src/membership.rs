@@ -62,10 +62,10 @@ impl Membership {
     }
 }
 
-/// `HOST:PORT` of control, for a machine that has joined a cloud.
-pub(crate) fn control_of(file: &Path) -> Option<String> {
+/// `HOST:PORT` of control's processes, for a machine that has joined a cloud.
+pub(crate) fn controls_of(file: &Path) -> Option<Vec<String>> {
     let m: Membership = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    Some(m.control)
+    Some(m.addresses())
 }
 
 /// How this agent reaches control.

@@ -440,3 +440,48 @@ async fn fake_boot_starts_servers_in_their_order() {
     assert_eq!(started, last_first, "the last one that was made starts first");
     r.cloud.audit().await;
 }
+
+/// Everybody's clock jumps, each by another amount: nobody takes anybody for dead, no deadline passes, and who is dead is
+/// missed as soon as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_clocks_that_jump_decide_nothing() {
+    let mut lab = Lab::new().await;
+    let (stays, waits) = (lab.server("stays").await, lab.server("waits").await);
+    let dirs = [lab.r.cloud.dir.clone(), lab.one.dir.clone(), lab.two.dir.clone()];
+    let jump = |hours: [i64; 3]| {
+        for (dir, hours) in dirs.iter().zip(hours) {
+            let off = hours * 3_600_000_000;
+            std::fs::write(dir.join("run/clock"), off.to_string()).unwrap();
+        }
+    };
+    // A job is under way all the time: its host's agent is dead, and its lease is kept.
+    lab.one.kill_agent();
+    lab.one.is(&lab.r.cloud, "down").await;
+    lab.r.action(&waits, json!({"os-stop": null})).await.expect(202);
+    let token = async || lab.r.cloud.admin_client().await;
+    for hours in [[3, -2, 5], [-4, 6, 0], [1000, 3, -1]] {
+        jump(hours);
+        // More than a term, and than what a lost host is given.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        // Tokens are what they are: of the time that the cloud thinks it is.
+        let admin = token().await;
+        let shown = admin.get(&format!("/compute/v2.1/servers/{waits}")).await.expect(200);
+        let s = &shown["server"];
+        assert_eq!(
+            (&s["OS-EXT-STS:task_state"], &s["status"]),
+            (&json!("powering-off"), &json!("ACTIVE")),
+            "{s}"
+        );
+        assert_eq!(lab.running(&stays), ["one"]);
+        let host = lab.r.cloud.admin(Method::GET, "/admin/v1/hosts/one").await.unwrap();
+        assert_ne!(host["host"]["watched"]["ended"], true, "{host}");
+    }
+    assert!(lab.one.revive());
+    lab.r.admin = token().await;
+    lab.r.wait(&waits, "SHUTOFF").await;
+    jump([-7, 8, -9]);
+    lab.r.admin = token().await;
+    lab.one.kill();
+    lab.is_on(&stays, "two").await;
+    lab.r.cloud.audit().await;
+}

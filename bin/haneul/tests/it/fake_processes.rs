@@ -8,6 +8,8 @@ use haneul_testkit::{Client, Cloud, Member, Options, Second, eventually};
 use http::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -86,8 +88,8 @@ pub async fn wait(c: &Client, server: &str, status: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_processes_any_of_two_answers() {
-    let Some(t) = two(&["one"]).await else { return };
-    let (first, second) = (&t.r.admin, &t.second.client(&t.r.admin));
+    let Some(mut t) = two(&["one"]).await else { return };
+    let (first, second) = (&t.r.admin.clone(), &t.second.client(&t.r.admin));
     // The host's stream is to the first; what the second writes reaches it, and what it says the second.
     let made = second
         .post("/compute/v2.1/servers", &t.r.server("by-second", "tiny"))
@@ -133,6 +135,21 @@ async fn fake_processes_any_of_two_answers() {
         second.get(&format!("/image/v2/images/{}/file", t.r.image)).await.bytes
     );
 
+    // Bytes that come in by one are no left-over to another that starts meanwhile.
+    let new = json!({"name": "slow", "disk_format": "raw", "container_format": "bare"});
+    let slow = id(&first.post("/image/v2/images", &new).await.expect(201), "/id");
+    let mut upload = Upload::begin(&t.r.cloud.address, first, &slow, 1 << 20);
+    eventually("the upload has begun", Duration::from_secs(10), || async {
+        let image = first.get(&format!("/image/v2/images/{slow}")).await;
+        (image.body["status"] == "saving").then_some(())
+    })
+    .await;
+    t.second.kill();
+    t.second.start(&t.r.cloud).await;
+    assert_eq!(upload.end(), 204);
+    let image = second.get(&format!("/image/v2/images/{slow}")).await.expect(200);
+    assert_eq!((&image["status"], &image["size"]), (&json!("active"), &json!(1 << 20)));
+
     // A token is good everywhere, and where it is revoked it is good nowhere, from that answer on.
     for (a, b) in [(first, second), (second, first)] {
         for _ in 0..20 {
@@ -177,6 +194,41 @@ async fn fake_processes_any_of_two_answers() {
     let refused = other.arg("serve").output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned() + &String::from_utf8_lossy(&refused.stdout);
     assert!(!refused.status.success() && said.contains("control_dir"), "{said}");
+}
+
+/// Bytes of an image on a connection that is in no hurry.
+struct Upload {
+    connection: TcpStream,
+    left: usize,
+}
+
+impl Upload {
+    fn begin(address: &str, client: &Client, image: &str, size: usize) -> Upload {
+        let mut connection = TcpStream::connect(address).unwrap();
+        let token = client.token.as_deref().unwrap();
+        let head = format!(
+            "PUT /image/v2/images/{image}/file HTTP/1.1\r\nhost: h\r\nx-auth-token: {token}\r\n\
+             content-type: application/octet-stream\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).unwrap();
+        connection.write_all(&vec![0x42; size / 2]).unwrap();
+        Upload {
+            connection,
+            left: size - size / 2,
+        }
+    }
+
+    /// Sends the rest; answers the status.
+    fn end(&mut self) -> u16 {
+        self.connection.write_all(&vec![0x42; self.left]).unwrap();
+        let mut answer = String::new();
+        self.connection.read_to_string(&mut answer).unwrap();
+        answer
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| panic!("{answer}"))
+    }
 }
 
 /// What clients of the load were told.
@@ -314,8 +366,31 @@ async fn fake_processes_one_of_two_is_killed_under_load() {
     for host in hosts["hypervisors"].as_array().unwrap() {
         assert_eq!(host["state"], "up", "{host}");
     }
-    // A host that is lost then is missed by the one that is left.
+    // A host that is lost together with the process that it is connected to is missed by the other one.
+    t.r.cloud.start_serve();
+    answers(&t.r.cloud).await;
+    t.second.kill();
+    for host in &t.hosts {
+        let own = |v: &Value| v["host"]["process"].clone();
+        let status = t.r.cloud.admin(Method::GET, "/admin/v1/status").await.unwrap();
+        let all = status["processes"].as_array().unwrap();
+        let first = all.iter().find(|p| p["answers"] == true).unwrap()["id"].clone();
+        eventually(
+            "the hosts are connected to the first again",
+            Duration::from_secs(30),
+            || async {
+                let v =
+                    t.r.cloud
+                        .admin(Method::GET, &format!("/admin/v1/hosts/{}", host.name))
+                        .await?;
+                (own(&v) == first).then_some(())
+            },
+        )
+        .await;
+    }
+    t.second.start(&t.r.cloud).await;
     t.hosts.pop().unwrap().kill_agent();
+    t.r.cloud.kill_serve();
     eventually("host two is down", Duration::from_secs(30), || async {
         let hosts = second.get("/compute/v2.1/os-hypervisors/detail").await;
         let all = hosts.body["hypervisors"].as_array()?.clone();

@@ -5,14 +5,15 @@ use crate::Compute;
 use crate::logic::decide::{CLASSES, Facts, HostState, Plan, Refusal, Request, Snapshot, Stock, decide};
 use crate::logic::zones::Zones;
 use crate::model::{Aggregate, ComputeService, Server};
-use haneul_core::{Result, clock};
+use haneul_core::Result;
 use haneul_fleet::Host;
 use haneul_store::{Query, Tx};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How long a snapshot is trusted. A wrong one costs a repetition, never a wrong placement.
-const FRESH: i64 = 2 * clock::SECOND;
+const FRESH: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Default)]
 pub(crate) struct Cache {
@@ -25,13 +26,13 @@ pub(crate) struct Cache {
 
 struct Held {
     /// When its reading began.
-    at: i64,
+    at: Instant,
     snapshot: Snapshot,
 }
 
 impl Cache {
     /// Decides on what is held, if it was read after `since`; a plan's servers are on their hosts from then on.
-    fn take(&self, r: &Request, since: i64) -> Option<Result<Plan, Box<Refusal>>> {
+    fn take(&self, r: &Request, since: Instant) -> Option<Result<Plan, Box<Refusal>>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let held = held.as_mut().filter(|h| h.at >= since)?;
         let answer = decide(&held.snapshot, r);
@@ -66,15 +67,15 @@ impl Cache {
 impl Compute {
     /// Decides on the cached snapshot; a refusal is only believed from one that was read since it was asked for.
     pub(crate) async fn decide(&self, r: &Request) -> Result<std::result::Result<Plan, Box<Refusal>>> {
-        let asked = clock::now();
-        if let Some(Ok(plan)) = self.snapshot.take(r, asked - FRESH) {
+        let asked = Instant::now();
+        if let Some(Ok(plan)) = self.snapshot.take(r, asked.checked_sub(FRESH).unwrap_or(asked)) {
             return Ok(Ok(plan));
         }
         let _only = self.snapshot.reading.lock().await;
         if let Some(answer) = self.snapshot.take(r, asked) {
             return Ok(answer);
         }
-        let at = clock::now();
+        let at = Instant::now();
         let snapshot = self.read_snapshot().await?;
         *self.snapshot.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held { at, snapshot });
         match self.snapshot.take(r, at) {

@@ -766,15 +766,13 @@ impl FakeHost {
 
     /// The guest did something by itself.
     pub async fn event(&self, id: &str, state: GuestState) {
-        let d = self
-            .inner
-            .held
-            .lock()
-            .unwrap()
-            .get(&Uuid::try_parse(id).unwrap())
-            .cloned()
-            .unwrap();
+        let d = self.held(id).unwrap();
         self.say(&d, state, None).await;
+    }
+
+    fn held(&self, id: &str) -> Option<Desired> {
+        let held = self.inner.held.lock().unwrap();
+        held.get(&Uuid::try_parse(id).unwrap()).cloned()
     }
 
     /// What it is asked for, once that is so: an answer to a client comes before the host has heard of what it says.
@@ -794,15 +792,7 @@ impl FakeHost {
 
     /// What the host was last asked for.
     pub fn guest(&self, id: &str) -> Option<Guest> {
-        match self
-            .inner
-            .held
-            .lock()
-            .unwrap()
-            .get(&Uuid::try_parse(id).unwrap())?
-            .object
-            .clone()
-        {
+        match self.held(id)?.object {
             Object::Guest(g) => Some(*g),
             _ => None,
         }
