@@ -147,7 +147,7 @@ async fn writes_outlast_a_restart_of_postgresql() {
     for round in 1..=3 {
         reach(round * 100).await;
         pg.kill();
-        pg.start_again().unwrap();
+        pg.restart().unwrap();
     }
     let before = done.lock().unwrap().0.len();
     reach(before + 100).await;

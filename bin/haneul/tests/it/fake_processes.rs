@@ -409,7 +409,7 @@ async fn fake_processes_outlast_a_restart_of_postgresql_under_load() {
     for _ in 0..3 {
         reach(&told, 60).await;
         t.pg.kill();
-        t.pg.start_again().unwrap();
+        t.pg.restart().unwrap();
     }
     reach(&told, 60).await;
     stop.store(true, Ordering::Relaxed);
