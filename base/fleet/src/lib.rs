@@ -148,6 +148,8 @@ pub struct Fleet {
     pub(crate) epoch: u64,
     pub(crate) authority: OnceLock<Arc<haneul_tls::Authority>>,
     pub(crate) patience: OnceLock<Patience>,
+    /// What other processes of control show.
+    pub(crate) secret: OnceLock<String>,
 }
 
 impl Fleet {
@@ -176,6 +178,7 @@ impl Fleet {
             epoch: epoch as u64,
             authority: OnceLock::new(),
             patience: OnceLock::new(),
+            secret: OnceLock::new(),
         });
         // Other processes may have theirs; the hosts of those that are gone say themselves that they are up.
         fleet.leave_nobody_behind().await?;

@@ -129,6 +129,7 @@ impl Writer {
             if !e.is_retryable() || Instant::now() > deadline {
                 return Err(e);
             }
+            tracing::debug!(error = %e, "a write is repeated");
             if let Some(tx) = &mut self.open
                 && !self.alone
             {

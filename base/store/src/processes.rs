@@ -248,6 +248,9 @@ impl Tx {
 
     /// Those of the others that live, on PostgreSQL: a row alone may be of one that died a moment ago.
     pub async fn other_processes(&mut self) -> Result<Vec<Process>> {
+        if !self.is_postgres() {
+            return Ok(Vec::new());
+        }
         let mut others = self.processes().await?;
         let me = self.me.clone();
         others.retain(|p| me.as_deref() != Some(&*p.id));

@@ -79,6 +79,13 @@ pub async fn store_move(config: Config, from: &str, to: &str) -> Result<()> {
         )));
     }
     let source = Db::open(&options(&from), &crate::serve::migrations()).await?;
+    let serving = source.read().await?.other_processes().await?.len();
+    if serving > 0 {
+        return Err(Error::conflict(format!(
+            "{serving} processes serve {} at this moment, here or on other machines: end them first (`haneul down --keep-guests`)",
+            told(&from)
+        )));
+    }
     let between = config.control_dir().join("store-move.jsonl");
     let dumped = dump(&source, &between).await;
     let moved = match dumped {

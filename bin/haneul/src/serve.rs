@@ -108,6 +108,7 @@ pub async fn main(config: Config, roles: &[String]) -> Result<()> {
     door.check_others(&db).await?;
     let jobs = Jobs::new(db.clone());
     let fleet = Fleet::open(db.clone()).await?;
+    fleet.set_door(&door);
     let doors = Doors::open(&config, &fleet).await?;
     let identity = Arc::new(Identity::new(db.clone(), &config, control.join("fernet-keys"))?);
     identity.set_policy(Arc::new(policy));

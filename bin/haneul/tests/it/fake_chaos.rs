@@ -8,7 +8,7 @@ use crate::chaos::client::{Chaotic, SLOW};
 use crate::chaos::faults::{Chaos, Joined};
 use crate::chaos::truth::{self, addresses_are_held_once, watch_for_twins};
 use crate::setup::{Ready, options};
-use haneul_testkit::postgres::Postgres;
+use haneul_testkit::postgres::{self, Postgres};
 use haneul_testkit::{Cloud, Member, Options, Wire};
 use serde_json::json;
 use std::path::PathBuf;
@@ -129,6 +129,15 @@ async fn fake_chaos_first_seed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_chaos_second_seed() {
     run(2, 100, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_chaos_with_postgresql() {
+    if !postgres::installed() {
+        println!("SKIPPED: PostgreSQL is not installed");
+        return;
+    }
+    run(4, 50, Some(Postgres::start().unwrap())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
