@@ -329,12 +329,10 @@ impl Jobs {
                 .await;
             // One that cannot be undone now must not keep the others from their ends; it is tried again.
             if let Err(e) = ended {
-                // Another process of ours was faster.
-                if matches!(e.kind(), Kind::Conflict | Kind::NotFound) {
-                    continue;
+                // Otherwise another process of ours was faster.
+                if self.postpone(&id).await? {
+                    tracing::error!(job = id, error = %e, "a job past its deadline could not be ended");
                 }
-                tracing::error!(job = id, error = %e, "a job past its deadline could not be ended");
-                self.postpone(&id).await?;
             }
         }
         let mut tx = self.inner.db.read().await?;
@@ -343,9 +341,11 @@ impl Jobs {
             .map_or(Ok(None), |r| r.opt_i64(0))
     }
 
-    async fn postpone(&self, id: &str) -> Result<()> {
+    /// Tries again later, if the job is running still; says whether it is.
+    async fn postpone(&self, id: &str) -> Result<bool> {
         let id = id.to_owned();
-        self.inner
+        let n = self
+            .inner
             .db
             .write(&Actor::system("deadline"), async move |tx| {
                 tx.exec(
@@ -355,7 +355,7 @@ impl Jobs {
                 .await
             })
             .await?;
-        Ok(())
+        Ok(n > 0)
     }
 
     async fn end(&self, id: &str, cause: fn(&Job) -> Error) -> Result<()> {

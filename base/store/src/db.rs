@@ -72,7 +72,8 @@ pub(crate) const STORE: &[Migration] = &[Migration {
     number: 2,
     sql: "CREATE TABLE process(id TEXT PRIMARY KEY, number BIGINT NOT NULL, about TEXT NOT NULL, started_at BIGINT NOT NULL);
           CREATE TABLE process_claim(what TEXT PRIMARY KEY, process_id TEXT NOT NULL);
-          CREATE INDEX process_claim_by_process ON process_claim(process_id)",
+          CREATE INDEX process_claim_by_process ON process_claim(process_id);
+          CREATE TABLE process_writer(id TEXT PRIMARY KEY, process_id TEXT NOT NULL, mark TEXT NOT NULL)",
 }];
 
 /// A queued write.

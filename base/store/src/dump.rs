@@ -21,6 +21,15 @@ const FORMAT: u32 = 1;
 const PAGE: usize = 2000;
 /// A table that stands in a database while it is being filled.
 const FILLING: &str = "store_filling";
+/// Tables that say who has this database, and not what is in it.
+const OURS: [&str; 6] = [
+    "schema_migration",
+    "schema_release",
+    "process",
+    "process_claim",
+    "process_writer",
+    FILLING,
+];
 /// A table of a database that was moved, with where to.
 const MOVED: &str = "store_moved";
 
@@ -143,7 +152,7 @@ async fn tables(tx: &mut Tx) -> Result<(Vec<Table>, Vec<(String, String)>)> {
     let (mut tables, mut counted): (Vec<Table>, Vec<(String, String)>) = (Vec::new(), Vec::new());
     for r in rows {
         let (name, column) = (r.str(0)?, r.str(1)?);
-        if ["schema_migration", "schema_release", FILLING].contains(&name.as_str()) {
+        if OURS.contains(&name.as_str()) {
             continue;
         }
         if r.i64(3)? == 1 {

@@ -59,6 +59,7 @@ pub(crate) fn start(
     for n in 0..WRITERS {
         let queue = queue.clone();
         let mut writer = Writer {
+            id: id::uuid(),
             options: options.clone(),
             changed: changed.clone(),
             own: own.clone(),
@@ -84,6 +85,8 @@ pub(crate) fn start(
 
 /// A connection that writes; it is opened again when it is lost.
 struct Writer {
+    /// The name of its row.
+    id: String,
     options: PgConnectOptions,
     changed: watch::Sender<u64>,
     own: Arc<Own>,
@@ -103,7 +106,6 @@ impl Writer {
                 .await
                 .is_err()
         {
-            // With the connection goes the lock.
             self.open = None;
         }
         done
@@ -117,14 +119,14 @@ impl Writer {
                 Ok(()) => return Ok(()),
                 Err(e) => e,
             };
-            if e.code() == LOST {
-                self.open = None;
-                self.alone = false;
+            let usable = match &mut self.open {
+                Some(tx) if e.code() != LOST => tx.raw("ROLLBACK").await.is_ok(),
+                _ => false,
+            };
+            if !usable {
+                // With the connection goes the lock.
+                (self.open, self.alone) = (None, false);
                 pause = pause.max(50);
-            } else if let Some(tx) = &mut self.open
-                && tx.raw("ROLLBACK").await.is_err()
-            {
-                self.open = None;
             }
             if !e.is_retryable() || Instant::now() > deadline {
                 return Err(e);
@@ -150,7 +152,8 @@ impl Writer {
             none => none.insert(Tx::new(Conn::PostgresWriter(connect(&self.options).await?))),
         };
         tx.me = self.own.id();
-        let number = attempt(tx, work).await.inspect_err(|e| {
+        let mark = id::hex();
+        let number = attempt(tx, work, &self.id, &mark).await.inspect_err(|e| {
             if e.code() == processes::GIVEN_UP {
                 self.own.give_up();
             }
@@ -159,11 +162,22 @@ impl Writer {
             "store.before-commit",
             Error::unavailable("the lab made this commit fail")
         );
-        match tx.raw("COMMIT").await {
+        let committed = tx.raw("COMMIT").await;
+        if let Err(e) = &committed
+            && e.code() == LOST
+        {
             // Whether it was done or not, PostgreSQL knows.
-            Err(e) if e.code() == LOST => self.was_committed(&number, deadline, e).await?,
-            other => other?,
+            let sent = Sent {
+                writer: &self.id,
+                mark: &mark,
+                number: &number,
+            };
+            sent.was_committed(&self.options, deadline, e).await?;
+            self.committed();
+            self.open = None;
+            return Ok(());
         }
+        committed?;
         self.committed();
         Ok(())
     }
@@ -180,45 +194,49 @@ impl Writer {
             hook();
         }
     }
+}
 
-    /// Asks over a new connection what became of a transaction whose end was not heard.
-    async fn was_committed(&mut self, number: &str, deadline: Instant, lost: Error) -> Result<()> {
-        let unknown = || {
-            Error::unavailable("The cloud's database went away while this was written, and whether it was done is not known. Look before you repeat the request.")
-                .with_private(lost.private())
-        };
+/// A write whose COMMIT was sent, and not answered.
+struct Sent<'a> {
+    writer: &'a str,
+    mark: &'a str,
+    number: &'a str,
+}
+
+impl Sent<'_> {
+    /// Asks over another connection what became of it: an error when it is undone, or when nobody can tell.
+    async fn was_committed(&self, options: &PgConnectOptions, deadline: Instant, lost: &Error) -> Result<()> {
         loop {
-            match status(&self.options, number).await {
-                Ok(Some(s)) if s == "committed" => {
-                    // Its hooks wait in the transaction.
-                    let fresh = Conn::PostgresWriter(connect(&self.options).await.map_err(|_| unknown())?);
-                    if let Some(tx) = &mut self.open {
-                        tx.conn = fresh;
-                    }
-                    return Ok(());
-                }
-                Ok(Some(s)) if s == "aborted" => return Err(lost),
-                Ok(Some(_)) | Err(_) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+            match self.is_there(options).await {
+                Ok(Some(true)) => return Ok(()),
+                Ok(Some(false)) => return Err(lost.clone()),
+                Ok(None) | Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
                 _ => {
-                    self.open = None;
-                    return Err(unknown());
+                    return Err(Error::unavailable(
+                        "The cloud's database went away while this was written, and whether it was done is not known. Look before you repeat the request.",
+                    )
+                    .with_private(lost.private()));
                 }
             }
         }
     }
-}
 
-/// `committed`, `aborted` or `in progress`; none for one that PostgreSQL remembers no more.
-async fn status(options: &PgConnectOptions, number: &str) -> Result<Option<String>> {
-    let mut tx = Tx::new(Conn::PostgresWriter(connect(options).await?));
-    let row = tx.row("SELECT pg_xact_status($1::xid8)", &[number.into()]).await?;
-    row.map_or(Ok(None), |r| r.opt_str(0))
+    /// None while it may yet come to be. The mark says it, and not the number: what PostgreSQL had not written to its log
+    /// when it was killed leaves no trace, and the number goes to another transaction.
+    async fn is_there(&self, options: &PgConnectOptions) -> Result<Option<bool>> {
+        let mut tx = Tx::new(Conn::PostgresWriter(connect(options).await?));
+        let row = tx.row("SELECT pg_xact_status($1::xid8)", &[self.number.into()]).await?;
+        let status = row.map_or(Ok(None), |r| r.opt_str(0))?;
+        let row = tx
+            .row("SELECT mark FROM process_writer WHERE id = $1", &[self.writer.into()])
+            .await?;
+        let there = row.map_or(Ok(false), |r| r.str(0).map(|mark| mark == self.mark))?;
+        Ok((there || status.as_deref() != Some("in progress")).then_some(there))
+    }
 }
 
 /// Runs the closure, and all that belongs to its commit; answers the transaction's number.
-async fn attempt(tx: &mut Tx, work: &mut dyn Work) -> Result<String> {
+async fn attempt(tx: &mut Tx, work: &mut dyn Work, writer: &str, mark: &str) -> Result<String> {
     tx.actor = work.actor().clone();
     tx.changes.clear();
     tx.hooks.clear();
@@ -226,5 +244,5 @@ async fn attempt(tx: &mut Tx, work: &mut dyn Work) -> Result<String> {
     tx.raw("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
     work.run(tx).await?;
     tx.flush_news().await?;
-    tx.number().await
+    tx.mark(writer, mark).await
 }

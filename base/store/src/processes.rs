@@ -9,7 +9,7 @@
 //! its own, and every write of a process looks for its row: SERIALIZABLE puts the one before the other.
 
 use crate::tx::db_error;
-use crate::{Actor, Db, Tx, V};
+use crate::{Actor, Db, Tx};
 use haneul_core::{Error, Result, clock, id};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
@@ -194,11 +194,10 @@ impl Db {
         let gone = process.to_owned();
         let was = self
             .write(&Actor::system("process"), async move |tx| {
-                tx.exec(
-                    "DELETE FROM process_claim WHERE process_id = $1",
-                    &[gone.as_str().into()],
-                )
-                .await?;
+                for table in ["process_claim", "process_writer"] {
+                    let sql = format!("DELETE FROM {table} WHERE process_id = $1");
+                    tx.exec(&sql, &[gone.as_str().into()]).await?;
+                }
                 let n = tx
                     .exec("DELETE FROM process WHERE id = $1", &[gone.as_str().into()])
                     .await?;
@@ -326,16 +325,21 @@ impl Tx {
         Ok(())
     }
 
-    /// The number of this transaction, by which PostgreSQL knows later whether it was committed. An error when this
-    /// process was given up.
-    pub(crate) async fn number(&mut self) -> Result<String> {
-        let row = match self.me.clone() {
-            None => self.row("SELECT pg_current_xact_id()::text", &[]).await?,
-            Some(me) => {
-                let sql = "SELECT pg_current_xact_id()::text FROM process WHERE id = $1";
-                self.row(sql, &[V::from(&*me)]).await?
-            }
+    /// Leaves a mark of this write in the row of its writer, by which it is known later whether it was committed; answers
+    /// the number of the transaction. An error when this process was given up.
+    pub(crate) async fn mark(&mut self, writer: &str, mark: &str) -> Result<String> {
+        let me = self.me.clone();
+        let lives = match me {
+            Some(_) => "EXISTS (SELECT 1 FROM process WHERE process.id = $2)",
+            None => "TRUE",
         };
+        let sql = format!(
+            "INSERT INTO process_writer(id, process_id, mark) SELECT $1, $2, $3 WHERE {lives}
+             ON CONFLICT(id) DO UPDATE SET process_id = excluded.process_id, mark = excluded.mark
+             RETURNING pg_current_xact_id()::text"
+        );
+        let me = me.as_deref().unwrap_or_default();
+        let row = self.row(&sql, &[writer.into(), me.into(), mark.into()]).await?;
         row.ok_or_else(given_up)?.str(0)
     }
 }
