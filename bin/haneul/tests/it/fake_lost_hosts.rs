@@ -98,6 +98,19 @@ impl Lab {
             .collect()
     }
 
+    /// Host `one` is back, and keeps nothing of a server that runs on `two` by now.
+    async fn one_comes_back_without(&mut self, server: &str, when: &str) {
+        self.one.start_lease();
+        self.one.start_agent();
+        self.one.is(&self.r.cloud, "up").await;
+        eventually("nothing of it is left on the first host", LIMIT, || async {
+            state(&self.one.dir, server).is_none().then_some(())
+        })
+        .await;
+        assert_eq!(self.running(server), ["two"], "{when}");
+        self.r.cloud.audit().await;
+    }
+
     /// What control says of the lost host, once it says this.
     async fn said(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         eventually(what, LIMIT, || async {
@@ -229,15 +242,7 @@ async fn fake_lost_hosts_servers_on_their_way_start_elsewhere() {
         lab.one.kill();
         end_guest(&lab.one.dir, &server);
         lab.is_on(&server, "two").await;
-        lab.one.start_lease();
-        lab.one.start_agent();
-        lab.one.is(&lab.r.cloud, "up").await;
-        eventually("nothing of it is left on the first host", LIMIT, || async {
-            state(&lab.one.dir, &server).is_none().then_some(())
-        })
-        .await;
-        assert_eq!(lab.running(&server), ["two"], "{body}");
-        lab.r.cloud.audit().await;
+        lab.one_comes_back_without(&server, &format!("{body}")).await;
     }
 }
 
@@ -386,15 +391,7 @@ async fn fake_lost_hosts_whoever_dies_on_the_way() {
         lab.r.cloud.revive();
         lab.r.cloud.ready().await;
         lab.is_on(&server, "two").await;
-        lab.one.start_lease();
-        lab.one.start_agent();
-        lab.one.is(&lab.r.cloud, "up").await;
-        eventually("nothing of it is left on the first host", LIMIT, || async {
-            state(&lab.one.dir, &server).is_none().then_some(())
-        })
-        .await;
-        assert_eq!(lab.running(&server), ["two"], "after {point}");
-        lab.r.cloud.audit().await;
+        lab.one_comes_back_without(&server, &format!("after {point}")).await;
     }
 }
 

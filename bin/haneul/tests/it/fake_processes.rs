@@ -323,6 +323,14 @@ impl Two {
     }
 }
 
+/// Tells the clients of [`Two::begin`] to stop, and waits until they have.
+pub async fn ended(stop: &AtomicBool, tasks: Vec<tokio::task::JoinHandle<()>>) {
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
 pub async fn reach(told: &Mutex<Told>, n: usize) {
     let goal = told.lock().unwrap().done + n;
     let what = format!("{n} more requests are answered");
@@ -354,10 +362,7 @@ async fn fake_processes_one_of_two_is_killed_under_load() {
         }
     }
     reach(&told, 60).await;
-    stop.store(true, Ordering::Relaxed);
-    for task in tasks {
-        task.await.unwrap();
-    }
+    ended(&stop, tasks).await;
     // And for good: what one leaves under way the other ends.
     t.r.cloud.kill_serve();
     t.settled(&second, &told).await;
@@ -413,10 +418,7 @@ async fn fake_processes_outlast_a_restart_of_postgresql_under_load() {
         t.pg.restart().unwrap();
     }
     reach(&told, 60).await;
-    stop.store(true, Ordering::Relaxed);
-    for task in tasks {
-        task.await.unwrap();
-    }
+    ended(&stop, tasks).await;
     t.settled(&first, &told).await;
     t.r.cloud.audit().await;
     audited(&t.second).await;

@@ -2,14 +2,13 @@
 //! guests run.
 
 use crate::consoles;
-use crate::fake_processes::{Two, answers, audited, reach, two, wait};
+use crate::fake_processes::{Two, answers, audited, ended, reach, two, wait};
 use crate::rfb::{Screen, Socket, websocket};
 use crate::setup::id;
 use haneul_testkit::{Client, eventually, next_release};
 use http::Method;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Two {
@@ -53,6 +52,14 @@ impl Two {
 
 /// Moves a server that runs to whichever host it is not on.
 async fn moved(c: &Client, server: &str) {
+    // Hosts whose process was replaced greet another one first.
+    eventually("all hosts are up", Duration::from_secs(30), || async {
+        let path = "/compute/v2.1/os-hypervisors/detail";
+        let a = c.try_send(Method::GET, path, &[], vec![]).await?;
+        let all = a.body["hypervisors"].as_array()?.clone();
+        all.iter().all(|h| h["state"] == "up").then_some(())
+    })
+    .await;
     let before = wait(c, server, "ACTIVE").await["OS-EXT-SRV-ATTR:host"].clone();
     let body = json!({"os-migrateLive": {"host": null, "block_migration": "auto"}});
     let act = format!("/compute/v2.1/servers/{server}/action");
@@ -137,10 +144,7 @@ async fn fake_upgrade_goes_on_and_back_while_clients_and_guests_go_on() {
     moved(&first, &moves).await;
     t.agent_with(0, &old).await;
 
-    stop.store(true, Ordering::Relaxed);
-    for task in tasks {
-        task.await.unwrap();
-    }
+    ended(&stop, tasks).await;
     t.settled(&first, &told).await;
     let screen = Screen::open(Socket::open(&t.r.cloud.address, &websocket(&url), None).expect("the same run of it"));
     drop(screen);

@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Longest time that the answer of a floating IP waits for its host. It takes some milliseconds.
+/// Between looks for members that another process of ours left to be published.
 const LOOK: Duration = Duration::from_secs(5);
+/// Longest time that the answer of a floating IP waits for its host. It takes some milliseconds.
 const CARRIED: Duration = Duration::from_millis(500);
 
 /// What a transaction touched.

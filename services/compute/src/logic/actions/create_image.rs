@@ -41,9 +41,9 @@ const OPEN: Duration = Duration::from_secs(4);
 /// Between two tries to get the bytes.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Who writes down how far the bytes are.
 /// Code of the error that says: another process fetches it.
 const ELSEWHERE: &str = "image-elsewhere";
+/// Who writes down how far the bytes are.
 const ACTOR: &str = "image-of-server";
 
 /// What is asked for.
