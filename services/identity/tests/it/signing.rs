@@ -57,7 +57,6 @@ pub struct Signer {
     pub verifier: Option<String>,
     /// Seconds that its clock is off.
     pub off: i64,
-    pub nonce: Option<String>,
     pub sha256: bool,
 }
 
@@ -65,7 +64,7 @@ impl Signer {
     pub fn header(&self, path: &str) -> String {
         let mut params = vec![
             ("oauth_consumer_key", self.consumer.0.clone()),
-            ("oauth_nonce", self.nonce.clone().unwrap_or_else(haneul_core::id::hex)),
+            ("oauth_nonce", haneul_core::id::hex()),
             (
                 "oauth_signature_method",
                 if self.sha256 { "HMAC-SHA256" } else { "HMAC-SHA1" }.into(),
