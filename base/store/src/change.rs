@@ -2,7 +2,7 @@
 //!
 //! Audit, instance actions, notifications, metering, undo and watch streams only read it.
 
-use crate::{Dir, Query, Tx, V};
+use crate::{Dir, Query, Tx};
 use haneul_core::{Result, clock};
 use serde_json::Value;
 
@@ -42,9 +42,6 @@ pub struct Change {
     pub state: Value,
 }
 
-/// Serialises appending on PostgreSQL, so that sequences become visible in commit order.
-const ADVISORY_LOCK: i64 = 0x48_41_4e_45_55_4c;
-
 impl Tx {
     pub(crate) fn note_change(
         &mut self,
@@ -73,10 +70,6 @@ impl Tx {
     pub(crate) async fn flush_changes(&mut self) -> Result<()> {
         if self.changes.is_empty() {
             return Ok(());
-        }
-        if self.is_postgres() {
-            self.rows("SELECT pg_advisory_xact_lock($1)", &[V::I(ADVISORY_LOCK)])
-                .await?;
         }
         self.logged = true;
         for c in std::mem::take(&mut self.changes) {

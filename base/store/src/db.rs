@@ -74,6 +74,11 @@ pub(crate) const STORE: &[Migration] = &[Migration {
           CREATE TABLE process_claim(what TEXT PRIMARY KEY, process_id TEXT NOT NULL);
           CREATE INDEX process_claim_by_process ON process_claim(process_id);
           CREATE TABLE process_writer(id TEXT PRIMARY KEY, process_id TEXT NOT NULL, mark TEXT NOT NULL)",
+}, Migration {
+    owner: "store",
+    number: 3,
+    // Without rows: who writes to PostgreSQL locks it.
+    sql: "CREATE TABLE process_turn(nobody BIGINT)",
 }];
 
 /// A queued write.

@@ -22,12 +22,13 @@ const PAGE: usize = 2000;
 /// A table that stands in a database while it is being filled.
 const FILLING: &str = "store_filling";
 /// Tables that say who has this database, and not what is in it.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "schema_migration",
     "schema_release",
     "process",
     "process_claim",
     "process_writer",
+    "process_turn",
     FILLING,
 ];
 /// A table of a database that was moved, with where to.

@@ -1,8 +1,8 @@
 //! The one place that opens transactions: SQLite by default, PostgreSQL by URL, one set of queries.
 //!
 //! - [`Db::write`] is the only way to write. On SQLite a writer thread takes what waits, gives each
-//!   closure a savepoint and commits the batch once; on PostgreSQL the closure runs SERIALIZABLE and is
-//!   repeated on serialization failures.
+//!   closure a savepoint and commits the batch once; on PostgreSQL the closure waits until its turn among all
+//!   processes has come, and is repeated when the connection was lost.
 //! - [`Db::read`] gives a snapshot to read from; it cannot write.
 //! - A [`Resource`] is what `show` would show. Changing one appends a row to the change log in the same
 //!   transaction: [`Tx::insert`], [`Tx::update`] and [`Tx::delete`] are the only ways, and they demand a

@@ -1,6 +1,6 @@
-//! The PostgreSQL writers: a few threads with a connection each, SERIALIZABLE, repeated with jitter until a deadline on
-//! 40001 and 40P01, and when PostgreSQL went away. A commit whose answer was lost is asked after, and never repeated
-//! blindly.
+//! The PostgreSQL writers: a few threads with a connection each. One transaction of all processes writes at a time, and
+//! begins when its turn has come, so that it sees all that came before; it is repeated when PostgreSQL went away, until a
+//! deadline. A commit whose answer was lost is asked after, and never repeated blindly.
 
 use crate::db::Work;
 use crate::processes::{self, Own};
@@ -14,16 +14,20 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 
 const QUEUE: usize = 4096;
-/// Writing connections: more only conflict more.
-const WRITERS: usize = 4;
-/// The lock of those that repeat a write, in all processes: they conflict with those that come for the first time, and
-/// not with each other, or the longest of them would never get through.
-const AGAIN: i64 = 0x4841_4e45_554e;
+/// Writing connections: while one waits for the answer to its commit, the next one has its turn.
+const WRITERS: usize = 2;
+/// Begins a write. LOCK takes no snapshot, so that the one of SERIALIZABLE is made when the turn has come.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE process_turn IN EXCLUSIVE MODE";
 /// How long a client waits for a database that is away or busy before it gets 503.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long PostgreSQL waits for the next statement of a write before it ends it: a process that was frozen, or whose
+/// machine is gone, does not keep the turn.
+const IDLE: &str = "4s";
 
 pub(crate) async fn connect(options: &PgConnectOptions) -> Result<sqlx::PgConnection> {
-    let options = options.clone().options([("lock_timeout", "10s")]);
+    let options = options
+        .clone()
+        .options([("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", IDLE)]);
     sqlx::PgConnection::connect_with(&options).await.map_err(|e| {
         Error::unavailable("PostgreSQL cannot be reached. Check database.url and that the server runs.")
             .with_private(e)
@@ -64,7 +68,6 @@ pub(crate) fn start(
             changed: changed.clone(),
             own: own.clone(),
             open: None,
-            alone: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
@@ -91,27 +94,11 @@ struct Writer {
     changed: watch::Sender<u64>,
     own: Arc<Own>,
     open: Option<Tx>,
-    /// Whether it has the lock of those that repeat something.
-    alone: bool,
 }
 
 impl Writer {
     /// Repeats one write until it is committed, is refused, or has taken too long.
     async fn run(&mut self, work: &mut dyn Work) -> Result<()> {
-        let done = self.repeat(work).await;
-        if std::mem::take(&mut self.alone)
-            && let Some(tx) = &mut self.open
-            && tx
-                .rows("SELECT pg_advisory_unlock($1)::text", &[AGAIN.into()])
-                .await
-                .is_err()
-        {
-            self.open = None;
-        }
-        done
-    }
-
-    async fn repeat(&mut self, work: &mut dyn Work) -> Result<()> {
         let deadline = Instant::from_std(work.since()) + PATIENCE;
         let mut pause = 2;
         loop {
@@ -124,23 +111,13 @@ impl Writer {
                 _ => false,
             };
             if !usable {
-                // With the connection goes the lock.
-                (self.open, self.alone) = (None, false);
+                self.open = None;
                 pause = pause.max(50);
             }
             if !e.is_retryable() || Instant::now() > deadline {
                 return Err(e);
             }
             tracing::debug!(error = %e, "a write is repeated");
-            if let Some(tx) = &mut self.open
-                && !self.alone
-            {
-                self.alone = tx
-                    .rows("SELECT pg_advisory_lock($1)::text", &[AGAIN.into()])
-                    .await
-                    .is_ok();
-                continue;
-            }
             tokio::time::sleep(Duration::from_millis(1 + id::below(pause))).await;
             pause = (pause * 2).min(100);
         }
@@ -241,7 +218,7 @@ async fn attempt(tx: &mut Tx, work: &mut dyn Work, writer: &str, mark: &str) -> 
     tx.changes.clear();
     tx.hooks.clear();
     tx.news.clear();
-    tx.raw("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
+    tx.raw(BEGIN).await?;
     work.run(tx).await?;
     tx.flush_news().await?;
     tx.mark(writer, mark).await

@@ -158,11 +158,14 @@ impl Tx {
 /// Code of the errors that mean: the connection is gone, and what was not committed with it.
 pub(crate) const LOST: &str = "database-lost";
 
-/// Whether a connection is good for nothing more: PostgreSQL ends, starts, or cannot be reached.
+/// Whether a connection is good for nothing more: PostgreSQL ends, starts, cannot be reached, or has ended a write that
+/// stood still.
 fn is_lost(e: &sqlx::Error) -> bool {
     match e {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
-        sqlx::Error::Database(d) => d.code().is_some_and(|c| c.starts_with("57P0") || c.starts_with("08")),
+        sqlx::Error::Database(d) => d
+            .code()
+            .is_some_and(|c| c.starts_with("57P0") || c.starts_with("08") || c == "25P03"),
         _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: whole clouds of the built binary, measured from outside by a client on the same cores, written
 //! to docs/performance.md with the command, the commit and the machine.
 //!
-//! Each group starts a cloud of its own (fake host driver, SQLite with synchronous=FULL); `real` starts guests.
+//! Each group starts a cloud of its own (fake host driver, SQLite with synchronous=FULL but for `processes`); `real` starts guests.
 
 // A measuring tool panics and prints where a product would not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
@@ -13,6 +13,7 @@ mod http;
 mod idle;
 mod lists;
 mod network;
+mod processes;
 mod ready;
 mod real;
 mod servers;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 #[derive(Parser, Clone)]
 #[command(name = "cargo xtask bench")]
 pub struct Options {
-    /// Only these groups, divided by commas: start, servers, lists, tokens, network, hosts, idle, real. Prints the table and
+    /// Only these groups, divided by commas: start, servers, lists, tokens, network, hosts, processes, idle, real. Prints the table and
     /// leaves docs/performance.md as it is
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -47,8 +48,16 @@ impl Options {
     }
 }
 
-const GROUPS: [&str; 8] = [
-    "start", "servers", "lists", "tokens", "network", "hosts", "idle", "real",
+const GROUPS: [&str; 9] = [
+    "start",
+    "servers",
+    "lists",
+    "tokens",
+    "network",
+    "hosts",
+    "processes",
+    "idle",
+    "real",
 ];
 
 pub fn say(text: impl std::fmt::Display) {
@@ -78,6 +87,7 @@ fn main() -> Result<()> {
                 "tokens" => tokens::run(&options, &mut table).await,
                 "network" => network::run(&options, &mut table).await,
                 "hosts" => hosts::run(&options, &mut table).await,
+                "processes" => processes::run(&options, &mut table).await,
                 "idle" => idle::run(&options, &mut table).await,
                 _ => real::run(&options, &mut table).await,
             }

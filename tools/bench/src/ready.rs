@@ -21,7 +21,7 @@ pub fn wide() -> Vec<String> {
         "compute.quota_instances=-1",
         "compute.quota_cores=-1",
         "compute.quota_ram_mib=-1",
-        "agent.fake_vcpus=100000",
+        "agent.fake_vcpus=60000",
         "agent.fake_memory_mib=100000000",
         "agent.fake_disk_gib=10000000",
     ]
@@ -38,7 +38,13 @@ pub fn text(v: &Value, pointer: &str) -> Result<String> {
 impl Ready {
     /// On the fake drivers.
     pub async fn new(options: &Options, sets: &[&str]) -> Result<Ready> {
+        Self::on(options, sets, None).await
+    }
+
+    /// The same, on this database of PostgreSQL where one is given.
+    pub async fn on(options: &Options, sets: &[&str], database: Option<String>) -> Result<Ready> {
         let mut o = haneul_testkit::Options::fake(&options.binary);
+        o.database = database;
         o.sets = wide();
         o.sets.extend(sets.iter().map(|s| (*s).to_owned()));
         let cloud = Cloud::start(o).await;

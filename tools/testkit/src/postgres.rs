@@ -17,6 +17,8 @@ pub struct Postgres {
     bin: PathBuf,
     port: u16,
     server: Child,
+    /// Whether its commits reach the disk.
+    durable: bool,
     /// Who it runs as, when we are root (it refuses to be root).
     account: Option<(u32, u32)>,
 }
@@ -41,6 +43,15 @@ pub fn installed() -> bool {
 impl Postgres {
     /// Makes a cluster and starts it (about two seconds). `cargo xtask test-setup` installs what it needs.
     pub fn start() -> Result<Self> {
+        Self::open(false)
+    }
+
+    /// The same, with commits that reach the disk: what is measured is to be what users wait for.
+    pub fn start_durable() -> Result<Self> {
+        Self::open(true)
+    }
+
+    fn open(durable: bool) -> Result<Self> {
         let bin = programs().ok_or_else(|| Error::other("PostgreSQL is not installed: cargo xtask test-setup"))?;
         let account = account()?;
         let dir = std::env::temp_dir().join(format!("haneul-pg-{}", haneul_core::id::hex()));
@@ -49,14 +60,14 @@ impl Postgres {
         if let Some((uid, gid)) = account {
             chown(&dir, Some(uid), Some(gid))?;
         }
-        let started = Self::launch(&bin, &dir, account);
+        let started = Self::launch(&bin, &dir, account, durable);
         if started.is_err() {
             let _ = fs::remove_dir_all(&dir);
         }
         started
     }
 
-    fn launch(bin: &Path, dir: &Path, account: Option<(u32, u32)>) -> Result<Self> {
+    fn launch(bin: &Path, dir: &Path, account: Option<(u32, u32)>, durable: bool) -> Result<Self> {
         let data = dir.join("data");
         let output = command(&bin.join("initdb"), account)
             .arg("-D")
@@ -73,7 +84,8 @@ impl Postgres {
                 dir: dir.to_owned(),
                 bin: bin.to_owned(),
                 port,
-                server: server(bin, dir, port, account)?,
+                server: server(bin, dir, port, account, durable)?,
+                durable,
                 account,
             };
             for _ in 0..400 {
@@ -140,7 +152,7 @@ impl Postgres {
     /// Starts it again after a [`Postgres::kill`], at the same address and with what it had; it recovers by itself.
     pub fn restart(&mut self) -> Result<()> {
         for _ in 0..400 {
-            self.server = server(&self.bin, &self.dir, self.port, self.account)?;
+            self.server = server(&self.bin, &self.dir, self.port, self.account, self.durable)?;
             while self.server.try_wait()?.is_none() {
                 if self.psql("postgres", "SELECT 1").is_ok() {
                     return Ok(());
@@ -195,7 +207,7 @@ fn account() -> Result<Option<(u32, u32)>> {
     Ok(Some((user.uid.as_raw(), user.gid.as_raw())))
 }
 
-fn server(bin: &Path, dir: &Path, port: u16, account: Option<(u32, u32)>) -> Result<Child> {
+fn server(bin: &Path, dir: &Path, port: u16, account: Option<(u32, u32)>, durable: bool) -> Result<Child> {
     let out = File::create(dir.join("log"))?;
     let mut server = command(&bin.join("postgres"), account);
     server
@@ -203,12 +215,12 @@ fn server(bin: &Path, dir: &Path, port: u16, account: Option<(u32, u32)>) -> Res
         .arg(dir.join("data"))
         .stdout(out.try_clone()?)
         .stderr(out);
-    // Tests are about what happens, not about what a power cut leaves of this server.
     for set in [
-        &format!("port={port}"),
-        &format!("unix_socket_directories={}", dir.display()),
+        format!("port={port}").as_str(),
+        format!("unix_socket_directories={}", dir.display()).as_str(),
         "listen_addresses=127.0.0.1",
-        "fsync=off",
+        // Tests are about what happens, not about what a power cut leaves of this server.
+        if durable { "fsync=on" } else { "fsync=off" },
         "shared_buffers=64MB",
         "max_connections=200",
     ] {

@@ -7,7 +7,7 @@ use haneul_store::{Db, OpenOptions, Process, Signal};
 use haneul_testkit::postgres::{self, Postgres};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -90,6 +90,78 @@ fn what_a_process_had_is_the_next_ones_when_it_is_gone_and_it_writes_nothing_mor
         assert_eq!(refused.kind(), Kind::Unavailable, "{refused}");
         db.given_up().await;
     });
+}
+
+/// Rows that are everybody's, taken in opposite orders: without turns PostgreSQL lets some wait for a second, and undoes them.
+#[test]
+fn writes_of_two_processes_take_turns() {
+    let Some((pg, url)) = server() else { return };
+    let both = [other(&url), other(&url)];
+    both[0].runtime.block_on(async {
+        let sql = "INSERT INTO pool(name, used, lim) VALUES('a', 0, 0), ('b', 0, 0)";
+        let write = async move |tx: &mut haneul_store::Tx| tx.exec(sql, &[]).await;
+        both[0].db.write(&actor(), write).await.unwrap();
+    });
+    let runs = Arc::new(AtomicUsize::new(0));
+    let writes: Vec<_> = (0..200)
+        .map(|n| {
+            let (db, runs) = (both[n % 2].db.clone(), runs.clone());
+            both[n % 2].runtime.spawn(async move {
+                let order = if n % 2 == 0 { ["a", "b"] } else { ["b", "a"] };
+                db.write(&actor(), async move |tx| {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    for name in order {
+                        let sql = "UPDATE pool SET used = used + 1 WHERE name = $1";
+                        tx.exec(sql, &[name.into()]).await?;
+                    }
+                    Ok(())
+                })
+                .await
+            })
+        })
+        .collect();
+    both[0].runtime.block_on(async {
+        for write in writes {
+            write.await.unwrap().unwrap();
+        }
+    });
+    assert_eq!(
+        pg.psql("t", "SELECT name, used FROM pool ORDER BY name").unwrap(),
+        "a|200\nb|200"
+    );
+    assert_eq!(runs.load(Ordering::Relaxed), 200, "none is repeated");
+}
+
+#[test]
+fn a_process_that_stands_still_in_a_write_does_not_keep_the_others() {
+    let Some((_pg, url)) = server() else { return };
+    let (frozen, two) = (other(&url), other(&url));
+    let (inside, is_inside) = std::sync::mpsc::channel();
+    let (thaw, thawed) = std::sync::mpsc::channel::<()>();
+    let (inside, thawed) = (Mutex::new(inside), Mutex::new(thawed));
+    let db = frozen.db.clone();
+    let write = frozen.runtime.spawn(async move {
+        let what = async move |tx: &mut haneul_store::Tx| {
+            let claimed = tx.claim("a").await;
+            // Its thread stands still, as all of a process that is stopped does.
+            let _ = inside.lock().unwrap().send(());
+            let _ = thawed.lock().unwrap().recv();
+            claimed
+        };
+        db.write(&actor(), what).await
+    });
+    is_inside.recv().unwrap();
+    assert!(
+        two.runtime.block_on(claim(&two.db, "a")).unwrap(),
+        "the other waits for its turn, and gets it"
+    );
+    drop(thaw);
+    let late = frozen.runtime.block_on(write).unwrap();
+    assert_ne!(
+        late.ok(),
+        Some(true),
+        "it was undone: it sees what came meanwhile, or has waited too long"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
