@@ -12,6 +12,7 @@ mod hosts;
 mod http;
 mod idle;
 mod lists;
+mod moving;
 mod network;
 mod processes;
 mod ready;
@@ -29,7 +30,7 @@ use std::path::PathBuf;
 #[derive(Parser, Clone)]
 #[command(name = "cargo xtask bench")]
 pub struct Options {
-    /// Only these groups, divided by commas: start, servers, lists, tokens, network, hosts, processes, idle, real. Prints the table and
+    /// Only these groups, divided by commas: start, servers, lists, tokens, network, hosts, moving, processes, idle, real. Prints the table and
     /// leaves docs/performance.md as it is
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -48,13 +49,14 @@ impl Options {
     }
 }
 
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
     "start",
     "servers",
     "lists",
     "tokens",
     "network",
     "hosts",
+    "moving",
     "processes",
     "idle",
     "real",
@@ -87,6 +89,7 @@ fn main() -> Result<()> {
                 "tokens" => tokens::run(&options, &mut table).await,
                 "network" => network::run(&options, &mut table).await,
                 "hosts" => hosts::run(&options, &mut table).await,
+                "moving" => moving::run(&options, &mut table).await,
                 "processes" => processes::run(&options, &mut table).await,
                 "idle" => idle::run(&options, &mut table).await,
                 _ => real::run(&options, &mut table).await,

@@ -229,14 +229,16 @@ impl Three {
     }
 
     /// The same while somebody is logged in and a stream goes there and back, both through the floating IP. Figures are for
-    /// reading: a busy machine is no broken promise, the session that lives and the stream that is whole are.
-    async fn live_in_use(&self, name: &str, hosts: &[&str]) {
+    /// reading: a busy machine is no broken promise, the session that lives and the stream that is whole are. Answers how long
+    /// each took, and the stream's longest silence meanwhile.
+    async fn live_in_use(&self, name: &str, hosts: &[&str]) -> Vec<(Duration, Duration)> {
         let address = &self.guest(name).floating;
         self.login(name, ECHO).await;
         let router = self.routers_host().await;
         let mut counting = Counting::start(self.machines.on(&router, self.r.ssh(address, COUNT)));
         let stream = Stream::start(self.machines.dial(&router, &format!("{address}:{ECHO_PORT}")));
         stream.goes_on();
+        let mut moves = Vec::new();
         for to in hosts {
             let quiet = stream.goes_on();
             let took = self.live(name, to).await;
@@ -246,9 +248,11 @@ impl Three {
             println!(
                 "live migration of {name} to {to}, {kind} disks: {took:?}; the stream's longest silence {longest:?}, {quiet:?} before"
             );
+            moves.push((took, longest));
         }
         stream.end();
         println!("the session's longest silence: {:?}", counting.longest);
+        moves
     }
 
     /// Whether its disks are in the directory.
@@ -475,6 +479,43 @@ async fn real_three_hosts_at_length() {
             }
         }
     }
+}
+
+/// What `cargo xtask bench --only moving` puts into its table.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "figures, for reading"]
+async fn real_live_migration_in_figures() {
+    if let Some(why) = cannot() {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let t = Three::start("172.31.224.0/24", &HOSTS).await;
+    // The first one makes the network on its new host; from then on both have it.
+    let moves = t
+        .live_in_use(
+            "a",
+            &["two", "one", "two", "one", "two", "one", "two", "one", "two", "one"],
+        )
+        .await;
+    let ms = |all: Vec<u128>| all.iter().map(u128::to_string).collect::<Vec<_>>().join(" ");
+    println!("samples took {}", ms(moves.iter().map(|m| m.0.as_millis()).collect()));
+    println!(
+        "samples silence {}",
+        ms(moves.iter().map(|m| m.1.as_millis()).collect())
+    );
+    let mut still = Vec::new();
+    for host in ["one", "two"] {
+        let log = std::fs::read_to_string(t.dir(host).join("log/agent.log")).unwrap();
+        let figures = log.split("stood_still_ms=").skip(1);
+        still.extend(figures.filter_map(|rest| rest.split_whitespace().next()?.parse::<u128>().ok()));
+    }
+    assert_eq!(
+        still.len(),
+        moves.len(),
+        "each host says how long the guests that left it stood still"
+    );
+    println!("samples still {}", ms(still));
+    t.all_is_well("live migrations").await;
 }
 
 /// The next host in the round.

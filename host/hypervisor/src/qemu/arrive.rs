@@ -102,6 +102,7 @@ impl Inner {
                 fault_point!("hypervisor.qemu.arrival-launched", internal("fault point"));
                 self.await_start(entry, &live).await?;
                 self.listen(entry, &live, uid, config.as_deref(), arriving).await?;
+                tracing::info!(guest = %entry.id, "a guest that comes from another host is expected");
                 live
             }
             (None, None) => return Err(internal("the guest's lock is lost")),
@@ -243,6 +244,7 @@ impl Inner {
         if record.power == Power::Running && live.run() != Run::Running {
             self.go(entry, live).await?;
         }
+        tracing::info!(guest = %entry.id, "a guest has come from another host");
         fault_point!("hypervisor.qemu.arrival-runs", internal("fault point"));
         for (command, arguments) in [
             ("blockdev-del", json!({"node-name": CONFIG})),

@@ -26,6 +26,9 @@ use tokio::time::Instant;
 const STEP: Duration = Duration::from_secs(1);
 /// Connecting to the target, with TLS.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a guest may stand still when its memory has been sent once; twice as long after each further time, up to what
+/// is allowed. One that writes little is hardly seen to move, and one that writes much comes to an end.
+const FIRST_DOWNTIME_MS: u64 = 25;
 /// The guest stands still while its mirrors are completed.
 const MIRRORS_DEADLINE: Duration = Duration::from_secs(10);
 /// Ending a migration or a job whose connection hangs.
@@ -95,9 +98,7 @@ impl Inner {
                 },
             },
         };
-        if let (MoveEnd::Done, Some(live)) = (&end, entry.live()) {
-            self.tidy(entry, &live).await;
-        }
+        let done = end == MoveEnd::Done;
         self.save(entry, |r| {
             if let Some(d) = &mut r.leaving {
                 d.end = Some(end);
@@ -105,6 +106,11 @@ impl Inner {
         })
         .await?;
         fault_point!("hypervisor.qemu.left", internal("fault point"));
+        if let (true, Some(live)) = (done, entry.live()) {
+            // Whoever sends packets to the guest waits for this.
+            let _ = self.events.send(entry.id);
+            self.tidy(entry, &live).await;
+        }
         Ok(self.answer(entry))
     }
 
@@ -126,6 +132,8 @@ impl Inner {
             self.begin_mirrors(entry, live, record.uid, leaving, &nodes).await?;
             fault_point!("hypervisor.qemu.mirrors-begun", internal("fault point"));
             self.mirrored(entry, live, &nodes, leaving).await?;
+            // What never changes is over already, and need not be ended while the guest stands still.
+            self.drop_ended(live).await?;
             fault_point!("hypervisor.qemu.mirrored", internal("fault point"));
             self.save(entry, |r| {
                 if let Some(d) = &mut r.leaving {
@@ -137,6 +145,8 @@ impl Inner {
             self.begin_memory(live, leaving).await?;
         }
         fault_point!("hypervisor.qemu.memory-leaves", internal("fault point"));
+        let mirrors: Vec<String> = nodes.iter().filter(|n| *n != "config").cloned().collect();
+        let mut allowed = None;
         loop {
             let step = live.memory_steps();
             let seen = live
@@ -147,7 +157,10 @@ impl Inner {
             let why = seen.get("error-desc").and_then(Value::as_str).unwrap_or_default();
             let told = told(entry, status);
             match status {
-                "completed" => return Ok(()),
+                "completed" => {
+                    say_how_long(entry, &seen);
+                    return Ok(());
+                }
                 "cancelled" | "none" if leaving.abort => return Err(aborted()),
                 "failed" | "cancelled" | "none" => {
                     return Err(hypervisor_error(
@@ -162,7 +175,7 @@ impl Inner {
                 }
                 "pre-switchover" => {
                     fault_point!("hypervisor.qemu.pre-switchover", internal("fault point"));
-                    self.complete_mirrors(live, &nodes).await?;
+                    self.complete_mirrors(live, &mirrors).await?;
                     fault_point!("hypervisor.qemu.switching", internal("fault point"));
                     entry.view().sending = Some(HandingOver::Told);
                     match live
@@ -188,6 +201,10 @@ impl Inner {
                         return Err(mirror_failed(&why));
                     }
                     self.tell(entry, Some(&seen), jobs.values());
+                    let now = downtime(&seen, leaving.downtime_ms);
+                    if allowed.replace(now).is_some_and(|before| before != now) {
+                        self.allow_downtime(live, now).await?;
+                    }
                 }
             }
             live.until(STEP, |s| s.gone || s.memory_steps != step).await;
@@ -287,10 +304,15 @@ impl Inner {
         live.execute("migrate-set-capabilities", json!({"capabilities": on}), QMP_DEADLINE)
             .await
             .map_err(failed)?;
-        let parameters = json!({"downtime-limit": leaving.downtime_ms.min(60_000), "tls-creds": tls::CREDENTIALS});
-        live.execute("migrate-set-parameters", parameters, QMP_DEADLINE)
-            .await
-            .map_err(failed)?;
+        live.execute(
+            "migrate-set-parameters",
+            json!({"tls-creds": tls::CREDENTIALS}),
+            QMP_DEADLINE,
+        )
+        .await
+        .map_err(failed)?;
+        self.allow_downtime(live, downtime(&Value::Null, leaving.downtime_ms))
+            .await?;
         let to = leaving.to.memory();
         live.execute("migrate", json!({"uri": format!("tcp:{to}")}), CONNECT_DEADLINE)
             .await
@@ -298,8 +320,18 @@ impl Inner {
         Ok(())
     }
 
+    async fn allow_downtime(&self, live: &Live, ms: u64) -> Result<(), Failure> {
+        live.execute("migrate-set-parameters", json!({"downtime-limit": ms}), QMP_DEADLINE)
+            .await
+            .map(|_| ())
+            .map_err(|e| qmp_failure("prepare for the server's move", &e))
+    }
+
     /// The guest stands still: what its mirrors still lack is written, and they end.
     async fn complete_mirrors(&self, live: &Live, nodes: &[String]) -> Result<(), Failure> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
         for node in nodes {
             // For a job that is ready this is its good end. One that has ended already is refused.
             let _ = live
@@ -325,7 +357,7 @@ impl Inner {
                 return Err(hypervisor_error("the server's process ended while it was moved", ""));
             }
         }
-        self.drop_mirrors(live).await
+        self.drop_ended(live).await
     }
 
     async fn drop_nodes(&self, live: &Live, nodes: &[String]) {
@@ -337,8 +369,11 @@ impl Inner {
     }
 
     /// Forgets jobs that have ended, and closes their connections.
-    async fn drop_mirrors(&self, live: &Live) -> Result<(), Failure> {
-        for name in self.jobs(live).await?.keys() {
+    async fn drop_ended(&self, live: &Live) -> Result<(), Failure> {
+        for (name, job) in self.jobs(live).await? {
+            if job.status != "concluded" {
+                continue;
+            }
             for (command, arguments) in [
                 ("job-dismiss", json!({"id": name})),
                 ("blockdev-del", json!({"node-name": name})),
@@ -402,7 +437,7 @@ impl Inner {
             }
             live.until(STEP, |s| s.gone || s.job_steps != step).await;
         }
-        self.drop_mirrors(live).await?;
+        self.drop_ended(live).await?;
         self.tidy(entry, live).await;
         if power == Power::Running && live.run() == Run::Paused {
             self.go(entry, live).await?;
@@ -440,7 +475,7 @@ impl Inner {
         if let (Some(live), false) = (entry.live(), matches!(departure.end, Some(MoveEnd::Failed(_)))) {
             self.known(entry, &live).await?;
             if !self.give_up(entry, &live, record.power).await? {
-                self.drop_mirrors(&live).await?;
+                self.drop_ended(&live).await?;
                 self.tidy(entry, &live).await;
             }
         }
@@ -492,6 +527,29 @@ impl Inner {
     }
 }
 
+/// How long a guest may stand still by now, in ms; at most `most`.
+fn downtime(seen: &Value, most: u64) -> u64 {
+    let passes = seen
+        .pointer("/ram/dirty-sync-count")
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
+    let doubled = u32::try_from(passes.saturating_sub(2)).unwrap_or(u32::MAX).min(16);
+    (FIRST_DOWNTIME_MS << doubled).min(most).clamp(1, 60_000)
+}
+
+/// What QEMU says of a move that is over, for operators.
+fn say_how_long(entry: &Entry, seen: &Value) {
+    let of = |at: &str| seen.pointer(at).and_then(Value::as_u64).unwrap_or(0);
+    tracing::info!(
+        guest = %entry.id,
+        stood_still_ms = of("/downtime"),
+        memory_ms = of("/total-time"),
+        memory_mib = of("/ram/transferred") >> 20,
+        passes = of("/ram/dirty-sync-count"),
+        "a guest was handed over"
+    );
+}
+
 /// Whether the memory of a guest that leaves was, or was about to be, sent.
 fn begun(entry: &Entry) -> bool {
     entry.record().and_then(|r| r.leaving).is_some_and(|d| d.begun)
@@ -509,4 +567,16 @@ fn aborted() -> Failure {
 
 fn mirror_failed(why: &str) -> Failure {
     hypervisor_error("the server's disks could not be copied to the other host", why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_may_stand_still_for_longer_the_more_it_writes() {
+        let after = |passes: u64, most| downtime(&json!({"ram": {"dirty-sync-count": passes}}), most);
+        assert_eq!([0, 2, 3, 4, 6].map(|n| after(n, 300)), [25, 25, 50, 100, 300]);
+        assert_eq!((after(2, 10), after(u64::MAX, 100_000)), (10, 60_000));
+    }
 }

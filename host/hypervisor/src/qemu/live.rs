@@ -278,6 +278,10 @@ impl Watcher {
             }
             return;
         }
+        if e.name == "MIGRATION_PASS" {
+            self.send.send_modify(|s| s.memory_steps += 1);
+            return;
+        }
         if e.name == "JOB_STATUS_CHANGE" {
             self.send.send_modify(|s| s.job_steps += 1);
             return;

@@ -231,7 +231,7 @@ pub(super) async fn prepare(live: &Live) -> Result<(), Failure> {
     live.execute("migrate-set-capabilities", on, QMP_DEADLINE)
         .await
         .map_err(failed)?;
-    // As fast as the disk: nothing else waits meanwhile.
+    // As fast as the disk or the network: nothing else waits meanwhile.
     live.execute(
         "migrate-set-parameters",
         json!({"max-bandwidth": 1_u64 << 40}),
