@@ -73,7 +73,7 @@ fn helper_supervisor() {
         backoff: Duration::from_millis(50),
         backoff_max: Duration::from_millis(400),
         settled: Duration::from_secs(5),
-        patience: Duration::from_millis(700),
+        patience: Duration::from_millis(2000),
     };
     supervise(&plan, listen_to_signals().unwrap(), None).unwrap();
 }
@@ -95,7 +95,7 @@ fn script(dir: &Dir, name: &str, text: &str) {
 
 #[track_caller]
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < end, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -145,8 +145,8 @@ fn kills_what_does_not_stop() {
     term(&run);
     assert!(run.wait().unwrap().success());
     assert!(!serve.alive());
-    assert!(begun.elapsed() >= Duration::from_millis(700), "it had its time");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() >= Duration::from_millis(2000), "it had its time");
+    assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
@@ -156,16 +156,17 @@ fn restarts_with_growing_waits_and_hangup_is_nothing() {
     let mut run = supervisor(&dir);
     until("the first start", || !dir.read("times").is_empty());
     Ident::of(i32::try_from(run.id()).unwrap()).unwrap().signal(Signal::HUP);
-    until("six starts", || dir.read("times").lines().count() >= 6);
+    until("eight starts", || dir.read("times").lines().count() >= 8);
     assert!(run.try_wait().unwrap().is_none(), "hangup ended it");
     let times: Vec<u64> = dir.read("times").lines().map(|l| l.parse().unwrap()).collect();
     let gap = |i: usize| Duration::from_nanos(times[i + 1] - times[i]);
     assert!(gap(0) >= Duration::from_millis(45), "{:?}", gap(0));
     assert!(gap(3) >= Duration::from_millis(380), "{:?}: 50, 100, 200, 400", gap(3));
+    // 800, 1600 and 3200 would come next.
     assert!(
-        gap(4) < Duration::from_millis(1500),
+        gap(6) < Duration::from_millis(2500),
         "{:?}: no longer than the longest wait",
-        gap(4)
+        gap(6)
     );
     assert!(dir.read("run.err").contains("exit code 3"), "{}", dir.read("run.err"));
     term(&run);

@@ -1,5 +1,6 @@
 //! One cloud of separate processes.
 
+use crate::ports::free_port;
 use crate::{Client, eventually};
 use haneul_http::client::{Peer, send};
 use http::Method;
@@ -52,14 +53,6 @@ pub struct Cloud {
     other: Option<Child>,
     /// Who keeps the leases of both hosts, when they share disks.
     leases: [Option<Child>; 2],
-}
-
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("a port")
-        .local_addr()
-        .expect("an address")
-        .port()
 }
 
 impl Cloud {
@@ -223,7 +216,7 @@ impl Cloud {
     /// Waits until the control plane answers and a host is up; brings dead processes back on the way only when
     /// the caller does so.
     pub async fn ready(&self) {
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_secs(60);
         eventually(
             &format!("the cloud in {} is ready\n{}", self.dir.display(), self.tail()),
             limit,
@@ -326,7 +319,7 @@ impl Cloud {
                 return;
             }
             assert!(
-                start.elapsed() < Duration::from_secs(10),
+                start.elapsed() < Duration::from_secs(30),
                 "the audit finds: {}\n{}",
                 json!(list),
                 self.tail()

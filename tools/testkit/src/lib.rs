@@ -13,6 +13,7 @@ mod cloud;
 mod dice;
 mod disk;
 mod member;
+mod ports;
 pub mod postgres;
 pub mod record;
 mod release;

@@ -1,9 +1,9 @@
 //! A PostgreSQL of a test's own: in a temporary directory, as user postgres, on a free loopback port and a Unix
 //! socket, with C collation (architecture 3), gone when the value is dropped.
 
+use crate::ports::free_port;
 use std::fs::{self, File};
 use std::io::{Error, Result};
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -77,9 +77,9 @@ impl Postgres {
         check("initdb", &output)?;
         let log = dir.join("log");
         let mut last = Error::other("PostgreSQL did not start");
-        // Between finding a free port and taking it another test may have taken it: then with another one.
+        // Somebody may have taken a port since it was found free: then with another one.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let port = free_port();
             let mut pg = Self {
                 dir: dir.to_owned(),
                 bin: bin.to_owned(),

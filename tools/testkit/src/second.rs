@@ -1,7 +1,8 @@
 //! A second process that serves the same cloud, as on another machine: with a state directory of its own, and the
 //! control directory of the first.
 
-use crate::cloud::{end, free_port};
+use crate::cloud::end;
+use crate::ports::free_port;
 use crate::{Client, Cloud, eventually};
 use haneul_http::client::{Peer, send};
 use http::Method;
@@ -62,7 +63,7 @@ impl Second {
         command.stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the binary starts"));
         let what = format!("the second process answers\n{}", self.tail());
-        eventually(&what, Duration::from_secs(30), || async {
+        eventually(&what, Duration::from_secs(60), || async {
             self.admin(Method::GET, "/admin/v1/status").await.map(|_| ())
         })
         .await;

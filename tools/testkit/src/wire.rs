@@ -1,5 +1,6 @@
 //! A wire between a host and control that a test can cut.
 
+use crate::ports::free_port;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,8 +20,9 @@ struct State {
 impl Wire {
     /// To this address, from a port of loopback of its own.
     pub async fn to(target: &str) -> Wire {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
+        // It is taken again when the wire is mended.
+        let port = free_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
         let state = Arc::new(State {
             open: AtomicBool::new(true),
             changed: Notify::new(),
@@ -68,6 +70,10 @@ async fn pass(mut listener: TcpListener, port: u16, target: String, state: Arc<S
 
 async fn carry(mut near: TcpStream, target: String, state: Arc<State>) {
     let changed = state.changed.notified();
+    // Cut since it was accepted.
+    if !state.open.load(Ordering::SeqCst) {
+        return;
+    }
     if let Ok(mut far) = TcpStream::connect(&target).await {
         tokio::select! {
             _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}

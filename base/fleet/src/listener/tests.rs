@@ -313,7 +313,7 @@ async fn a_late_end_leaves_no_open_stream_of_a_host_that_is_down() {
     end().await;
     let (send, mut receive) = mpsc::channel(16);
     tokio::spawn(pump(fleet.clone(), host, send));
-    let first = tokio::time::timeout(Duration::from_secs(2), receive.recv())
+    let first = tokio::time::timeout(Duration::from_secs(30), receive.recv())
         .await
         .unwrap();
     assert!(first.is_none(), "the stream of a host that is down stays open");
@@ -321,7 +321,7 @@ async fn a_late_end_leaves_no_open_stream_of_a_host_that_is_down() {
     greet().await;
     let (send, mut receive) = mpsc::channel(16);
     tokio::spawn(pump(fleet.clone(), host, send));
-    let first = tokio::time::timeout(Duration::from_secs(2), receive.recv())
+    let first = tokio::time::timeout(Duration::from_secs(30), receive.recv())
         .await
         .unwrap();
     assert!(first.is_some());
@@ -332,7 +332,7 @@ async fn a_late_end_leaves_no_open_stream_of_a_host_that_is_down() {
     let start = std::time::Instant::now();
     while fleet.is_up(&id).await.unwrap() {
         assert!(
-            start.elapsed() < Duration::from_secs(2),
+            start.elapsed() < Duration::from_secs(30),
             "the host is up without a stream"
         );
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -93,7 +93,7 @@ async fn fake_console_shows_one_server_once() {
     two.socket.frame(8, &[3, 0xe8]);
     assert_eq!(two.socket.closed(), Some(1000));
     drop(two);
-    let mut two = eventually("a seat is free", Duration::from_secs(10), || async {
+    let mut two = eventually("a seat is free", Duration::from_secs(60), || async {
         Socket::open(at, &websocket(&third), None).ok()
     })
     .await;

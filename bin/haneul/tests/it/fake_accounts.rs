@@ -112,7 +112,7 @@ async fn fake_accounts_a_person_needs_no_administrator() {
         "/server/id",
     );
     let path = format!("/compute/v2.1/servers/{server}");
-    eventually("alice's server is active", Duration::from_secs(20), || async {
+    eventually("alice's server is active", Duration::from_secs(60), || async {
         (alice.get(&path).await.expect(200)["server"]["status"] == "ACTIVE").then_some(())
     })
     .await;
@@ -126,7 +126,7 @@ async fn fake_accounts_a_person_needs_no_administrator() {
     let floating = format!("/network/v2.0/floatingips/{}", id(&floating, "/floatingip/id"));
     assert_eq!(alice.delete(&floating).await.status, 204);
     assert_eq!(alice.delete(&path).await.status, 204);
-    eventually("alice's server is gone", Duration::from_secs(20), || async {
+    eventually("alice's server is gone", Duration::from_secs(60), || async {
         (alice.get(&path).await.status == 404).then_some(())
     })
     .await;

@@ -58,7 +58,7 @@ async fn fake_backup_and_restore() {
     assert_eq!(shown["name"], "before");
     r.admin = r.cloud.admin_client().await;
     assert!(r.show(&after).await.is_none());
-    let unknown = eventually("the audit names the later server", Duration::from_secs(10), || async {
+    let unknown = eventually("the audit names the later server", Duration::from_secs(60), || async {
         let all = findings(&r.cloud).await;
         all.iter().any(|f| f.contains(&after)).then_some(all)
     })

@@ -85,13 +85,13 @@ async fn fake_kill_in_the_middle_of_a_create() {
             .await;
         haneul_testkit::eventually(
             &format!("{point} was reached"),
-            std::time::Duration::from_secs(10),
+            std::time::Duration::from_secs(60),
             || async { r.cloud.armed().is_empty().then_some(()) },
         )
         .await;
         haneul_testkit::eventually(
             &format!("the process died at {point}"),
-            std::time::Duration::from_secs(10),
+            std::time::Duration::from_secs(60),
             || {
                 let revived = r.cloud.revive();
                 async move { revived.then_some(()) }

@@ -124,7 +124,7 @@ async fn fake_hosts_join_hold_servers_and_leave() {
     let removed = haneul(&r.cloud, &["host", "remove", "two"]);
     assert!(removed.status.success(), "{}", said(&removed));
     // What was a host learns why it is none, and its certificate opens nothing any more.
-    eventually("the host knows", Duration::from_secs(10), || async {
+    eventually("the host knows", Duration::from_secs(30), || async {
         let status = two.command().arg("status").output().unwrap();
         said(&status).contains("is not a member of this cloud").then_some(())
     })

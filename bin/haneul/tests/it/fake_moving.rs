@@ -1,20 +1,14 @@
 //! Live migration between two agents, with kill -9 at every point of the way: at the end one of them runs the guest, and it
 //! is the one that the server says.
 
-use crate::setup::{Ready, options};
+use crate::setup::{Ready, options, record, runs_on};
 use haneul_testkit::{Options, eventually};
 use http::Method;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// What the fake hypervisor of a host has on record of a guest.
-fn record(dir: &Path, server: &str) -> Option<Value> {
-    let bytes = std::fs::read(dir.join("agent/guests").join(format!("{server}.json"))).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct Two {
     r: Ready,
@@ -82,8 +76,7 @@ impl Two {
 
     /// Hosts on which the guest runs.
     fn runs(&self, server: &str) -> Vec<usize> {
-        let on = |n: &usize| record(&self.dirs[*n], server).is_some_and(|r| r["state"] == "running");
-        (0..2).filter(on).collect()
+        runs_on(&self.dirs.each_ref().map(PathBuf::as_path), server)
     }
 
     async fn migrate(&self, server: &str) -> Option<u16> {

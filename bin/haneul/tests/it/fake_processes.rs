@@ -66,7 +66,7 @@ pub async fn answers(cloud: &Cloud) {
 /// Waits until a process finds nothing to say of the cloud.
 pub async fn audited(second: &Second) {
     let what = format!("an empty audit by the second process\n{}", second.tail());
-    eventually(&what, Duration::from_secs(20), || async {
+    eventually(&what, Duration::from_secs(60), || async {
         let found = second.admin(Method::GET, "/admin/v1/audit").await?;
         found["findings"].as_array()?.is_empty().then_some(())
     })
@@ -139,7 +139,7 @@ async fn fake_processes_any_of_two_answers() {
     let new = json!({"name": "slow", "disk_format": "raw", "container_format": "bare"});
     let slow = id(&first.post("/image/v2/images", &new).await.expect(201), "/id");
     let mut upload = Upload::begin(&t.r.cloud.address, first, &slow, 1 << 20);
-    eventually("the upload has begun", Duration::from_secs(10), || async {
+    eventually("the upload has begun", Duration::from_secs(30), || async {
         let image = first.get(&format!("/image/v2/images/{slow}")).await;
         (image.body["status"] == "saving").then_some(())
     })

@@ -70,7 +70,7 @@ async fn fake_no_host_fits_says_why_and_what_would_fit() {
             .await
             .expect(202);
         let server = id(&v, "/server/id");
-        let s = haneul_testkit::eventually("ERROR", std::time::Duration::from_secs(10), || async {
+        let s = haneul_testkit::eventually("ERROR", std::time::Duration::from_secs(60), || async {
             let a = c.get(&format!("/compute/v2.1/servers/{server}")).await;
             (a.body["server"]["status"] == "ERROR").then(|| a.body["server"].clone())
         })

@@ -77,7 +77,7 @@ async fn fake_tls_with_a_users_certificate() {
     // A new certificate in the same files is shown without a restart, a wrong one never.
     std::fs::write(dir.join("cert.pem"), "no certificate").unwrap();
     bring(&dir);
-    eventually("the new certificate is shown", Duration::from_secs(20), || async {
+    eventually("the new certificate is shown", Duration::from_secs(60), || async {
         curl(&dir, &format!("{url}/healthz")).status.success().then_some(())
     })
     .await;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How long after the restart everything must be settled.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(30);
 const CLIENTS: usize = 4;
 /// Servers and images that stay over several cuts.
 const KEPT: usize = 4;

@@ -3,6 +3,7 @@
 use haneul_testkit::{Client, Cloud, Options, eventually};
 use http::Method;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// The image of these clouds.
@@ -25,6 +26,33 @@ pub fn id(v: &Value, pointer: &str) -> String {
         .and_then(Value::as_str)
         .unwrap_or_else(|| panic!("no {pointer} in {v}"))
         .to_owned()
+}
+
+/// What the fake hypervisor of a host has on record of a guest.
+pub fn record(dir: &Path, server: &str) -> Option<Value> {
+    let bytes = std::fs::read(dir.join("agent/guests").join(format!("{server}.json"))).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Which of these hosts run the guest at one instant. No look sees all of them at once, but who is seen in two that follow
+/// each other, with the same start, ran all the while.
+pub fn runs_on(dirs: &[&Path], server: &str) -> Vec<usize> {
+    let look = || -> Vec<(usize, Value)> {
+        let records = dirs
+            .iter()
+            .enumerate()
+            .filter_map(|(n, d)| Some((n, record(d, server)?)));
+        let running = records.filter(|(_, r)| r["state"] == "running");
+        running.map(|(n, r)| (n, r["started_at"].clone())).collect()
+    };
+    let mut before = look();
+    loop {
+        let now = look();
+        if now == before {
+            return now.into_iter().map(|(n, _)| n).collect();
+        }
+        before = now;
+    }
 }
 
 impl Ready {
@@ -108,7 +136,7 @@ impl Ready {
     pub async fn wait(&self, server: &str, status: &str) -> Value {
         eventually(
             &format!("server {server} is {status}"),
-            Duration::from_secs(20),
+            Duration::from_secs(60),
             || async {
                 let s = self.show(server).await?;
                 let now = s["status"].as_str().unwrap_or_default();
@@ -121,7 +149,7 @@ impl Ready {
 
     /// Waits until the server is not there any more.
     pub async fn wait_gone(&self, server: &str) {
-        eventually(&format!("server {server} is gone"), Duration::from_secs(20), || async {
+        eventually(&format!("server {server} is gone"), Duration::from_secs(60), || async {
             let a = self
                 .admin
                 .try_send(Method::GET, &format!("/compute/v2.1/servers/{server}"), &[], vec![])

@@ -161,7 +161,7 @@ impl Lab {
     }
 
     async fn arrived(&self) {
-        for _ in 0..500 {
+        for _ in 0..6000 {
             let seen = self.p().observe(self.guest.id).await.unwrap();
             if seen.moving.as_ref().is_some_and(|m| m.state == MoveState::Arrived) {
                 let wanted = match self.guest.power {

@@ -153,7 +153,7 @@ async fn life_of_a_guest() {
 
     // A process that dies is told, and started again by the next apply.
     signal(host.pid(), nix::sys::signal::Signal::SIGKILL);
-    let told = tokio::time::timeout(Duration::from_secs(5), events.recv())
+    let told = tokio::time::timeout(Duration::from_secs(60), events.recv())
         .await
         .unwrap();
     assert_eq!(told, Some(g.id));
@@ -258,7 +258,7 @@ async fn countermanded_stop() {
     let mut events = q.events().unwrap();
     let seen = q.observe_all().await.unwrap();
     if seen[0].state == GuestState::Running {
-        tokio::time::timeout(Duration::from_secs(5), events.recv())
+        tokio::time::timeout(Duration::from_secs(60), events.recv())
             .await
             .unwrap();
     }
@@ -306,7 +306,7 @@ async fn guest_switches_itself_off() {
     let mut events = q.events().unwrap();
     let g = host.guest.clone();
     q.apply(1, 1, &g, host.resources()).await.unwrap();
-    let told = tokio::time::timeout(Duration::from_secs(20), events.recv())
+    let told = tokio::time::timeout(Duration::from_secs(60), events.recv())
         .await
         .unwrap();
     assert_eq!(told, Some(g.id));
@@ -337,7 +337,7 @@ async fn guest_switches_itself_off() {
     let q = host.open();
     let mut events = q.events().unwrap();
     q.observe_all().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), events.recv())
+    tokio::time::timeout(Duration::from_secs(60), events.recv())
         .await
         .unwrap();
     let seen = q.observe(g.id).await.unwrap();

@@ -1,6 +1,6 @@
 //! Networks that span hosts: two and three data planes with a wire between them.
 
-use crate::dhcp::ask;
+use crate::dhcp::{ask, unanswered};
 use crate::lab::*;
 use dhcproto::v4::MessageType;
 use haneul_agent_api::*;
@@ -155,7 +155,7 @@ async fn guests_on_three_hosts_are_on_one_network() {
     // Broadcast and multicast reach all hosts.
     let hear = |ns: &str| {
         let s = in_ns(ns, || UdpSocket::bind("0.0.0.0:7000").unwrap());
-        s.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        s.set_read_timeout(Some(PATIENCE)).unwrap();
         s
     };
     let (hb, hc) = (hear(&gb), hear(&gc));
@@ -242,11 +242,11 @@ async fn each_host_answers_its_own_guests_and_a_name_is_known_on_all() {
     let (ga, gb) = (a.guest(pa), b.guest(pb));
     for (ns, lab, want) in [(&ga, &a, "10.0.1.11"), (&gb, &b, "10.0.1.12")] {
         ok(&format!("ip -n {ns} link set eth0 up"));
-        let (offer, _) = ask(ns, &lab.want.ports[0].mac, MessageType::Discover, None).expect("an offer");
+        let (offer, _) = ask(ns, &lab.want.ports[0].mac, MessageType::Discover, None);
         assert_eq!(offer.yiaddr().to_string(), want);
     }
     // Whose lease is elsewhere gets none here: nobody answers twice, nobody answers for others.
-    assert!(ask(&ga, &b.want.ports[0].mac, MessageType::Discover, None).is_none());
+    assert!(unanswered(&ga, &b.want.ports[0].mac, MessageType::Discover));
     assert_eq!(wire.count("dhcp"), 0, "questions for an address stay on their host");
     let (ga, _) = (a.configure(pa), b.configure(pb));
     // The service's address is on every host; questions for it do not leave.
@@ -305,11 +305,12 @@ async fn a_port_that_moves_is_reached_where_it_is() {
     let moved = c.configure(pb);
     let before = wire.count("all");
     while !ping(&ga, "10.0.1.12") {
-        assert!(start.elapsed() < Duration::from_secs(5), "it is not reached");
+        assert!(start.elapsed() < PATIENCE, "it is not reached");
     }
     let took = start.elapsed();
     println!("from the first apply to an answer: {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // An entry for where it was would last for half a minute.
+    assert!(took < Duration::from_secs(15), "{took:?}");
     assert!(
         wire.count("all") - before <= 4,
         "sent to the host that has it, and to no other"
@@ -364,7 +365,7 @@ async fn a_router_serves_the_guests_of_other_hosts() {
         "the floating address of a guest elsewhere"
     );
     assert!(ping(&gx, "172.24.4.1"), "the way out");
-    let told = sh(&format!("ip netns exec {gy} rdisc6 -1 -w 2000 eth0"));
+    let told = sh(&format!("ip netns exec {gy} rdisc6 -1 -w 5000 eth0"));
     assert!(told.contains("fd00:2::/64"), "advertisements cross: {told}");
     // The router moves to the other host: the same addresses, the same MACs.
     let moved = a.want.routers.remove(0);

@@ -78,6 +78,32 @@ pub fn serve(ns: &str, at: &str) {
     });
 }
 
+/// How long what shall be there may take: a machine that builds beside the test answers late.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long is listened for what shall not come.
+pub const SILENCE: Duration = Duration::from_millis(400);
+
+pub fn soon(mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// Waits until a guest's addresses are through with their duplicate detection, the link-local one among them.
+pub fn settled(ns: &str) {
+    let shown = |what: &str| !sh(&format!("ip -n {ns} -6 -o addr show dev eth0 {what}")).is_empty();
+    assert!(
+        soon(|| shown("scope link") && !shown("tentative")),
+        "an address stays tentative"
+    );
+}
+
 /// Connects from a namespace; the stream and whom the server saw.
 pub fn connect(ns: &str, to: &str) -> Option<(TcpStream, IpAddr)> {
     let to: SocketAddr = to.parse().unwrap();
@@ -96,17 +122,18 @@ pub fn reaches(ns: &str, to: &str) -> bool {
     connect(ns, to).is_some()
 }
 
-/// Whether it can be reached within some seconds. What was plugged a moment ago may lose its first packet to a question
-/// for an address, and a machine that builds beside the test answers late.
+/// What was plugged a moment ago may lose its first packet to a question for an address.
+pub fn connect_soon(ns: &str, to: &str) -> Option<(TcpStream, IpAddr)> {
+    let mut open = None;
+    soon(|| {
+        open = connect(ns, to);
+        open.is_some()
+    });
+    open
+}
+
 pub fn reaches_soon(ns: &str, to: &str) -> bool {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !reaches(ns, to) {
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
+    connect_soon(ns, to).is_some()
 }
 
 /// Whether an open connection still carries bytes.

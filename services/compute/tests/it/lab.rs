@@ -321,7 +321,7 @@ impl Lab {
             if s["status"] == status && s["OS-EXT-STS:task_state"].is_null() {
                 return s;
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "{status} expected: {s}");
+            assert!(start.elapsed() < Duration::from_secs(60), "{status} expected: {s}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -335,7 +335,7 @@ impl Lab {
             if a.status == 404 {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "gone expected: {}", a.body);
+            assert!(start.elapsed() < Duration::from_secs(60), "gone expected: {}", a.body);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -574,7 +574,7 @@ impl FakeHost {
             if let Some(t) = self.inner.buried.lock().unwrap().take() {
                 break t;
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "no tombstone came");
+            assert!(start.elapsed() < Duration::from_secs(60), "no tombstone came");
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         assert_eq!(tombstone.id.to_string(), id);
@@ -782,7 +782,7 @@ impl FakeHost {
             match self.guest(id) {
                 Some(guest) if what(&guest) => return guest,
                 last => assert!(
-                    start.elapsed() < Duration::from_secs(10),
+                    start.elapsed() < Duration::from_secs(60),
                     "the host is asked for {last:?}"
                 ),
             }

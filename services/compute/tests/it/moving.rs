@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(60);
 
 async fn migrate(lab: &Lab, id: &str, host: Option<&str>) -> Answer {
     let body = json!({"os-migrateLive": {"host": host, "block_migration": "auto"}});

@@ -1,4 +1,4 @@
-use crate::cloud::{Cloud, token_of};
+use crate::cloud::{Cloud, token_of, until_the_end};
 use serde_json::{Value, json};
 
 async fn make(c: &Cloud, token: &str, user: &str, body: Value) -> (u16, Value) {
@@ -120,23 +120,20 @@ pub async fn life(c: &Cloud) {
     assert_eq!(login(c, &cred["id"], &secret).await.status, 401);
     assert_eq!(c.call(&token, "GET", &path, Value::Null).await.status, 404);
     // One with an end.
-    let soon = haneul_core::clock::now() + 1_500_000;
-    let (status, short) = make(
-        c,
-        &token,
-        &user,
-        json!({"name": "short", "expires_at": haneul_core::clock::naive_micros(soon)}),
-    )
+    let (soon, (short, a)) = until_the_end(async |soon| {
+        let end = haneul_core::clock::naive_micros(soon);
+        let body = json!({"name": format!("ends at {end}"), "expires_at": end});
+        let (status, short) = make(c, &token, &user, body).await;
+        assert_eq!(status, 201);
+        let a = login(c, &short["id"], &short["secret"]).await;
+        (short, a)
+    })
     .await;
-    assert_eq!(status, 201);
-    let a = login(c, &short["id"], &short["secret"]).await;
     assert_eq!(
         a.json()["token"]["expires_at"],
         json!(haneul_core::clock::iso_micros(soon))
     );
-    let t = token_of(&a);
-    tokio::time::sleep(std::time::Duration::from_millis(1600)).await;
-    assert!(!c.is_good(&t).await);
+    assert!(!c.is_good(&token_of(&a)).await);
     assert_eq!(login(c, &short["id"], &short["secret"]).await.status, 401);
 }
 

@@ -1,4 +1,5 @@
-use crate::cloud::{Cloud, token_of};
+use crate::cloud::{Cloud, past, token_of};
+use haneul_core::clock;
 use serde_json::{Value, json};
 
 pub async fn scopes(c: &Cloud) {
@@ -581,21 +582,39 @@ pub async fn passwords(c: &Cloud) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_tokens_and_locks_end() {
-    let c = Cloud::with(|config| {
-        config.identity.token_seconds = 2;
-        config.security_compliance.lockout_failure_attempts = 1;
-        config.security_compliance.lockout_duration = 1;
-    })
-    .await;
+    // Longer where the machine was too slow to see them before their end.
+    for seconds in [2, 8, 32] {
+        let c = Cloud::with(|config| {
+            config.identity.token_seconds = seconds;
+            config.security_compliance.lockout_failure_attempts = 1;
+            config.security_compliance.lockout_duration = seconds;
+        })
+        .await;
+        if expire_and_end(&c, seconds * clock::SECOND).await {
+            return;
+        }
+    }
+    panic!("32 s are not enough for a few calls");
+}
+
+/// Whether tokens and locks were seen before their end as well.
+async fn expire_and_end(c: &Cloud, lasts: i64) -> bool {
     // Its token was issued at the start and will be needed again: each call below logs in anew.
     let scope = json!({"project": {"name": "admin", "domain": {"id": "default"}}});
+    let end = clock::now() + lasts;
     let token = token_of(&c.login("admin", &c.password, scope.clone()).await);
     let get = async |t: &str| c.call(t, "GET", "/users", Value::Null).await.status.as_u16();
-    assert_eq!(get(&token).await, 200);
+    let before = get(&token).await;
     assert_eq!(c.login("admin", "wrong", Value::Null).await.status, 401);
-    assert_eq!(c.login("admin", &c.password, Value::Null).await.status, 401, "locked");
-    let rescoped = token_of(&c.rescope(&token, scope.clone()).await);
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let locked = c.login("admin", &c.password, Value::Null).await.status;
+    let rescoped = c.rescope(&token, scope.clone()).await;
+    if clock::now() >= end {
+        return false;
+    }
+    assert_eq!((before, locked.as_u16()), (200, 401), "good, and locked");
+    let rescoped = token_of(&rescoped);
+    // Both began after `end` was told, and before now.
+    past(clock::now() + lasts).await;
     assert_eq!(get(&token).await, 401, "expired, though it was in the cache");
     assert_eq!(get(&rescoped).await, 401, "with the one that it was made from");
     assert_eq!(
@@ -603,6 +622,7 @@ async fn expired_tokens_and_locks_end() {
         201,
         "the lock has passed"
     );
+    true
 }
 
 #[tokio::test(flavor = "multi_thread")]

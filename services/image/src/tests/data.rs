@@ -244,7 +244,7 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     send.send(Err(std::io::ErrorKind::ConnectionReset.into()))
         .await
         .unwrap();
-    for _ in 0..200 {
+    for _ in 0..6000 {
         if cloud.show("alice", &id).await["status"] == "queued" {
             break;
         }
@@ -346,7 +346,7 @@ async fn a_clean_up_that_fails_is_repeated() {
     let id = cloud.image("alice", json!({})).await;
     cloud.upload("alice", &id, broken(10)).await.is(400);
     assert_eq!(cloud.show("alice", &id).await["status"], "saving");
-    for _ in 0..100 {
+    for _ in 0..600 {
         if cloud.show("alice", &id).await["status"] == "queued" {
             return;
         }

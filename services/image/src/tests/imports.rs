@@ -37,7 +37,7 @@ fn direct() -> Value {
 
 /// The image's newest task, when it has ended.
 async fn ended(cloud: &Cloud, id: &str) -> Value {
-    for _ in 0..400 {
+    for _ in 0..3000 {
         let list = cloud
             .get("alice", &format!("/v2/images/{id}/tasks"))
             .await
@@ -54,7 +54,7 @@ async fn ended(cloud: &Cloud, id: &str) -> Value {
 
 /// Files, once those that are to be removed are.
 async fn files(cloud: &Cloud, wanted: usize) -> Vec<String> {
-    for _ in 0..200 {
+    for _ in 0..3000 {
         if cloud.app.file_names().unwrap().len() == wanted {
             break;
         }
@@ -143,7 +143,7 @@ pub(super) async fn what_is_staged_is_imported_into_stores() {
     import(&cloud, "alice", &id, &copy).await.is(403);
     import(&cloud, "admin", &id, &copy).await.is(202);
     let mut image = cloud.show("alice", &id).await;
-    for _ in 0..400 {
+    for _ in 0..3000 {
         image = cloud.show("alice", &id).await;
         if image["os_glance_importing_to_stores"] == "" && image.get("os_glance_import_task").is_none() {
             break;
@@ -737,7 +737,7 @@ pub(super) async fn the_cache_is_administrators_and_serves() {
         .await
         .is(413);
     let mut state = Value::Null;
-    for _ in 0..200 {
+    for _ in 0..3000 {
         state = cloud.get("admin", "/v2/cache").await.is(200).json();
         if state["cached_images"][0]["image_id"] == id {
             break;

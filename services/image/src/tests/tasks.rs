@@ -10,7 +10,7 @@ fn import(from: &str) -> Value {
 }
 
 async fn ended(cloud: &Cloud, id: &str) -> Value {
-    for _ in 0..200 {
+    for _ in 0..2400 {
         let task = cloud.get("admin", &format!("/v2/tasks/{id}")).await.is(200).json();
         if task["status"] == "failure" {
             return task;

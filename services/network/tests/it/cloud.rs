@@ -127,7 +127,8 @@ async fn open(url: &str, dir: PathBuf, postgres: Option<Postgres>) -> Cloud {
     .unwrap();
     let fleet = Fleet::open(db.clone()).await.unwrap();
     let mut config = Config::default();
-    config.network.router_failover_s = 1;
+    // Long enough for a host to come back in time on a slow machine.
+    config.network.router_failover_s = 2;
     let app = Network::new(db.clone(), &config, fleet.clone()).await.unwrap();
     fleet.set_observers(vec![app.clone()]);
     let policy = Arc::new(Policy::new(haneul_network::RULES, &[]).unwrap());

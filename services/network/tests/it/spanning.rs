@@ -227,7 +227,7 @@ pub async fn a_server_moves(c: &Cloud) {
 async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !is().await {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     start.elapsed()
@@ -252,13 +252,13 @@ pub async fn a_router_fails_over(c: &Cloud) {
     until("the end of the stream is heard", async || down(one).await).await;
     c.join(one, "one", Some(ONE)).await;
     let first = c.watch(one).await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(router(c, one, &r).await.is_some(), "the host came back in time");
     // A long one does.
     drop(first);
     let took = until("the router moves", async || router(c, two, &r).await.is_some()).await;
     assert!(
-        took >= Duration::from_millis(900) && took < Duration::from_secs(3),
+        took >= Duration::from_millis(1900) && took < Duration::from_secs(20),
         "{took:?}"
     );
     assert!(router(c, one, &r).await.is_none(), "the silent host finds a tombstone");
