@@ -135,7 +135,7 @@ pub fn status(config: &Config, as_json: bool) -> Result<ExitCode> {
             ui::line(if is_ready {
                 "ready"
             } else {
-                "not ready yet: see `haneul logs`"
+                "not ready yet: no host is up. `haneul host list` shows them, `haneul logs agent` what this machine's agent says"
             });
         }
         Err(e) => ui::line(format_args!("{}", e.public())),
