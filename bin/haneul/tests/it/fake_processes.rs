@@ -285,7 +285,25 @@ async fn load(c: Client, body: Value, told: Arc<Mutex<Told>>, stop: Arc<AtomicBo
     }
 }
 
+/// The process that says its status.
+pub fn own(status: &Value) -> Value {
+    let all = status["processes"].as_array().unwrap();
+    all.iter().find(|p| p["answers"] == true).unwrap()["id"].clone()
+}
+
 impl Two {
+    /// Waits until a host has its stream to one of these processes.
+    pub async fn is_connected(&self, host: &Member, to: &[Value]) {
+        let what = format!("host {} is connected to {to:?}", host.name);
+        eventually(&what, Duration::from_secs(60), || async {
+            let path = format!("/admin/v1/hosts/{}", host.name);
+            let v = self.r.cloud.admin(Method::GET, &path).await?;
+            let h = &v["host"];
+            (h["state"] == "up" && to.contains(&h["process"])).then_some(())
+        })
+        .await;
+    }
+
     /// Clients that create, look and delete until they are told to stop.
     pub fn begin(&self, clients: &[&Client]) -> (Arc<Mutex<Told>>, Arc<AtomicBool>, Vec<tokio::task::JoinHandle<()>>) {
         let (told, stop) = (Arc::<Mutex<Told>>::default(), Arc::<AtomicBool>::default());
@@ -375,23 +393,9 @@ async fn fake_processes_one_of_two_is_killed_under_load() {
     t.r.cloud.start_serve();
     answers(&t.r.cloud).await;
     t.second.kill();
+    let status = t.r.cloud.admin(Method::GET, "/admin/v1/status").await.unwrap();
     for host in &t.hosts {
-        let own = |v: &Value| v["host"]["process"].clone();
-        let status = t.r.cloud.admin(Method::GET, "/admin/v1/status").await.unwrap();
-        let all = status["processes"].as_array().unwrap();
-        let first = all.iter().find(|p| p["answers"] == true).unwrap()["id"].clone();
-        eventually(
-            "the hosts are connected to the first again",
-            Duration::from_secs(30),
-            || async {
-                let v =
-                    t.r.cloud
-                        .admin(Method::GET, &format!("/admin/v1/hosts/{}", host.name))
-                        .await?;
-                (own(&v) == first).then_some(())
-            },
-        )
-        .await;
+        t.is_connected(host, &[own(&status)]).await;
     }
     t.second.start(&t.r.cloud).await;
     // The process first: it shall not be there to see the host's stream end. The agent is dead before it dials again.
