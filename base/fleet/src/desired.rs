@@ -1,7 +1,7 @@
 //! Desired objects and tombstones.
 
-use crate::{Fleet, limits, peers};
-use haneul_agent_api::{Desired, Kind, Object, ObservedGuest, ToAgent, Tombstone};
+use crate::{Fleet, peers};
+use haneul_agent_api::{Desired, Kind, Object, ObservedGuest, ToAgent, Tombstone, limits};
 use haneul_core::{Error, Result};
 use haneul_store::Tx;
 use std::sync::Arc;
@@ -52,6 +52,20 @@ impl Fleet {
     /// The same, and its disks go wherever they are: there shall be no such guest any more, on no host.
     pub async fn destroy_guest(self: &Arc<Self>, tx: &mut Tx, host: &str, id: &str) -> Result<bool> {
         self.bury(tx, host, Kind::Guest, id, Removed::WithDisks).await
+    }
+
+    /// The same by `helper`, in the place of `lost`, which reaches the same directory and hears nothing: what the guest has
+    /// there goes at once, and what else is on the lost host when that is back.
+    pub async fn destroy_guest_for(self: &Arc<Self>, tx: &mut Tx, helper: &str, lost: &str, id: &str) -> Result<()> {
+        let sql = "SELECT doc FROM fleet_desired WHERE host_id = $1 AND kind = $2 AND id = $3";
+        let row = tx
+            .row(sql, &[lost.into(), Kind::Guest.as_str().into(), id.into()])
+            .await?;
+        if let Some(row) = row {
+            let doc = row.str(0)?;
+            self.set(tx, helper, Kind::Guest, id, Removed::WithDisks, &doc).await?;
+        }
+        Ok(())
     }
 
     async fn bury(self: &Arc<Self>, tx: &mut Tx, host: &str, kind: Kind, id: &str, how: Removed) -> Result<bool> {

@@ -1,7 +1,6 @@
 //! The open watch streams and the byte streams that are waited for.
 
 use crate::BoxFuture;
-use crate::limits::AT_ONCE;
 use bytes::Bytes;
 use haneul_agent_api::{Ask, ToAgent};
 use haneul_core::{Error, Result};
@@ -11,6 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
+
+/// Messages of one host that are read at once.
+pub(crate) const AT_ONCE: usize = 8;
 
 /// An image's bytes for an agent.
 pub struct ImageStream {

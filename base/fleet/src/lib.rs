@@ -11,7 +11,6 @@ mod desired;
 mod fencing;
 mod host;
 mod hub;
-mod limits;
 mod listener;
 mod members;
 mod peers;

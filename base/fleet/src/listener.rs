@@ -1,7 +1,7 @@
 //! What agents dial: a Unix socket on this machine, where only root and our own user may connect (SO_PEERCRED), and TLS
 //! for other machines, where a host is what its certificate says. HTTP/2, newline-delimited JSON on both.
 
-use crate::{Fleet, limits, members, peers};
+use crate::{Fleet, hub, members, peers};
 use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use haneul_agent_api::{
-    Ack, Greeting, Join, Kind, MAX_LINE, ObservedNet, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome,
+    Ack, Greeting, Join, Kind, MAX_LINE, ObservedNet, PING_SECONDS, PROTOCOL, Report, ToAgent, Welcome, limits,
 };
 use haneul_core::{Error, Result, fault_point, release};
 use haneul_store::Actor;
@@ -143,7 +143,7 @@ pub async fn serve_hosts(
                     let Some(_turn) = fleet.hub.turn(name.host) else {
                         return refuse(&Error::unavailable(format!(
                             "{} messages of this host are being read already. Wait for their answers.",
-                            limits::AT_ONCE
+                            hub::AT_ONCE
                         )));
                     };
                     request.extensions_mut().insert(Caller::Host(name));

@@ -104,7 +104,7 @@ impl Fleet {
     /// used or is too old; conflict for a host that is a member already.
     pub(crate) async fn join(self: &Arc<Self>, join: Join) -> Result<Joined> {
         crate::listener::check_protocol(join.protocol)?;
-        crate::limits::host_name(&join.host_name)?;
+        haneul_agent_api::limits::host_name(&join.host_name)?;
         // Whatever it says: there are no times further apart than a number can tell.
         let skew = join.clock.saturating_sub(clock::now());
         let apart = skew.saturating_abs();

@@ -1,4 +1,4 @@
-//! The protocol between the control plane and the agent of one host: types and version, no IO.
+//! The protocol between the control plane and the agent of one host: types, version and bounds, no IO.
 //!
 //! Control writes **desired** state; the agent closes the gap and reports what it **observed**. There
 //! are no commands: "reboot" is a counter that went up, "rebuild" is another counter, "delete" is a
@@ -14,6 +14,7 @@
 pub mod documents;
 pub mod fence;
 pub mod guest;
+pub mod limits;
 pub mod membership;
 pub mod moving;
 pub mod net;

@@ -155,8 +155,10 @@ pub struct MoveProgress {
 impl MoveProgress {
     /// 0 to 100; a guest that writes may make it fall.
     pub fn percent(&self) -> u8 {
-        let total = self.memory_total + self.disk_total;
-        let left = (self.memory_left + self.disk_left).min(total);
+        // A host may say any numbers.
+        let sum = |a: u64, b: u64| u128::from(a) + u128::from(b);
+        let total = sum(self.memory_total, self.disk_total);
+        let left = sum(self.memory_left, self.disk_left).min(total);
         ((total - left) * 100).checked_div(total).unwrap_or(0) as u8
     }
 }

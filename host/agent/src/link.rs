@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use haneul_agent_api::{
     Ask, Failure, FailureCode, Greeting, HostAudit, HypervisorInfo, Kind, MAX_LINE, PING_SECONDS, PROTOCOL, Report,
-    ToAgent, Welcome, path,
+    ToAgent, Welcome, limits, path,
 };
 use haneul_core::{Error, Result, fault_point, release};
 use http::{Method, Request, StatusCode};
@@ -287,7 +287,7 @@ async fn watch(
             }
         }
         let mut news = Vec::new();
-        for line in lines(&mut buffer)? {
+        for line in limits::lines(&mut buffer)? {
             match line {
                 ToAgent::Put(d) => news.push(News::Put(d)),
                 ToAgent::Remove(t) => news.push(News::Bury(t)),
@@ -299,30 +299,6 @@ async fn watch(
             take(shared, guests, fences, news).await?;
         }
     }
-}
-
-/// Takes the whole lines out of what has come. One that is of no protocol that we know ends the link, with all behind it:
-/// what it would have changed is not known.
-fn lines(buffer: &mut BytesMut) -> Result<Vec<ToAgent>> {
-    let mut all = Vec::new();
-    while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
-        let line = buffer.split_to(end + 1);
-        if line.len() > MAX_LINE {
-            return Err(too_long());
-        }
-        all.push(
-            serde_json::from_slice(&line)
-                .map_err(|e| Error::bad_request("control has sent what is not of this protocol").with_private(e))?,
-        );
-    }
-    match buffer.len() > MAX_LINE {
-        true => Err(too_long()),
-        false => Ok(all),
-    }
-}
-
-fn too_long() -> Error {
-    Error::bad_request(format!("a line of control is longer than {MAX_LINE} bytes"))
 }
 
 /// Makes news durable, and wakes whoever acts upon it.
@@ -431,6 +407,7 @@ async fn audit(shared: &Arc<Shared>) -> HostAudit {
 mod tests {
     use super::*;
     use haneul_testkit::Dice;
+    use limits::lines;
 
     /// One of each kind.
     const SAID: [&str; 6] = [

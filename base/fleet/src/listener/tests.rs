@@ -339,3 +339,16 @@ async fn a_late_end_leaves_no_open_stream_of_a_host_that_is_down() {
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn neighbouring_protocols_are_understood() {
+    for (theirs, understood) in [
+        (PROTOCOL - 2, false),
+        (PROTOCOL - 1, true),
+        (PROTOCOL, true),
+        (PROTOCOL + 1, true),
+        (PROTOCOL + 2, false),
+    ] {
+        assert_eq!(check_protocol(theirs).is_ok(), understood, "{theirs}");
+    }
+}

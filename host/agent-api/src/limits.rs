@@ -1,10 +1,10 @@
-//! What a host may say, at the most: what is more is refused with numbers, and nothing of it is taken.
+//! What either side takes from the other one, at the most: what is more, or is nothing of this protocol, is refused with
+//! numbers, and nothing of it is taken. `fuzz/` has a target for each direction.
 
-use haneul_agent_api::{Greeting, Kind, MAX_ITEMS, Report};
+use crate::{Greeting, Kind, MAX_ITEMS, MAX_LINE, Report, ToAgent};
+use bytes::BytesMut;
 use haneul_core::{Error, Result};
 
-/// Messages of one host that are read at once.
-pub(crate) const AT_ONCE: usize = 8;
 /// Bytes of one observation: a failure's texts and a machine with all of its devices are far less.
 const MAX_OBSERVATION: usize = 128 << 10;
 /// Bytes of a name, and of what else a greeting says in a word.
@@ -37,11 +37,18 @@ fn most(what: &str, is: u64, most: u64) -> Result<()> {
 }
 
 /// The name of a machine that joins.
-pub(crate) fn host_name(name: &str) -> Result<()> {
+///
+/// # Errors
+/// Bad request, with what is wrong with it.
+pub fn host_name(name: &str) -> Result<()> {
     word("The host's name", name)
 }
 
-pub(crate) fn greeting(g: &Greeting) -> Result<()> {
+/// What control hears first.
+///
+/// # Errors
+/// Bad request, with what is too much.
+pub fn greeting(g: &Greeting) -> Result<()> {
     let h = &g.hypervisor;
     host_name(&g.host_name)?;
     for (what, text) in [
@@ -64,7 +71,11 @@ pub(crate) fn greeting(g: &Greeting) -> Result<()> {
     most("GiB of disk", g.inventory.disk_gib, MAX_AMOUNT)
 }
 
-pub(crate) fn report(r: &Report) -> Result<()> {
+/// What control hears then, but for each observation.
+///
+/// # Errors
+/// Bad request, with what is too much.
+pub fn report(r: &Report) -> Result<()> {
     most("observations in a report", r.items() as u64, MAX_ITEMS as u64)?;
     for posted in &r.passwords {
         most("bytes of a password", posted.password.len() as u64, MAX_PASSWORD as u64)?;
@@ -76,7 +87,10 @@ pub(crate) fn report(r: &Report) -> Result<()> {
 }
 
 /// One observation, as it is kept.
-pub(crate) fn observation(kind: Kind, id: &str, doc: &str) -> Result<()> {
+///
+/// # Errors
+/// Bad request, with its size.
+pub fn observation(kind: Kind, id: &str, doc: &str) -> Result<()> {
     match doc.len() <= MAX_OBSERVATION {
         true => Ok(()),
         false => Err(Error::bad_request(format!(
@@ -85,4 +99,31 @@ pub(crate) fn observation(kind: Kind, id: &str, doc: &str) -> Result<()> {
             doc.len()
         ))),
     }
+}
+
+/// What a host hears: takes the whole lines out of what has come. One that is of no protocol that we know ends the link, with
+/// all behind it: what it would have changed is not known.
+///
+/// # Errors
+/// Bad request, with what is wrong.
+pub fn lines(buffer: &mut BytesMut) -> Result<Vec<ToAgent>> {
+    let mut all = Vec::new();
+    while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+        let line = buffer.split_to(end + 1);
+        if line.len() > MAX_LINE {
+            return Err(too_long());
+        }
+        all.push(
+            serde_json::from_slice(&line)
+                .map_err(|e| Error::bad_request("control has sent what is not of this protocol").with_private(e))?,
+        );
+    }
+    match buffer.len() > MAX_LINE {
+        true => Err(too_long()),
+        false => Ok(all),
+    }
+}
+
+fn too_long() -> Error {
+    Error::bad_request(format!("a line of control is longer than {MAX_LINE} bytes"))
 }
