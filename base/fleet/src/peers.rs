@@ -5,15 +5,14 @@
 use crate::hub::Tunnel;
 use crate::{Fleet, listener};
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use haneul_agent_api::Ask;
 use haneul_core::{Error, Kind, Result};
 use haneul_store::{Actor, Db, Query, Signal, System, Tx};
-use haneul_tls::Trust;
+use haneul_tls::{Peer, Trust};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -276,13 +275,16 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(fleet: &Fleet, headers: &HeaderMap) -> Result<Wanted> {
-        let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    fn of(fleet: &Fleet, request: &Request) -> Result<Wanted> {
+        let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
         let refused = || Error::forbidden("Only processes of this control plane speak here.");
         let secret = fleet.secret.get().ok_or_else(refused)?;
         let shown = header(SECRET).ok_or_else(refused)?;
         if !bool::from(shown.as_bytes().ct_eq(secret.as_bytes())) {
             return Err(refused());
+        }
+        if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<Peer>>() {
+            peer.known();
         }
         let bad = || Error::bad_request("The message is not of this protocol.");
         Ok(Wanted {
@@ -293,9 +295,10 @@ impl Wanted {
     }
 }
 
-pub(crate) async fn ask(State(fleet): State<Arc<Fleet>>, headers: HeaderMap) -> Response {
+pub(crate) async fn ask(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
+    let wanted = Wanted::of(&fleet, &request);
     let go = async {
-        let w = Wanted::of(&fleet, &headers)?;
+        let w = wanted?;
         fleet.hub.ask(&w.host, w.what, w.timeout).await
     };
     match go.await {
@@ -304,11 +307,12 @@ pub(crate) async fn ask(State(fleet): State<Arc<Fleet>>, headers: HeaderMap) -> 
     }
 }
 
-pub(crate) async fn dial(State(fleet): State<Arc<Fleet>>, headers: HeaderMap, body: Body) -> Response {
+pub(crate) async fn dial(State(fleet): State<Arc<Fleet>>, request: Request) -> Response {
+    let wanted = Wanted::of(&fleet, &request);
     let go = async {
-        let w = Wanted::of(&fleet, &headers)?;
+        let w = wanted?;
         let Tunnel { from, to } = fleet.hub.dial(&w.host, w.what, w.timeout).await?;
-        let mut bytes = body.into_data_stream();
+        let mut bytes = request.into_body().into_data_stream();
         tokio::spawn(async move {
             while let Some(Ok(part)) = bytes.next().await {
                 if to.send(Ok(part)).await.is_err() {

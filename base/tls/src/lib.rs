@@ -8,6 +8,7 @@
 mod authority;
 mod client;
 mod listener;
+mod strangers;
 
 pub use authority::{Authority, HostName, Identity, KeyPair, fingerprint};
 pub use client::{Trust, connect};

@@ -1,5 +1,6 @@
 //! The side that is dialled: a listener for axum that speaks TLS, or in clear text on loopback.
 
+use crate::strangers::{BOUNDS, Bounds, Guarded, Place, Strangers};
 use crate::{HostName, Identity, ring};
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
@@ -12,17 +13,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::server::TlsStream;
-
-/// Longest time that a handshake may take, and how many may be under way.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const HANDSHAKES: usize = 256;
 
 /// What a listener shows; it can be changed while it listens.
 #[derive(Debug)]
@@ -83,20 +80,38 @@ pub fn optional_hosts(certificate: Arc<Certificate>, authority: &str) -> Result<
 /// A connection.
 pub enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Guarded>>),
 }
 
 /// Who is at the other end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
     /// What its certificate says.
     pub host: Option<HostName>,
+    place: Option<Arc<Place>>,
+}
+
+impl Peer {
+    fn at(address: SocketAddr) -> Peer {
+        Peer {
+            address,
+            host: None,
+            place: None,
+        }
+    }
+
+    /// Without a certificate it has shown otherwise who it is: its connection lasts as long as it likes.
+    pub fn known(&self) {
+        if let Some(place) = &self.place {
+            place.known();
+        }
+    }
 }
 
 impl Connected<IncomingStream<'_, Listener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        *stream.remote_addr()
+        stream.remote_addr().clone()
     }
 }
 
@@ -122,22 +137,29 @@ impl Listener {
                 local: tcp.local_addr()?,
                 door: Door::Plain(tcp),
             }),
-            Some(tls) => Self::tls(tcp, tls, |_| ()),
+            Some(tls) => Self::tls(tcp, tls, false, BOUNDS),
         }
     }
 
-    /// Listens for hosts: one that vanished without a word is noticed in two seconds.
+    /// Listens for hosts: one that vanished without a word is noticed in two seconds, and who shows no certificate is a
+    /// stranger.
     pub fn hosts(tcp: TcpListener, tls: Arc<ServerConfig>) -> Result<Self> {
-        Self::tls(tcp, tls, crate::watch_peer)
+        Self::tls(tcp, tls, true, BOUNDS)
     }
 
-    fn tls(tcp: TcpListener, tls: Arc<ServerConfig>, tune: fn(&TcpStream)) -> Result<Self> {
+    pub(crate) fn tls(tcp: TcpListener, tls: Arc<ServerConfig>, hosts: bool, bounds: Bounds) -> Result<Self> {
         let (send, ready) = mpsc::channel(64);
         Ok(Self {
             local: tcp.local_addr()?,
             door: Door::Tls {
                 ready,
-                task: tokio::spawn(handshakes(tcp, TlsAcceptor::from(tls), send, tune)),
+                task: tokio::spawn(handshakes(
+                    tcp,
+                    TlsAcceptor::from(tls),
+                    send,
+                    hosts,
+                    Strangers::new(bounds),
+                )),
             },
         })
     }
@@ -171,26 +193,31 @@ async fn next(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn handshakes(tcp: TcpListener, acceptor: TlsAcceptor, send: mpsc::Sender<(Stream, Peer)>, tune: fn(&TcpStream)) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
+async fn handshakes(
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+    send: mpsc::Sender<(Stream, Peer)>,
+    hosts: bool,
+    strangers: Arc<Strangers>,
+) {
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         let (stream, address) = next(&tcp).await;
-        tune(&stream);
+        if hosts {
+            crate::watch_peer(&stream);
+        }
+        let stream = strangers.welcome(stream, address);
         let (acceptor, send) = (acceptor.clone(), send.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(tls)) => {
+            match acceptor.accept(stream).await {
+                Ok(mut tls) => {
                     let shown = tls.get_ref().1.peer_certificates();
                     let host = shown.and_then(<[_]>::first).and_then(HostName::of);
-                    let _ = send.send((Stream::Tls(Box::new(tls)), Peer { address, host })).await;
+                    let place = tls.get_mut().0.stays(host.is_some() || !hosts);
+                    let peer = Peer { address, host, place };
+                    let _ = send.send((Stream::Tls(Box::new(tls)), peer)).await;
                 }
-                Ok(Err(e)) => tracing::debug!(peer = %address, error = %e, "no TLS with this peer"),
-                Err(_) => tracing::debug!(peer = %address, "a TLS handshake took too long"),
+                Err(e) => tracing::debug!(peer = %address, error = %e, "no TLS with this peer"),
             }
-            drop(place);
         });
     }
 }
@@ -203,7 +230,7 @@ impl axum::serve::Listener for Listener {
         match &mut self.door {
             Door::Plain(tcp) => {
                 let (stream, address) = next(tcp).await;
-                (Stream::Plain(stream), Peer { address, host: None })
+                (Stream::Plain(stream), Peer::at(address))
             }
             Door::Tls { ready, .. } => match ready.recv().await {
                 Some(connection) => connection,
@@ -214,10 +241,7 @@ impl axum::serve::Listener for Listener {
     }
 
     fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer {
-            address: self.local,
-            host: None,
-        })
+        Ok(Peer::at(self.local))
     }
 }
 

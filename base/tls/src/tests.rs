@@ -106,3 +106,78 @@ fn keys_that_are_none_are_refused() {
     let e = Certificate::new(&text(&good.certificate, &other.key)).unwrap_err();
     assert!(e.public().contains("cannot be used"), "{e}");
 }
+
+/// Whoever does not show who it is has a place for a while, and gives it to a newer one when there are too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_few_and_do_not_stay() {
+    let ours = authority();
+    let own = Certificate::new(&ours.server(&[], 1).unwrap()).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let tls = optional_hosts(own, ours.pem()).unwrap();
+    let bounds = strangers::Bounds {
+        most: 4,
+        handshake: Duration::from_secs(3600),
+        // Long enough for a word of one that is slow.
+        stays: Duration::from_secs(3),
+    };
+    let mut listener = Listener::tls(tcp, tls, true, bounds).unwrap();
+    // Says after each word of a peer that it was heard; one that says the word is known from then on.
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, peer) = axum::serve::Listener::accept(&mut listener).await;
+            tokio::spawn(async move {
+                let mut word = [0; 4];
+                while stream.read_exact(&mut word).await.is_ok() {
+                    if &word == b"open" {
+                        peer.known();
+                    }
+                    if stream.write_all(b"yes").await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let print = ours.fingerprint();
+    let trust = Trust::Fingerprint(&print);
+    let dial = async || connect(&address.to_string(), &trust).await.unwrap();
+    let mut known = dial().await;
+    let (mut said, mut rest) = ([0; 3], Vec::new());
+    known.write_all(b"open").await.unwrap();
+    known.read_exact(&mut said).await.unwrap();
+    let identity = member(
+        &ours,
+        HostName {
+            host: Uuid::new_v4(),
+            membership: 1,
+        },
+    );
+    let member = Trust::Member {
+        authority: ours.pem(),
+        identity: &identity,
+    };
+    let mut host = connect(&address.to_string(), &member).await.unwrap();
+    // One whose time is over.
+    let mut late = dial().await;
+    let _ = late.read_to_end(&mut rest).await;
+    // The oldest of too many: none of these would be late for an hour.
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert!(rest.is_empty());
+    // Who is known has all the time.
+    for one in [&mut known, &mut host] {
+        one.write_all(b"more").await.unwrap();
+        one.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"yes");
+    }
+    for one in &silent[1..] {
+        assert!(
+            one.try_read(&mut [0; 1])
+                .is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+        );
+    }
+}
