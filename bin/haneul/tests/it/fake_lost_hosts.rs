@@ -211,6 +211,83 @@ async fn fake_lost_hosts_servers_without_room_say_so() {
     lab.r.cloud.audit().await;
 }
 
+/// Who deletes a server of a lost host does not wait for that host where another one reaches its disks; and nothing of it is
+/// left when the host is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_servers_are_deleted_without_them() {
+    // No room for any server there.
+    let mut lab = Lab::with(&["agent.fake_memory_mib=600"]).await;
+    let (early, late) = (lab.server("early").await, lab.server("late").await);
+    let delete = async |lab: &Lab, server: &str| {
+        let path = format!("/compute/v2.1/servers/{server}");
+        assert_eq!(lab.r.admin.delete(&path).await.status, 204);
+    };
+    lab.one.kill();
+    for server in [&early, &late] {
+        end_guest(&lab.one.dir, server);
+        assert!(lab.shared.join("servers").join(server).exists());
+    }
+    // Before anybody knows that the host is lost, and when everybody does.
+    delete(&lab, &early).await;
+    eventually("it is stranded", LIMIT, || async {
+        (lab.r.show(&late).await?["status"] == "ERROR").then_some(())
+    })
+    .await;
+    delete(&lab, &late).await;
+    for server in [&early, &late] {
+        lab.r.wait_gone(server).await;
+        assert!(!lab.shared.join("servers").join(server).exists());
+    }
+    lab.one.start_lease();
+    lab.one.start_agent();
+    lab.one.is(&lab.r.cloud, "up").await;
+    eventually("nothing of them is left on the host", LIMIT, || async {
+        [&early, &late]
+            .iter()
+            .all(|s| record(&lab.one.dir, s).is_none())
+            .then_some(())
+    })
+    .await;
+    lab.r.cloud.audit().await;
+}
+
+/// A server that waits for its resize to be confirmed starts elsewhere, as what it is now: on the host that it came from, or
+/// on another.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_servers_that_wait_to_be_confirmed_start_elsewhere() {
+    let mut lab = Lab::new().await;
+    let server = lab.server("resized").await;
+    lab.r.action(&server, json!({"migrate": null})).await.expect(202);
+    let shown = lab.r.wait(&server, "VERIFY_RESIZE").await;
+    assert_eq!(shown["OS-EXT-SRV-ATTR:host"], "two");
+    lab.two.kill();
+    end_guest(&lab.two.dir, &server);
+    lab.is_on(&server, "one").await;
+    lab.two.start_lease();
+    lab.two.start_agent();
+    lab.two.is(&lab.r.cloud, "up").await;
+    eventually("nothing of it is left on the second host", LIMIT, || async {
+        state(&lab.two.dir, &server).is_none().then_some(())
+    })
+    .await;
+    lab.r.cloud.audit().await;
+
+    let body = json!({"resize": {"flavorRef": "small"}});
+    lab.r.action(&server, body).await.expect(202);
+    let shown = lab.r.wait(&server, "VERIFY_RESIZE").await;
+    assert_eq!(shown["OS-EXT-SRV-ATTR:host"], "one");
+    let check = lab.r.cloud.command().args(["ha", "check"]).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    lab.one.kill();
+    end_guest(&lab.one.dir, &server);
+    lab.is_on(&server, "two").await;
+    let shown = lab.r.show(&server).await.unwrap();
+    assert_eq!(shown["flavor"]["id"], "small", "{shown}");
+    let refused = lab.r.action(&server, json!({"revertResize": null})).await;
+    assert_eq!(refused.status, 409, "{}", refused.text);
+    lab.one_comes_back_without(&server, "after a resize").await;
+}
+
 /// A server whose host is lost in the middle of its move does not wait until the move is given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_lost_hosts_servers_on_their_way_start_elsewhere() {

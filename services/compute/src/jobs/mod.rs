@@ -8,7 +8,7 @@ mod moving;
 use crate::Compute;
 use crate::logic::actions::{self, HostAction};
 use crate::model::{Fault, Server, Task};
-use haneul_agent_api::{Failure, FailureCode, GuestState, Kind as Object, ObservedGuest};
+use haneul_agent_api::{Failure, FailureCode, GuestState, ObservedGuest};
 use haneul_core::{Error, Kind, Result};
 use haneul_jobs::{BoxFuture, Job, Next, Saga, Step};
 use haneul_store::{System, Tx};
@@ -160,7 +160,7 @@ impl<A: HostAction> Saga for HostSaga<A> {
     }
 }
 
-/// Waits until nothing of the server is left on any host, then buries it.
+/// Waits until nothing of the server is left on any host that could run it, then buries it.
 struct DeleteSaga {
     app: Arc<Compute>,
 }
@@ -178,13 +178,14 @@ impl Saga for DeleteSaga {
     }
     fn act<'t>(&'t self, tx: &'t mut Tx, job: &'t mut Job) -> BoxFuture<'t, Result<Next>> {
         Box::pin(async move {
-            if self.app.fleet.anywhere(tx, Object::Guest, &job.subject_id).await? {
-                job.progress = "waiting for the host to remove the guest".into();
+            let Some(stored) = tx.find::<Server>(&job.subject_id).await? else {
+                return Ok(Next::Done);
+            };
+            if let Some(waits) = self.app.left_of(tx, &stored, &mut job.state).await? {
+                job.progress = waits;
                 return Ok(Next::Wait);
             }
-            if let Some(stored) = tx.find::<Server>(&job.subject_id).await? {
-                self.app.bury(tx, stored).await?;
-            }
+            self.app.bury(tx, stored).await?;
             Ok(Next::Done)
         })
     }

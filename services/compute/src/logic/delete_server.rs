@@ -2,11 +2,13 @@
 
 use crate::Compute;
 use crate::logic::actions::check_lock;
+use crate::logic::hosts::lacks_disks;
 use crate::model::{Server, Task};
 use crate::policy::acts;
 use haneul_agent_api::Kind;
 use haneul_auth::{Action, Ctx, fetch};
 use haneul_core::{Result, fault_point};
+use haneul_fleet::Host;
 use haneul_store::{Stored, System, Tx};
 use serde_json::json;
 use std::sync::Arc;
@@ -54,7 +56,47 @@ impl Compute {
         Ok(())
     }
 
-    /// Gives back what the server held and removes its row. The host holds nothing of it any more.
+    /// What a delete still waits for. A lost host, whose lease has ended, is not waited for where another one reaches the
+    /// disks and has removed them (`removed_by`): its tombstone stays for when it is back.
+    pub(crate) async fn left_of(
+        self: &Arc<Self>,
+        tx: &mut Tx,
+        s: &Server,
+        state: &mut serde_json::Value,
+    ) -> Result<Option<String>> {
+        let (mut lost, hosts) = (Vec::new(), self.fleet.hosts_with(tx, Kind::Guest, &s.id).await?);
+        for host in &hosts {
+            if self.fleet.fence(tx, host).await?.is_some_and(|f| f.ended) {
+                lost.push(host.clone());
+            }
+        }
+        if lost.len() < hosts.len() {
+            return Ok(Some("waiting for the host to remove the guest".into()));
+        }
+        let Some(first) = lost.first() else { return Ok(None) };
+        let removed_by = state["removed_by"].as_str().map(str::to_owned);
+        if removed_by.is_some_and(|by| !lost.contains(&by)) {
+            return Ok(None);
+        }
+        let reaches = |h: &Host| h.up && s.shared_disks.is_some() && lacks_disks(s, h).is_none();
+        let all = self.fleet.hosts(tx).await?;
+        let Some(helper) = all.iter().find(|h| reaches(h) && !lost.contains(&h.id)) else {
+            return Ok(Some(match &s.shared_disks {
+                Some(disks) => {
+                    format!("its host is lost; waiting for it, or for another one with the shared directory {disks}")
+                }
+                None => "its host is lost, and its disks with it; waiting for the host to be back".into(),
+            }));
+        };
+        self.fleet.destroy_guest_for(tx, &helper.id, first, &s.id).await?;
+        state["removed_by"] = helper.id.as_str().into();
+        Ok(Some(format!(
+            "its host is lost; waiting for {} to remove its disks from the directory that they share",
+            helper.name
+        )))
+    }
+
+    /// Gives back what the server held and removes its row. No host that could run it holds anything of it any more.
     pub(crate) async fn bury(&self, tx: &mut Tx, s: Stored<Server>) -> Result<()> {
         self.network.server_gone(tx, &s.id).await?;
         if s.host_id.is_some() {

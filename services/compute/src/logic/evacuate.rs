@@ -80,7 +80,21 @@ impl Compute {
         }
         drop(tx);
         let mut left = false;
-        for (fence, s) in all {
+        for (fence, mut s) in all {
+            if s.shared_disks.is_some() && s.task_state == Some(Task::Deleting) {
+                // Nobody has to wait for the host: another one may do it.
+                left = true;
+                let (jobs, id) = (self.jobs.clone(), s.id.clone());
+                let poke = async move |tx: &mut Tx| jobs.poke(tx, ("server", &id)).await;
+                self.db.write(&Actor::system("evacuate"), poke).await?;
+                continue;
+            }
+            if s.vm_state == VmState::Resized && check_by_itself(&s).is_ok() {
+                s = match self.keep_resized(&s.id, &fence.id).await? {
+                    Some(kept) => kept,
+                    None => continue,
+                };
+            }
             if let Err(why) = check_by_itself(&s) {
                 if s.shared_disks.is_none() {
                     self.strand(&s.id, &fence.id, why).await?;
@@ -107,6 +121,26 @@ impl Compute {
         Ok(left)
     }
 
+    /// Losing the host of a server that waits to be confirmed confirms it: it starts elsewhere as what it is now, for the way
+    /// back began on that host.
+    async fn keep_resized(self: &Arc<Self>, id: &str, host: &str) -> Result<Option<Stored<Server>>> {
+        let (app, id, host) = (self.clone(), id.to_owned(), host.to_owned());
+        self.db
+            .write(&Actor::system("evacuate"), async move |tx| {
+                let Some(old) = tx.find::<Server>(&id).await? else {
+                    return Ok(None);
+                };
+                let waits = old.vm_state == VmState::Resized && old.task_state.is_none();
+                if waits && old.host_id.as_ref() == Some(&host) {
+                    let mut s = old.value.clone();
+                    app.confirm(tx, &mut s).await?;
+                    tx.update(&System::of(old), &s).await?;
+                }
+                tx.find::<Server>(&id).await
+            })
+            .await
+    }
+
     async fn evacuate_by_itself(self: &Arc<Self>, fence: &HostFence, s: &Server) -> Result<bool> {
         let mut tx = self.db.read().await?;
         let request = self.elsewhere(&mut tx, s, &fence.id, None).await?;
@@ -121,6 +155,9 @@ impl Compute {
                 };
                 if old.host_id.as_ref() != Some(&from) || check_by_itself(&old).is_err() {
                     return Ok(true);
+                }
+                if old.vm_state == VmState::Resized {
+                    return Ok(false);
                 }
                 app.evacuate_to(tx, &System::of(old), &to, false).await
             })
@@ -207,6 +244,9 @@ impl Compute {
     /// Refuses a server that runs, or may run, where it is. Answers its host.
     async fn check_lost(&self, tx: &mut Tx, s: &Server) -> Result<String> {
         check_may_leave(s)?;
+        if s.vm_state == VmState::Resized {
+            return Err(busy(s, "vm_state resized: confirm its resize first"));
+        }
         let from = s.host_id.clone().unwrap_or_default();
         let host = self.fleet.host(tx, &from).await?;
         let name = host.as_ref().map_or(from.as_str(), |h| h.name.as_str()).to_owned();
@@ -322,15 +362,6 @@ impl Compute {
 
 /// Whether it may leave a lost host: nothing is under way that only that host can end.
 fn check_may_leave(s: &Server) -> Result<()> {
-    let busy = |what: &str| {
-        Err(Error::conflict(format!(
-            "Cannot 'evacuate' instance {} while it is in {what}",
-            s.id
-        )))
-    };
-    if s.vm_state == VmState::Resized {
-        return busy("vm_state resized: confirm or revert its resize first");
-    }
     match s.task_state {
         // What is wanted of it is wanted of the new host, too.
         None
@@ -347,8 +378,12 @@ fn check_may_leave(s: &Server) -> Result<()> {
             | Task::RebootingHard
             | Task::Rebuilding,
         ) => Ok(()),
-        Some(other) => busy(&format!("task_state {}", other.as_str())),
+        Some(other) => Err(busy(s, &format!("task_state {}", other.as_str()))),
     }
+}
+
+fn busy(s: &Server, what: &str) -> Error {
+    Error::conflict(format!("Cannot 'evacuate' instance {} while it is in {what}", s.id))
 }
 
 /// Whether it leaves one without being asked.

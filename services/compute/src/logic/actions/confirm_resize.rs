@@ -2,10 +2,11 @@
 
 use super::{check_lock, check_state};
 use crate::Compute;
-use crate::model::{MigrationStatus, VmState};
+use crate::model::{MigrationStatus, Server, VmState};
 use crate::policy::acts;
 use haneul_auth::{Ctx, fetch};
 use haneul_core::{Result, fault_point};
+use haneul_store::Tx;
 use std::sync::Arc;
 
 impl Compute {
@@ -18,16 +19,20 @@ impl Compute {
                 check_lock(&c, &old, acts::ConfirmResize)?;
                 check_state(&old, "confirmResize", &[VmState::Resized])?;
                 let mut s = old.edit();
-                app.drop_other_flavor(tx, &mut s).await?;
-                app.drop_other_host(tx, &mut s).await?;
-                s.settle_as_wanted();
+                app.confirm(tx, &mut s).await?;
                 s.note("confirmResize", &c.request_id);
-                tx.update(&old, &s).await?;
-                app.migration_is(tx, &s.id, MigrationStatus::Confirmed).await?;
-                Ok(())
+                tx.update(&old, &s).await.map(|_| ())
             })
             .await?;
         fault_point!("compute.confirm-resize.committed");
         Ok(())
+    }
+
+    /// What was kept for the way back is given up.
+    pub(crate) async fn confirm(&self, tx: &mut Tx, s: &mut Server) -> Result<()> {
+        self.drop_other_flavor(tx, s).await?;
+        self.drop_other_host(tx, s).await?;
+        s.settle_as_wanted();
+        self.migration_is(tx, &s.id, MigrationStatus::Confirmed).await
     }
 }
