@@ -272,9 +272,7 @@ impl There {
             return Ok(Next::Done);
         };
         let mut s = stored.value.clone();
-        if let Some(other) = s.old_flavor.take() {
-            s.old_flavor = Some(std::mem::replace(&mut s.flavor, other));
-        }
+        s.swap_flavors();
         s.old_host_id = Some(m.from.clone());
         s.wanted = cold.wanted;
         if s.wanted == Power::Running {

@@ -318,6 +318,7 @@ impl Compute {
             shared_disks: None,
             flavor: p.flavor.clone(),
             old_flavor: None,
+            grown_gib: 0,
             image: p.image.clone().into(),
             key_name: r.key_name.clone(),
             keys: p.keys.clone(),

@@ -44,7 +44,7 @@ pub(crate) fn desired(s: &Server, ports: &[ServerPort], request_id: &str) -> Res
         memory_mib: s.flavor.ram as u64,
         root: RootDisk {
             image: s.image.reference()?,
-            size_gib: s.flavor.disk as u64,
+            size_gib: s.flavor.disk.max(s.grown_gib) as u64,
         },
         shared_disks: uuid(&s.shared_disks)?,
         // What was there before it meant something is no reason to fail.

@@ -113,6 +113,9 @@ pub struct Server {
     /// The other flavor while a resize waits to be confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_flavor: Option<FlavorShot>,
+    /// GiB that a flavor of before has given its root disk: a disk that grew stays so, here and wherever it is copied to.
+    #[serde(default)]
+    pub grown_gib: i64,
     pub image: ServerImage,
     #[serde(default)]
     pub key_name: Option<String>,
@@ -207,6 +210,17 @@ impl Server {
     /// What it takes of a host now.
     pub fn amounts(&self) -> [(&'static str, i64); 3] {
         self.flavor.amounts(self.image.gib())
+    }
+    /// Gives it another flavor; answers the one of before.
+    pub fn change_flavor(&mut self, flavor: FlavorShot) -> FlavorShot {
+        self.grown_gib = self.grown_gib.max(self.flavor.disk);
+        std::mem::replace(&mut self.flavor, flavor)
+    }
+    /// The two flavors of a resize change places, when there is one.
+    pub fn swap_flavors(&mut self) {
+        if let Some(other) = self.old_flavor.take() {
+            self.old_flavor = Some(self.change_flavor(other));
+        }
     }
     /// The id as the agent knows it.
     pub fn uuid(&self) -> Result<Uuid> {

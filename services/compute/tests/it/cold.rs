@@ -138,6 +138,8 @@ async fn a_resize_goes_where_there_is_room_and_back() {
         );
         assert_eq!(last(&lab).await["status"], "reverted");
         until("nothing is left", async || b.guest(&id).is_none()).await;
+        // It is as large as it became; a host that is to copy it must know.
+        assert_eq!(a.guest(&id).unwrap().root.size_gib, 20);
         agrees(&lab).await;
     }
     lab.wait(&id, "ACTIVE").await;

@@ -84,6 +84,8 @@ impl Compute {
                 s.access_ip_v6 = r.access_ip_v6.or(s.access_ip_v6);
                 s.auto_disk_config = r.auto_disk_config.unwrap_or(s.auto_disk_config);
                 s.rebuilds += 1;
+                // Its disk is made anew.
+                s.grown_gib = 0;
                 if s.wanted == Power::Paused || s.vm_state == VmState::Error {
                     s.wanted = Power::Running;
                 }

@@ -100,7 +100,7 @@ impl Compute {
                 let to = new_flavor(tx, &c, &old, &flavor).await?;
                 let mut s = old.edit();
                 let before = memory(&s);
-                s.old_flavor = Some(std::mem::replace(&mut s.flavor, to));
+                s.old_flavor = Some(s.change_flavor(to));
                 s.auto_disk_config = auto_disk_config.unwrap_or(s.auto_disk_config);
                 let (cores, ram) = counted(&s);
                 app.quota_change(tx, s.owner(), 0, cores - old.flavor.vcpus, ram - old.flavor.ram)
@@ -254,8 +254,8 @@ impl HostAction for Resize {
         fault: &'t Fault,
     ) -> BoxFuture<'t, Result<()>> {
         Box::pin(async move {
-            if let Some(old) = s.old_flavor.take() {
-                s.old_flavor = Some(std::mem::replace(&mut s.flavor, old));
+            if s.old_flavor.is_some() {
+                s.swap_flavors();
                 app.drop_other_flavor(tx, s).await?;
                 app.push_guest(tx, s).await?;
             }

@@ -29,9 +29,7 @@ impl Compute {
                     return app.revert_to_host(tx, &old, s, [&from, &to]).await;
                 }
                 let before = memory(&s);
-                if let Some(flavor) = s.old_flavor.take() {
-                    s.old_flavor = Some(std::mem::replace(&mut s.flavor, flavor));
-                }
+                s.swap_flavors();
                 app.begin::<RevertResize>(tx, &mut s, Task::ResizeReverting, before)
                     .await?;
                 tx.update(&old, &s).await?;
