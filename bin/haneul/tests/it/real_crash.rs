@@ -4,7 +4,10 @@
 use crate::real_lab::cannot;
 use crate::setup::{Ready, options};
 use haneul_testkit::{Cloud, Options, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +23,31 @@ pub fn qemus(guest: &str) -> Vec<i32> {
         })
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Processes of guests of the host with this state: each with the guest's id.
+pub fn marked(dir: &Path) -> Vec<(i32, String)> {
+    let Ok(tag) = std::fs::read_to_string(dir.join("agent/qemu/tag")) else {
+        return vec![];
+    };
+    let mark = format!("guest=haneul:{}:", tag.trim());
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let all = entries.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        // Of one that has ended there is no command line.
+        let arguments = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let text = String::from_utf8_lossy(&arguments).into_owned();
+        let id = text.split_once(&mark)?.1.get(..36)?.to_owned();
+        Some((pid, id))
+    });
+    all.collect()
+}
+
+/// Ends all guests of that host, as a power cut does.
+pub fn end_guests(dir: &Path) {
+    for (pid, _) in marked(dir) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
 }
 
 fn processes(guest: &str) -> usize {

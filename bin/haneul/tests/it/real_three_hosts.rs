@@ -2,44 +2,13 @@
 //! move while they are used and stopped, leave a host that is emptied, and come back elsewhere when theirs is lost and
 //! their disks are reached there; no guest ever runs twice, and after each step the audit finds nothing.
 
-use crate::real_crash::qemus;
-use crate::real_hosts::{COUNT, Counting, ECHO, ECHO_PORT, FIRST, Machines, Stream, only};
-use crate::real_lab::{Real, cannot, speaks_ssh};
-use crate::setup::id;
-use haneul_testkit::{Client, Cloud, eventually};
+use crate::real_crash::{end_guests, marked};
+use crate::real_lab::{cannot, speaks_ssh};
+use crate::real_three::{HOSTS, InUse, Three, has_process};
+use haneul_testkit::{eventually, next_release};
 use http::Method;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
-
-const HOSTS: [&str; 3] = ["one", "two", "three"];
-
-/// A directory that hosts share.
-struct Shared(PathBuf);
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Whether a process of this machine runs the guest for that agent.
-fn has_process(dir: &Path, server: &str) -> bool {
-    let Ok(file) = std::fs::File::open(dir.join("agent/qemu/guests").join(server).join("lock")) else {
-        return false;
-    };
-    // Held by a guest's process for its whole life.
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).is_err()
-}
-
-struct Guest {
-    name: String,
-    id: String,
-    fixed: String,
-    floating: String,
-}
 
 /// How a host is lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,253 +19,49 @@ enum Loss {
     CutOff,
 }
 
-struct Three {
-    /// Before the cloud, so that they go before it.
-    machines: Machines,
-    r: Real,
-    disks: Shared,
-    /// Hosts that have the directory.
-    sharing: Vec<&'static str>,
-    admin: Client,
-    c: Client,
-    router: String,
-    guests: Vec<Guest>,
-}
-
 impl Three {
-    /// Three hosts, and a guest on each: `a` on one, `b` on two, `c` on three. The router is on two.
-    async fn start(range: &str, sharing: &[&'static str]) -> Three {
-        let disks = Shared(std::env::temp_dir().join(format!("haneul-disks-{}", haneul_core::id::hex())));
-        std::fs::create_dir(&disks.0).unwrap();
-        let mut machines = Machines::beside(&HOSTS[1..]);
-        let sets = |host: &str| match sharing.contains(&host) {
-            true => vec![
-                format!("agent.shared_disks={}", disks.0.display()),
-                "agent.lease_term_s=4".into(),
-            ],
-            false => vec![],
+    /// Control, and everything of the host `two`, is replaced by another release under its guest `b` and under the router;
+    /// its process, its system and what is open to it go on.
+    async fn replace(&mut self, binary: &Path, release: &str, used: &mut InUse) {
+        let (b, two) = (self.guest("b").id.clone(), self.dir("two"));
+        let process = || {
+            marked(&two)
+                .into_iter()
+                .find(|(_, id)| *id == b)
+                .expect("it runs on two")
         };
-        let mut first = sets("one");
-        first.extend([
-            Cloud::fleet_listen().replace("127.0.0.1", FIRST),
-            format!("agent.underlay={FIRST}"),
-            "agent.name=one".into(),
-            "ha.lost_after_s=1".into(),
-        ]);
-        let r = Real::with(range, first).await;
-        for machine in &mut machines.others {
-            let sets = sets(&machine.name);
-            machine.join(&r.cloud, &sets).await;
+        let before = process();
+        let cloud = &mut self.r.cloud;
+        cloud.options.binary = binary.to_owned();
+        cloud.stop_serve();
+        cloud.start_serve();
+        cloud.ready().await;
+        let member = self.machines.other("two").member();
+        member.binary = binary.to_owned();
+        member.kill_lease();
+        member.start_lease();
+        member.stop_agent();
+        member.start_agent();
+        member.is(cloud, "up").await;
+        let host = cloud.admin(Method::GET, "/admin/v1/hosts/two").await.unwrap();
+        assert_eq!(host["host"]["release"], release);
+        used.goes_on();
+        assert_eq!(process(), before, "it is the same process");
+    }
+
+    /// There and back; with the newer release the guest moves to a host of the older one, and back.
+    async fn upgrade(&mut self) {
+        let (begun, old) = (Instant::now(), self.r.cloud.options.binary.clone());
+        let new = next_release(&old, &self.r.cloud.dir);
+        let mut used = self.begin_use("b").await;
+        self.replace(&new, "0.2.0", &mut used).await;
+        for to in ["three", "two"] {
+            self.live("b", to).await;
+            used.goes_on();
         }
-        let admin = r.admin.at("compute 2.96");
-        let c = r.project("alpha").await;
-        // Each goes to the host with the fewest, and the first one's host is the first.
-        let body = json!({"router": {"name": "first"}});
-        c.post("/network/v2.0/routers", &body).await.expect(201);
-        let (net, router) = r.network(&c).await;
-        let (group, _) = r.group(&c).await;
-        let echo = json!({"security_group_rule": {"security_group_id": group, "direction": "ingress", "ethertype": "IPv4",
-            "protocol": "tcp", "port_range_min": ECHO_PORT, "port_range_max": ECHO_PORT}});
-        c.post("/network/v2.0/security-group-rules", &echo).await.expect(201);
-        let mut guests = Vec::new();
-        for (n, (name, host)) in ["a", "b", "c"].into_iter().zip(HOSTS).enumerate() {
-            only(&admin, host).await;
-            let fixed = format!("10.9.0.{}", 10 + n);
-            let id = r.server(&c, name, &net, &fixed).await;
-            guests.push((name.to_owned(), id, fixed));
-        }
-        let mut three = Three {
-            machines,
-            r,
-            disks,
-            sharing: sharing.to_vec(),
-            admin,
-            c,
-            router,
-            guests: Vec::new(),
-        };
-        for host in HOSTS {
-            three.haneul(&["host", "enable", host]);
-        }
-        for ((name, id, fixed), host) in guests.into_iter().zip(HOSTS) {
-            three.r.wait(&three.c, &id, "ACTIVE").await;
-            let (_, floating) = three.r.floating(&three.c, &id).await;
-            assert_eq!(three.host_of(&id).await, host);
-            three.guests.push(Guest {
-                name,
-                id,
-                fixed,
-                floating,
-            });
-        }
-        assert_eq!(three.routers_host().await, "two");
-        three
-    }
-
-    /// What an operator says to this machine.
-    fn haneul(&self, arguments: &[&str]) -> String {
-        let out = self.r.cloud.command().args(arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
-        assert!(out.status.success(), "{arguments:?}: {said}\n{}", self.r.cloud.tail());
-        said
-    }
-
-    fn guest(&self, name: &str) -> &Guest {
-        self.guests.iter().find(|g| g.name == name).expect("a guest")
-    }
-
-    fn dir(&self, host: &str) -> PathBuf {
-        match host {
-            "one" => self.r.cloud.dir.clone(),
-            other => self.machines.others.iter().find(|m| m.name == other).unwrap().dir(),
-        }
-    }
-
-    async fn show(&self, id: &str) -> Value {
-        let s = self.admin.get(&format!("/compute/v2.1/servers/{id}")).await.expect(200);
-        s["server"].clone()
-    }
-
-    async fn host_of(&self, id: &str) -> String {
-        crate::setup::id(&self.show(id).await, "/OS-EXT-SRV-ATTR:host")
-    }
-
-    async fn routers_host(&self) -> String {
-        let path = format!("/network/v2.0/routers/{}/l3-agents", self.router);
-        id(&self.admin.get(&path).await.expect(200), "/agents/0/host")
-    }
-
-    /// What a command says in the guest, through its floating IP at the router's host.
-    async fn login(&self, name: &str, command: &str) -> String {
-        let address = &self.guest(name).floating;
-        eventually(&format!("{command} on {name}"), Duration::from_secs(90), || async {
-            let host = self.routers_host().await;
-            let out = self.machines.on(&host, self.r.ssh(address, command)).output().unwrap();
-            out.status
-                .success()
-                .then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
-        })
-        .await
-    }
-
-    /// Nothing disagrees, each guest runs where the server says and nowhere else, and all reach each other.
-    async fn all_is_well(&self, after: &str) {
-        for g in &self.guests {
-            let host = self.host_of(&g.id).await;
-            eventually(
-                &format!("{} runs on {host} alone after {after}", g.name),
-                Duration::from_secs(20),
-                || async {
-                    // Of one that was moved a process is left on the source for a moment, which runs nothing any more.
-                    let on: Vec<&str> = HOSTS.into_iter().filter(|h| has_process(&self.dir(h), &g.id)).collect();
-                    (on == [host.as_str()]).then_some(())
-                },
-            )
-            .await;
-        }
-        for from in &self.guests {
-            let others = self.guests.iter().filter(|g| g.name != from.name);
-            let pings: Vec<String> = others
-                .map(|g| format!("ping -c1 -W2 {} > /dev/null", g.fixed))
-                .collect();
-            self.login(&from.name, &pings.join(" && ")).await;
-        }
-        self.r.cloud.audit().await;
-    }
-
-    async fn act(&self, name: &str, body: Value, status: u16) {
-        let path = format!("/compute/v2.1/servers/{}/action", self.guest(name).id);
-        self.admin.post(&path, &body).await.expect(status);
-    }
-
-    /// A live migration; answers how long it took.
-    async fn live(&self, name: &str, to: &str) -> Duration {
-        let server = &self.guest(name).id;
-        let begun = Instant::now();
-        self.act(
-            name,
-            json!({"os-migrateLive": {"host": to, "block_migration": "auto"}}),
-            202,
-        )
-        .await;
-        eventually(&format!("{name} is on {to}"), Duration::from_secs(60), || async {
-            let s = self.show(server).await;
-            assert!(s["status"] == "ACTIVE" || s["status"] == "MIGRATING", "{s}");
-            (s["OS-EXT-SRV-ATTR:host"] == to && s["OS-EXT-STS:task_state"].is_null()).then_some(())
-        })
-        .await;
-        begun.elapsed()
-    }
-
-    /// The same while somebody is logged in and a stream goes there and back, both through the floating IP. Figures are for
-    /// reading: a busy machine is no broken promise, the session that lives and the stream that is whole are. Answers how long
-    /// each took, and the stream's longest silence meanwhile.
-    async fn live_in_use(&self, name: &str, hosts: &[&str]) -> Vec<(Duration, Duration)> {
-        let address = &self.guest(name).floating;
-        self.login(name, ECHO).await;
-        let router = self.routers_host().await;
-        let mut counting = Counting::start(self.machines.on(&router, self.r.ssh(address, COUNT)));
-        let stream = Stream::start(self.machines.dial(&router, &format!("{address}:{ECHO_PORT}")));
-        stream.goes_on();
-        let mut moves = Vec::new();
-        for to in hosts {
-            let quiet = stream.goes_on();
-            let took = self.live(name, to).await;
-            counting.goes_on();
-            let longest = stream.goes_on();
-            let kind = if self.shares(name) { "shared" } else { "local" };
-            println!(
-                "live migration of {name} to {to}, {kind} disks: {took:?}; the stream's longest silence {longest:?}, {quiet:?} before"
-            );
-            moves.push((took, longest));
-        }
-        stream.end();
-        println!("the session's longest silence: {:?}", counting.longest);
-        moves
-    }
-
-    /// Whether its disks are in the directory.
-    fn shares(&self, name: &str) -> bool {
-        self.disks.0.join("servers").join(&self.guest(name).id).exists()
-    }
-
-    /// A migration of what is stopped for it: what was written is there after. It is confirmed, or taken back.
-    async fn cold(&self, name: &str, to: &str, confirm: bool) {
-        let server = self.guest(name).id.clone();
-        let from = self.host_of(&server).await;
-        self.login(name, &format!("echo {from} > /root/cold && sync")).await;
-        let begun = Instant::now();
-        self.act(name, json!({"migrate": {"host": to}}), 202).await;
-        self.r.wait(&self.c, &server, "VERIFY_RESIZE").await;
-        let moved = begun.elapsed();
-        assert_eq!(self.host_of(&server).await, to);
-        assert_eq!(self.login(name, "cat /root/cold").await, from);
-        println!(
-            "migration of {name} to {to}: {moved:?}, somebody was logged in after {:?}",
-            begun.elapsed()
-        );
-        if confirm {
-            self.act(name, json!({"confirmResize": null}), 204).await;
-            self.r.wait(&self.c, &server, "ACTIVE").await;
-            return;
-        }
-        self.login(name, "echo there >> /root/cold && sync").await;
-        self.act(name, json!({"revertResize": null}), 202).await;
-        self.r.wait(&self.c, &server, "ACTIVE").await;
-        assert_eq!(self.host_of(&server).await, from);
-        // Nothing is lost on the way back either.
-        assert_eq!(self.login(name, "cat /root/cold").await, format!("{from}\nthere"));
-    }
-
-    /// Empties the host, and lets servers come again.
-    async fn drain(&self, host: &str) {
-        let begun = Instant::now();
-        let said = self.haneul(&["host", "drain", host]);
-        println!("{} in {:?}", said.trim(), begun.elapsed());
-        for g in &self.guests {
-            assert_ne!(self.host_of(&g.id).await, host, "{said}");
-        }
-        self.haneul(&["host", "enable", host]);
+        self.replace(&old, haneul_core::release::name(), &mut used).await;
+        used.end();
+        println!("a release came and went in {:?}", begun.elapsed());
     }
 
     /// A host is lost, and is back: those of its guests whose disks others reach start there, the others wait for it.
@@ -320,11 +85,7 @@ impl Three {
         machine.cut();
         if how == Loss::Killed {
             machine.member().kill();
-            for (_, id) in leave.iter().chain(&stay) {
-                for pid in qemus(id) {
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
-            }
+            end_guests(&there);
         }
         if had_router {
             self.router_moves(host, gone).await;
@@ -429,6 +190,8 @@ async fn real_three_hosts() {
         assert!(seen.contains(&g.id), "{seen}");
     }
     t.all_is_well("the start").await;
+    t.upgrade().await;
+    t.all_is_well("an upgrade, and back").await;
     t.live_in_use("a", &["two"]).await;
     t.all_is_well("a live migration").await;
     t.live_in_use("b", &["three", "two", "three"]).await;
@@ -464,6 +227,8 @@ async fn real_three_hosts_at_length() {
                 t.cold(name, after(&home), round == "first").await;
                 t.all_is_well("a migration").await;
             }
+            t.resize("a", round == "second").await;
+            t.all_is_well("a resize").await;
             for host in HOSTS {
                 t.drain(host).await;
                 t.all_is_well("the emptying of a host").await;

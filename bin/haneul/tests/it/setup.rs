@@ -3,7 +3,7 @@
 use haneul_testkit::{Client, Cloud, Options, eventually};
 use http::Method;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The image of these clouds.
@@ -15,6 +15,23 @@ pub struct Ready {
     pub admin: Client,
     pub image: String,
     pub network: String,
+}
+
+/// A directory that hosts share, and that is removed at the end.
+pub struct Shared(pub PathBuf);
+
+impl Shared {
+    pub fn new() -> Shared {
+        let dir = std::env::temp_dir().join(format!("haneul-disks-{}", haneul_core::id::hex()));
+        std::fs::create_dir(&dir).expect("a directory");
+        Shared(dir)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 pub fn options() -> Options {

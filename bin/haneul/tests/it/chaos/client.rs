@@ -7,8 +7,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Servers that a client has at the most.
-const MOST: usize = 4;
 /// No answer takes so long, whoever dies; a request that is cut off has ended, too.
 const ANSWER: Duration = Duration::from_secs(40);
 const SERVERS: &str = "/compute/v2.1/servers";
@@ -47,30 +45,38 @@ pub struct Mine {
     pub delete: Option<bool>,
 }
 
-/// See the module.
-pub struct Chaotic {
-    pub who: usize,
+/// What clients may ask for.
+#[derive(Clone)]
+pub struct Menu {
     pub admin: Client,
-    pub world: Arc<World>,
-    pub dice: Dice,
     /// Body of a create.
     pub create: Value,
     pub image: String,
-    pub network: String,
-    pub mine: Vec<Mine>,
+    /// Network cards of it are plugged and unplugged.
+    pub cards: Option<String>,
+    /// There is a flavor whose moves last.
+    pub slow: bool,
+    /// Servers that a client has at the most.
+    pub most: usize,
+}
+
+/// See the module.
+pub struct Chaotic {
+    who: usize,
+    menu: Menu,
+    world: Arc<World>,
+    dice: Dice,
+    mine: Vec<Mine>,
     made: usize,
 }
 
 impl Chaotic {
-    pub fn new(world: &Arc<World>, who: usize, r: &crate::setup::Ready) -> Chaotic {
+    pub fn new(world: &Arc<World>, who: usize, menu: &Menu) -> Chaotic {
         Chaotic {
             who,
-            admin: r.admin.at("compute 2.96"),
+            menu: menu.clone(),
             world: world.clone(),
             dice: Dice::of(world.seed, 1000 + who as u64),
-            create: r.server("", "tiny"),
-            image: r.image.clone(),
-            network: r.network.clone(),
             mine: vec![],
             made: 0,
         }
@@ -84,10 +90,15 @@ impl Chaotic {
                 let _open = world.gate.read().await;
                 self.act().await;
             }
-            let pause = self.dice.range(10, 400);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let pause = Duration::from_millis(self.dice.range(10, 400)) * world.pace;
+            tokio::time::sleep(pause).await;
         }
         self
+    }
+
+    /// Servers that are there, as far as it knows.
+    pub fn acknowledged(&self) -> impl Iterator<Item = &str> {
+        self.mine.iter().filter_map(|m| m.id.as_deref())
     }
 
     /// One request; what is answered is right for a user, or it is noted.
@@ -99,7 +110,7 @@ impl Chaotic {
         };
         let json = [("content-type", "application/json")];
         let headers: &[(&str, &str)] = if bytes.is_empty() { &[] } else { &json };
-        let sent = self.admin.try_send(method.clone(), path, headers, bytes);
+        let sent = self.menu.admin.try_send(method.clone(), path, headers, bytes);
         let what = format!("c{} {method} {path} {body}", self.who);
         let Ok(answer) = tokio::time::timeout(ANSWER, sent).await else {
             self.world.wrong(format!("{what}: no answer in {ANSWER:?}"));
@@ -124,16 +135,16 @@ impl Chaotic {
     async fn act(&mut self) {
         if !self.mine.is_empty() {
             let at = self.dice.range(0, self.mine.len() as u64) as usize;
-            let (create, grow) = (self.mine.len() < MOST, self.dice.range(0, 4) == 0);
+            let (create, grow) = (self.mine.len() < self.menu.most, self.dice.range(0, 4) == 0);
             if !(create && grow) {
                 return self.act_on(at).await;
             }
         }
         self.made += 1;
         let name = format!("c{}-{}", self.who, self.made);
-        let mut body = self.create.clone();
+        let mut body = self.menu.create.clone();
         body["server"]["name"] = name.as_str().into();
-        if self.dice.range(0, 4) == 0 {
+        if self.menu.slow && self.dice.range(0, 4) == 0 {
             body["server"]["flavorRef"] = SLOW.into();
         }
         let answer = self.ask(Method::POST, SERVERS, body).await;
@@ -180,7 +191,7 @@ impl Chaotic {
         }
         let s = &shown.body["server"];
         let busy = s["status"] != "MIGRATING" && !s["OS-EXT-STS:task_state"].is_null();
-        if busy && self.dice.range(0, 3) > 0 {
+        if busy && self.dice.range(0, 2 + u64::from(self.world.pace)) > 0 {
             // Mostly it is waited for.
             return;
         }
@@ -200,7 +211,7 @@ impl Chaotic {
         let interfaces = format!("{path}/os-interface");
         match what {
             "attach" => {
-                let body = json!({"interfaceAttachment": {"net_id": self.network}});
+                let body = json!({"interfaceAttachment": {"net_id": self.menu.cards}});
                 self.ask(Method::POST, &interfaces, body).await;
             }
             "detach" => {
@@ -212,7 +223,7 @@ impl Chaotic {
                 }
             }
             action => {
-                let body = action.replace("IMAGE", &self.image);
+                let body = action.replace("IMAGE", &self.menu.image);
                 let body = serde_json::from_str(&body).expect("an action");
                 self.ask(Method::POST, &format!("{path}/action"), body).await;
             }
@@ -222,10 +233,10 @@ impl Chaotic {
     /// A move is to end, this way or that.
     async fn end_move(&mut self, server: &str) {
         if self.dice.range(0, 2) == 0 {
-            let _ = force(&self.admin, server).await;
+            let _ = force(&self.menu.admin, server).await;
             return;
         }
-        if let Some(path) = migration(&self.admin, server).await {
+        if let Some(path) = migration(&self.menu.admin, server).await {
             self.ask(Method::DELETE, &path, Value::Null).await;
         }
     }
@@ -239,6 +250,7 @@ impl Chaotic {
         const START: &str = r#"{"os-start": null}"#;
         const REBUILD: &str = r#"{"rebuild": {"imageRef": "IMAGE"}}"#;
         const HARD: &str = r#"{"reboot": {"type": "HARD"}}"#;
+        let cards = u64::from(self.menu.cards.is_some());
         let all: &[(u64, Option<&'static str>)] = match status {
             "ACTIVE" => &[
                 (6, Some(LIVE)),
@@ -252,8 +264,8 @@ impl Chaotic {
                 (1, Some(HARD)),
                 (1, Some(REBUILD)),
                 (1, Some(r#"{"createImage": {"name": "of a server"}}"#)),
-                (1, Some("attach")),
-                (1, Some("detach")),
+                (cards, Some("attach")),
+                (cards, Some("detach")),
                 (3, None),
             ],
             "SHUTOFF" => &[

@@ -1,9 +1,8 @@
 //! What breaks, and comes back: control's processes, agents, supervisors, whole hosts, links.
 
-use super::World;
-use super::truth::{Place, records};
+use super::{Lab, World};
+use haneul_testkit::Dice;
 use haneul_testkit::postgres::Postgres;
-use haneul_testkit::{Cloud, Dice, Member, Wire};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,37 +53,21 @@ enum At {
     Member(usize),
 }
 
-/// A host that joined, with what is wrong with it now.
-pub struct Joined {
-    pub member: Member,
-    pub wire: Wire,
-    /// It has a lease.
-    pub shares: bool,
-    /// Without power until then.
+/// What is wrong with a member now, and until when.
+#[derive(Default)]
+struct Trouble {
+    /// It has no power.
     lost: Option<Instant>,
     cut: Option<Instant>,
     lease: Option<Instant>,
 }
 
-impl Joined {
-    pub fn new(member: Member, wire: Wire, shares: bool) -> Joined {
-        Joined {
-            member,
-            wire,
-            shares,
-            lost: None,
-            cut: None,
-            lease: None,
-        }
-    }
-}
-
 /// See the module.
-pub struct Chaos {
+pub struct Chaos<L> {
     pub world: Arc<World>,
-    pub dice: Dice,
-    pub cloud: Cloud,
-    pub hosts: Vec<Joined>,
+    dice: Dice,
+    pub lab: L,
+    members: Vec<Trouble>,
     /// The agent of control's machine is off until then.
     lost: Option<Instant>,
     armed: Option<(At, Instant)>,
@@ -96,13 +79,13 @@ pub struct Chaos {
     revival: Option<Instant>,
 }
 
-impl Chaos {
-    pub fn new(world: &Arc<World>, cloud: Cloud, hosts: Vec<Joined>, postgres: Option<Postgres>) -> Chaos {
+impl<L: Lab> Chaos<L> {
+    pub fn new(world: &Arc<World>, lab: L, postgres: Option<Postgres>) -> Chaos<L> {
         Chaos {
             world: world.clone(),
             dice: Dice::of(world.seed, 1),
-            cloud,
-            hosts,
+            members: (0..lab.members()).map(|_| Trouble::default()).collect(),
+            lab,
             lost: None,
             armed: None,
             faults: 0,
@@ -112,25 +95,17 @@ impl Chaos {
         }
     }
 
-    /// All hosts.
-    pub fn places(&self) -> Vec<Place> {
-        let members = self.hosts.iter().map(|h| (h.member.name.clone(), h.member.dir.clone()));
-        std::iter::once(("zero".to_owned(), self.cloud.dir.clone()))
-            .chain(members)
-            .map(|(name, dir)| Place { name, dir })
-            .collect()
-    }
-
     /// So many faults more.
     pub async fn rage(&mut self, faults: usize) {
         let end = self.faults + faults;
-        let mut next = Instant::now();
+        // Real guests take their time to be there: nothing breaks before.
+        let mut next = Instant::now() + Duration::from_secs(1) * (L::PACE - 1);
         while self.faults < end {
             self.world.check();
             self.mend(false);
             if Instant::now() >= next {
                 self.fault();
-                next = Instant::now() + Duration::from_millis(self.dice.range(50, 400));
+                next = Instant::now() + self.paced(50, 400);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -143,8 +118,12 @@ impl Chaos {
         self.world.say("healed");
     }
 
+    fn paced(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.dice.range(from, to)) * L::PACE
+    }
+
     fn later(&mut self, from: u64, to: u64) -> Option<Instant> {
-        Some(Instant::now() + Duration::from_millis(self.dice.range(from, to)))
+        Some(Instant::now() + self.paced(from, to))
     }
 
     /// One fault, unless what would break is broken already.
@@ -160,33 +139,33 @@ impl Chaos {
             (if self.postgres.is_some() { 4 } else { 0 }, Fault::Database),
         ];
         let fault = *self.dice.weighted(&all);
-        let n = self.dice.range(0, self.hosts.len() as u64 + 1) as usize;
+        let n = self.dice.range(0, self.members.len() as u64 + 1) as usize;
         let at = n.checked_sub(1).map_or(At::Control, At::Member);
         let done = match (fault, at) {
             (Fault::Serve, At::Control) => {
-                self.cloud.kill_serve();
+                self.lab.cloud().kill_serve();
                 self.hit("serve is killed")
             }
             (Fault::Both, At::Control) => {
-                self.cloud.kill_serve();
-                self.cloud.kill_agent();
+                self.lab.cloud().kill_serve();
+                self.lab.cloud().kill_agent();
                 self.hit("serve and its host's agent are killed")
             }
             (Fault::Armed, at) => self.arm(at),
             (Fault::Agent, At::Control) => {
-                self.cloud.kill_agent();
-                self.hit("the agent of zero is killed")
+                self.lab.cloud().kill_agent();
+                self.hit("the agent of control's machine is killed")
             }
             (Fault::Loss, At::Control) if self.lost.is_none() => {
-                self.cloud.kill_agent();
-                lose_power(&self.cloud.dir);
+                self.lab.cloud().kill_agent();
+                lose_power::<L>(&self.lab.cloud().dir);
                 self.lost = self.later(1000, 6000);
-                self.hit("zero is lost, but for control")
+                self.hit("control's machine is lost, but for control")
             }
             (Fault::Database, _) => match &mut self.postgres {
                 Some(postgres) if self.database.is_none() => {
                     postgres.kill();
-                    self.database = self.later(10, 1500);
+                    self.database = Some(Instant::now() + Duration::from_millis(self.dice.range(10, 1500)));
                     self.hit("PostgreSQL is killed")
                 }
                 _ => false,
@@ -198,32 +177,39 @@ impl Chaos {
     }
 
     fn fault_of(&mut self, fault: Fault, n: usize) -> bool {
-        let (short, long) = (self.later(100, 800), self.later(1000, 9000));
-        let h = &mut self.hosts[n];
-        let name = h.member.name.clone();
-        if h.lost.is_some() {
+        // A supervisor is started again at once, whatever else takes its time.
+        let short = Some(Instant::now() + Duration::from_millis(self.dice.range(100, 800)));
+        let long = self.later(1000, 9000);
+        let (shares, member) = (self.lab.shares(n), self.lab.member(n));
+        let (name, dir) = (member.name.clone(), member.dir.clone());
+        let trouble = &mut self.members[n];
+        if trouble.lost.is_some() {
             return false;
         }
         match fault {
             // A supervisor that died and an agent that died with it are what systemd is there for.
-            Fault::Agent if h.lease.is_none() => {
-                h.member.kill_agent();
+            Fault::Agent if trouble.lease.is_none() => {
+                member.kill_agent();
                 self.hit(&format!("the agent of {name} is killed"))
             }
-            Fault::Lease if h.shares && h.lease.is_none() => {
-                h.member.kill_lease();
-                h.lease = short;
+            Fault::Lease if shares && trouble.lease.is_none() => {
+                member.kill_lease();
+                trouble.lease = short;
                 self.hit(&format!("the supervisor of {name} is killed"))
             }
             Fault::Loss => {
-                h.member.kill();
-                lose_power(&h.member.dir);
-                (h.lost, h.lease) = (long, None);
+                member.kill();
+                lose_power::<L>(&dir);
+                *trouble = Trouble {
+                    lost: long,
+                    ..Trouble::default()
+                };
+                self.lab.link(n, false);
                 self.hit(&format!("{name} is lost"))
             }
-            Fault::Cut if h.cut.is_none() => {
-                h.wire.cut();
-                h.cut = long;
+            Fault::Cut if trouble.cut.is_none() => {
+                trouble.cut = long;
+                self.lab.link(n, false);
                 self.hit(&format!("{name} is cut off"))
             }
             _ => false,
@@ -240,11 +226,10 @@ impl Chaos {
         if self.armed.is_some() {
             return false;
         }
-        let host = ["agent.", "hypervisor.fake.", "blockdev.image"];
         let control = ["compute.", "fleet.", "store."];
         let wanted = |point: &&str| {
-            let of = |all: [&str; 3]| all.iter().any(|prefix| point.starts_with(prefix));
-            of(host) || (at == At::Control && of(control))
+            let of = |all: &[&str]| all.iter().any(|prefix| point.starts_with(prefix));
+            of(L::POINTS) || (at == At::Control && of(&control))
         };
         let points = POINTS.lines().skip(1).filter_map(|l| l.split_whitespace().next());
         let mut all: Vec<String> = points.filter(wanted).map(str::to_owned).collect();
@@ -253,9 +238,9 @@ impl Chaos {
         }
         let armed = format!("{}=kill:{}", self.dice.pick(&all).clone(), self.dice.range(0, 3));
         match at {
-            At::Control => self.cloud.arm(&armed),
-            At::Member(n) if self.hosts[n].lost.is_none() && self.hosts[n].lease.is_none() => {
-                self.hosts[n].member.arm(&armed);
+            At::Control => self.lab.cloud().arm(&armed),
+            At::Member(n) if self.members[n].lost.is_none() && self.members[n].lease.is_none() => {
+                self.lab.member(n).arm(&armed);
             }
             At::Member(_) => return false,
         }
@@ -267,8 +252,8 @@ impl Chaos {
     fn disarm(&mut self) {
         if let Some((at, _)) = self.armed.take() {
             match at {
-                At::Control => self.cloud.disarm(),
-                At::Member(n) => self.hosts[n].member.disarm(),
+                At::Control => self.lab.cloud().disarm(),
+                At::Member(n) => self.lab.member(n).disarm(),
             }
         }
     }
@@ -278,14 +263,14 @@ impl Chaos {
         let over = |until: &Option<Instant>| until.is_some_and(|t| all || Instant::now() >= t);
         if let Some((at, since)) = self.armed {
             let armed = match at {
-                At::Control => self.cloud.armed(),
-                At::Member(n) => self.hosts[n].member.armed(),
+                At::Control => self.lab.cloud().armed(),
+                At::Member(n) => self.lab.member(n).armed(),
             };
             if armed.is_empty() {
                 self.armed = None;
                 self.hit(&format!("{at:?} died where it was armed"));
                 self.faults += 1;
-            } else if since.elapsed() > ARMED {
+            } else if since.elapsed() > ARMED * L::PACE {
                 self.disarm();
             }
         }
@@ -299,50 +284,46 @@ impl Chaos {
         if over(&self.lost) {
             self.lost = None;
         }
-        for h in &mut self.hosts {
-            if over(&h.cut) {
-                h.cut = None;
-                h.wire.mend();
-                self.world.say(format!("{} is connected", h.member.name));
+        for (n, trouble) in self.members.iter_mut().enumerate() {
+            if over(&trouble.cut) {
+                trouble.cut = None;
+                self.lab.link(n, true);
+                self.world.say(format!("{} is connected", self.lab.member(n).name));
             }
-            if over(&h.lease) {
-                h.lease = None;
-                h.member.start_lease();
+            if over(&trouble.lease) {
+                trouble.lease = None;
+                self.lab.member(n).start_lease();
             }
-            if over(&h.lost) {
-                h.lost = None;
-                if h.shares {
-                    h.member.start_lease();
+            if over(&trouble.lost) {
+                trouble.lost = None;
+                self.lab.link(n, true);
+                if self.lab.shares(n) {
+                    self.lab.member(n).start_lease();
                 }
-                self.world.say(format!("{} has power", h.member.name));
+                self.world.say(format!("{} has power", self.lab.member(n).name));
             }
         }
         if !all && self.revival.is_some_and(|t| Instant::now() < t) {
             return;
         }
         self.revival = self.later(50, 300);
-        if self.cloud.revive_serve() {
+        if self.lab.cloud().revive_serve() {
             self.world.say("serve is started");
         }
-        if self.lost.is_none() && self.cloud.revive_agent() {
-            self.world.say("the agent of zero is started");
+        if self.lost.is_none() && self.lab.cloud().revive_agent() {
+            self.world.say("the agent of control's machine is started");
         }
-        for h in self.hosts.iter_mut().filter(|h| h.lost.is_none()) {
-            if h.member.revive() {
-                self.world.say(format!("the agent of {} is started", h.member.name));
+        for n in (0..self.members.len()).filter(|n| self.members[*n].lost.is_none()) {
+            let member = self.lab.member(n);
+            if member.revive() {
+                self.world.say(format!("the agent of {} is started", member.name));
             }
         }
     }
 }
 
-/// What a power cut does to fake guests: their processes are gone.
-fn lose_power(dir: &Path) {
-    for (id, mut record) in records(dir) {
-        if record["state"] != "suspended" {
-            record["state"] = "stopped".into();
-            let path = dir.join("agent/guests").join(format!("{id}.json"));
-            std::fs::write(path, record.to_string()).expect("a record");
-        }
-    }
+/// A machine that had no power comes back in another boot, and without its guests.
+fn lose_power<L: Lab>(dir: &Path) {
+    L::lose_guests(dir);
     std::fs::write(dir.join("agent/boot-id"), "the boot before").expect("a file");
 }

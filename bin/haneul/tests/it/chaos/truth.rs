@@ -1,6 +1,6 @@
 //! What must be true: all the time, at rest, and when everything was deleted.
 
-use super::World;
+use super::{Lab, World};
 use haneul_testkit::{Client, Cloud};
 use http::Method;
 use serde_json::Value;
@@ -10,56 +10,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// After the last fault nothing takes so long.
+/// After the last fault nothing of fakes takes so long.
 const REST: Duration = Duration::from_secs(60);
+
+/// Guests that run, each with where it does.
+pub type Running = BTreeMap<String, Vec<String>>;
 
 /// A host as its disks show it.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub name: String,
     pub dir: PathBuf,
-}
-
-/// What the fake hypervisor of a host has on record: guests with their records.
-pub fn records(dir: &Path) -> BTreeMap<String, Value> {
-    let entries = std::fs::read_dir(dir.join("agent/guests"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let records = entries.filter_map(|e| {
-        let name = e.file_name().into_string().ok()?;
-        let id = name.strip_suffix(".json")?.to_owned();
-        // It may be gone by now.
-        let record = serde_json::from_slice(&std::fs::read(e.path()).ok()?).ok()?;
-        Some((id, record))
-    });
-    records.collect()
+    /// Its guests with their states: `running`, `paused`, `suspended`, `stopped`.
+    pub guests: fn(&Path) -> BTreeMap<String, String>,
 }
 
 /// Looks all the time whether a guest runs on two hosts. Two rounds must see the same two processes: between them no round
 /// sees all hosts at one instant, but who ran before and after has run all the while.
-pub fn watch_for_twins(world: Arc<World>, places: Vec<Place>) -> Watcher {
+pub fn watch_for_twins(world: Arc<World>, places: Vec<Place>, who_runs: fn(&[Place]) -> Running) -> Watcher {
     let stop = Arc::new(AtomicBool::new(false));
     let told = stop.clone();
     let thread = std::thread::spawn(move || {
         let mut before = BTreeSet::new();
         while !told.load(Ordering::Relaxed) {
-            let mut running: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for place in &places {
-                for (id, r) in records(&place.dir).into_iter().filter(|(_, r)| r["state"] == "running") {
-                    running
-                        .entry(id)
-                        .or_default()
-                        .push(format!("{} since {}", place.name, r["started_at"]));
-                }
-            }
+            let running = who_runs(&places);
             let twins: BTreeSet<(String, Vec<String>)> = running.into_iter().filter(|(_, on)| on.len() > 1).collect();
             if let Some((id, on)) = twins.intersection(&before).next() {
                 world.wrong(format!("guest {id} runs on {on:?}"));
                 return;
             }
             before = twins;
-            std::thread::sleep(Duration::from_millis(3));
         }
     });
     Watcher {
@@ -104,20 +84,22 @@ pub async fn addresses_are_held_once(world: &World, admin: &Client) -> Option<()
 }
 
 /// Waits until nothing goes on any more and everything fits together.
-pub async fn rest(world: &World, cloud: &Cloud, admin: &Client, places: &[Place], shared: &Path) {
-    let begun = Instant::now();
+pub async fn rest<L: Lab>(world: &World, lab: &mut L, admin: &Client) {
+    let (begun, limit) = (Instant::now(), REST * L::PACE);
+    let (places, shared) = (lab.places(), lab.shared_disks().to_owned());
+    let cloud = lab.cloud();
     loop {
-        let found = disagreements(world, cloud, admin, places, shared).await;
+        let found = disagreements(world, cloud, admin, &places, &shared).await;
         let found = found.unwrap_or_else(|| vec!["control does not answer".into()]);
         if found.is_empty() {
             world.say(format!("at rest after {:?}", begun.elapsed()));
             return;
         }
-        if begun.elapsed() > REST {
+        if begun.elapsed() > limit {
             let jobs = cloud.admin(Method::GET, "/admin/v1/jobs").await;
             let running = jobs.iter().flat_map(|j| j["jobs"].as_array().into_iter().flatten());
             let running: Vec<&Value> = running.filter(|j| j["status"] == "running").collect();
-            return world.wrong(format!("{REST:?} after the last fault: {found:#?}\n{running:#?}"));
+            return world.wrong(format!("{limit:?} after the last fault: {found:#?}\n{running:#?}"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -141,7 +123,7 @@ async fn disagreements(
     }
     let servers = list(admin, "/compute/v2.1/servers/detail?all_tenants=1", "servers").await?;
     let mut on: BTreeMap<&str, &str> = BTreeMap::new();
-    let all: Vec<_> = places.iter().map(|p| (p, records(&p.dir))).collect();
+    let all: Vec<_> = places.iter().map(|p| (p, (p.guests)(&p.dir))).collect();
     for s in &servers {
         let (id, host) = (
             s["id"].as_str()?,
@@ -155,8 +137,8 @@ async fn disagreements(
                 super::client::force(admin, id).await?;
             }
         }
-        for (place, records) in &all {
-            let is = records.get(id).and_then(|r| r["state"].as_str());
+        for (place, guests) in &all {
+            let is = guests.get(id).map(String::as_str);
             let here = place.name == host;
             let shall: &[Option<&str>] = match (here, s["status"].as_str()?) {
                 (false, _) => &[None],
@@ -183,8 +165,8 @@ async fn disagreements(
             out.push(format!("server {id} is in ERROR and does not say why"));
         }
     }
-    for (place, records) in &all {
-        for id in records.keys().filter(|id| !on.contains_key(id.as_str())) {
+    for (place, guests) in &all {
+        for id in guests.keys().filter(|id| !on.contains_key(id.as_str())) {
             out.push(format!("{} has a guest {id} that is no server", place.name));
         }
         for id in names(&place.dir.join("agent/block/disks")) {
