@@ -42,9 +42,14 @@ impl Three {
         member.start_lease();
         member.stop_agent();
         member.start_agent();
-        member.is(cloud, "up").await;
-        let host = cloud.admin(Method::GET, "/admin/v1/hosts/two").await.unwrap();
-        assert_eq!(host["host"]["release"], release);
+        // It is up by the agent of before until that one's end is noticed.
+        let what = format!("the agent of release {release} is connected");
+        eventually(&what, Duration::from_secs(60), || async {
+            let seen = cloud.admin(Method::GET, "/admin/v1/hosts/two").await?;
+            let host = &seen["host"];
+            (host["release"] == release && host["state"] == "up").then_some(())
+        })
+        .await;
         used.goes_on();
         assert_eq!(process(), before, "it is the same process");
     }

@@ -28,6 +28,10 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 -----END DH PARAMETERS-----
 ";
 
+/// AES first: by itself GnuTLS takes ChaCha20 for a shared key, which costs five times as much where the CPU knows AES (240 and
+/// 1,300 MB/s on each side), and was half of the time of a small guest's move.
+const PRIORITY: &str = "NORMAL:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305";
+
 /// Which end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -57,11 +61,14 @@ pub(super) async fn give(live: &Live, dir: &Path, uid: u32, end: End, key: &Move
     let dir_there = format!("/proc/self/fd/{fd}");
     let object = match end {
         End::Source => json!({
-            "qom-type": "tls-creds-psk", "id": CREDENTIALS, "dir": dir_there, "endpoint": "client", "username": "haneul",
+            "qom-type": "tls-creds-psk", "id": CREDENTIALS, "dir": dir_there, "priority": PRIORITY, "endpoint": "client",
+            "username": "haneul",
         }),
         // A server knows all that its file names.
         End::Target => {
-            json!({"qom-type": "tls-creds-psk", "id": CREDENTIALS, "dir": dir_there, "endpoint": "server"})
+            json!({
+                "qom-type": "tls-creds-psk", "id": CREDENTIALS, "dir": dir_there, "priority": PRIORITY, "endpoint": "server",
+            })
         }
     };
     live.execute("object-add", object, QMP_DEADLINE)
