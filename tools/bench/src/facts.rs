@@ -77,8 +77,9 @@ pub fn document(table: &Table, load: &str, commit: &str) -> String {
         "# Performance
 
 Written by `cargo xtask bench`; do not edit. All figures are of one run: whole clouds of the built binary (profile `dev`,
-docs/adr/0002) with separate processes, SQLite with `synchronous=FULL` on the machine's disk, the fake host driver except
-where real guests are named, and the client on the same cores. p50 is the median.
+docs/adr/0002) with separate processes, SQLite with `synchronous=FULL` on the machine's disk (PostgreSQL with
+`fsync` where it is named), the fake host driver except where real guests are, and the client on the same cores. p50 is the
+median.
 
 - Date: {date}; commit {commit}.
 - Machine: {cores} cores ({model}), {gib:.0} GiB, Linux {kernel}; load of the last minute: {load}. It counts the bench

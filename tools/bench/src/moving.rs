@@ -9,6 +9,23 @@ use std::time::Duration;
 const GROUP: &str = "moving";
 
 pub async fn run(_: &Options, table: &mut Table) -> Result<()> {
+    let said = test(
+        "haneul-netdev",
+        "throughput_between_hosts_beside_the_path_built_by_hand",
+    )?;
+    if let Some(figures) = said
+        .lines()
+        .find_map(|l| l.trim_start().strip_prefix("between hosts: "))
+    {
+        let ratio: f64 = figures.rsplit(' ').next().unwrap_or_default().parse()?;
+        table.target(
+            GROUP,
+            "VXLAN between two hosts with security groups, one TCP stream, beside the same path built by hand",
+            format!("{figures} (medians of 9)"),
+            ("ratio >= 0.9", ratio >= 0.9),
+            "",
+        );
+    }
     let said = test("haneul", "real_live_migration_in_figures")?;
     if said.contains("SKIPPED") {
         table.add(
