@@ -1,5 +1,7 @@
 //! A control plane in this process, and a host that speaks the agents' protocol over its socket.
 
+mod heard;
+
 use axum::body::Body;
 use bytes::Bytes;
 use haneul_agent_api::{
@@ -26,6 +28,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{UnixListener, UnixStream};
@@ -99,6 +102,7 @@ pub struct Lab {
     pub placement: Arc<Placement>,
     /// Another control plane on the same database, with a view of the hosts of its own.
     pub twin: axum::Router,
+    hosts: Mutex<Vec<FakeHost>>,
     dir: PathBuf,
 }
 
@@ -203,6 +207,7 @@ impl Lab {
             network: String::new(),
             placement,
             twin: twin.routes().into_router(&server),
+            hosts: Mutex::default(),
             dir,
         };
         lab.furnish().await;
@@ -387,6 +392,7 @@ impl Call<'_> {
         let reply = lab.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = reply.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
+        lab.heard().await;
         Answer {
             status: parts.status,
             headers: parts.headers,
@@ -435,6 +441,8 @@ struct Inner {
     held: Mutex<HashMap<Uuid, Desired>>,
     /// Tombstones are left alone while this holds.
     stubborn: Mutex<bool>,
+    /// It did not hear in time, and is not waited for any more.
+    deaf: AtomicBool,
     /// The guest's tombstone that was left alone last.
     buried: Mutex<Option<Tombstone>>,
     /// How far the move of each guest is, where a test has said it.
@@ -507,6 +515,7 @@ impl FakeHost {
             behave: Mutex::new(obedient()),
             held: Mutex::default(),
             stubborn: Mutex::new(false),
+            deaf: AtomicBool::new(false),
             moves: Mutex::default(),
             buried: Mutex::default(),
             image: Mutex::new((Some(SnapshotState::Ready(bytes.len() as u64)), bytes)),
@@ -517,6 +526,7 @@ impl FakeHost {
         let (ready, listed) = tokio::sync::oneshot::channel();
         tokio::spawn(async move { me.watch(ready).await });
         listed.await.unwrap();
+        lab.hosts.lock().unwrap().push(host.clone());
         host
     }
 
@@ -768,33 +778,5 @@ impl FakeHost {
     pub async fn event(&self, id: &str, state: GuestState) {
         let d = self.held(id).unwrap();
         self.say(&d, state, None).await;
-    }
-
-    fn held(&self, id: &str) -> Option<Desired> {
-        let held = self.inner.held.lock().unwrap();
-        held.get(&Uuid::try_parse(id).unwrap()).cloned()
-    }
-
-    /// What it is asked for, once that is so: an answer to a client comes before the host has heard of what it says.
-    pub async fn comes_to(&self, id: &str, what: impl Fn(&Guest) -> bool) -> Guest {
-        let start = Instant::now();
-        loop {
-            match self.guest(id) {
-                Some(guest) if what(&guest) => return guest,
-                last => assert!(
-                    start.elapsed() < Duration::from_secs(60),
-                    "the host is asked for {last:?}"
-                ),
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    /// What the host was last asked for.
-    pub fn guest(&self, id: &str) -> Option<Guest> {
-        match self.held(id)?.object {
-            Object::Guest(g) => Some(*g),
-            _ => None,
-        }
     }
 }
