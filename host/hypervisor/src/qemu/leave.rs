@@ -146,7 +146,8 @@ impl Inner {
         }
         fault_point!("hypervisor.qemu.memory-leaves", internal("fault point"));
         let mirrors: Vec<String> = nodes.iter().filter(|n| *n != "config").cloned().collect();
-        let mut allowed = None;
+        // What a former agent has allowed is not known.
+        let mut allowed = 0;
         loop {
             let step = live.memory_steps();
             let seen = live
@@ -202,8 +203,9 @@ impl Inner {
                     }
                     self.tell(entry, Some(&seen), jobs.values());
                     let now = downtime(&seen, leaving.downtime_ms);
-                    if allowed.replace(now).is_some_and(|before| before != now) {
+                    if now != allowed {
                         self.allow_downtime(live, now).await?;
+                        allowed = now;
                     }
                 }
             }
