@@ -2,7 +2,7 @@
 //! whether the agent is well, dead or hangs.
 
 use crate::args::Globals;
-use crate::proc::{PidFile, monotonic};
+use crate::proc::{Ident, PidFile, monotonic};
 use crate::supervisor::say;
 use crate::{Host, Result, Trouble};
 use haneul_core::config::Config;
@@ -85,15 +85,13 @@ impl<'a> Guard<'a> {
                         "there is no lease: {why}. No server on shared disks may run here"
                     ));
                 }
-                // An agent that looked at the lease before it ended may be about to start a guest.
-                if self.state == State::Alive
-                    && let Some(agent) = agent
-                {
-                    agent.signal(Signal::KILL);
-                    agent.wait_gone(PATIENCE);
-                }
+                let agent = agent.filter(|a| match self.state {
+                    State::New => a.started() < self.keeper.before(),
+                    State::Alive => true,
+                    State::Ended => false,
+                });
                 self.state = State::Ended;
-                match (self.end)() {
+                match end_all(agent, &self.end) {
                     Ok(0) => {}
                     Ok(count) => say(format!("{count} servers on shared disks were ended")),
                     Err(e) => {
@@ -123,6 +121,17 @@ impl Drop for Guard<'_> {
             dog.disarm();
         }
     }
+}
+
+/// Ends the guests, and an agent that may have looked at the lease before it ended: it may be about to start one.
+/// Everything is killed before anything is waited for.
+fn end_all(agent: Option<Ident>, end: &dyn Fn() -> Result<usize>) -> Result<usize> {
+    let Some(agent) = agent else { return end() };
+    agent.signal(Signal::KILL);
+    let before = end().unwrap_or(0);
+    agent.wait_gone(PATIENCE);
+    // What it started in its last moment, too.
+    Ok(before + end()?)
 }
 
 /// `/dev/watchdog` (the kernel's watchdog API): armed by opening, patted by writing, disarmed by a `V` before closing.
@@ -158,19 +167,23 @@ pub fn after(globals: &Globals) -> Result<()> {
     Ok(())
 }
 
-/// `haneul lease-end`: waits as long as the lease runs and nobody renews it, and ends the guests with it.
-///
-/// # Errors
-/// A guest does not end.
-pub fn lease_end(config: &Config, host: &dyn Host) -> Result<()> {
-    let left = host.lease_left(config);
+/// `haneul lease-end`: waits as long as the lease runs and nobody renews it, and ends the guests with it, for as long as
+/// it takes.
+pub fn lease_end(config: &Config, host: &dyn Host) {
+    let mut agent = Some(PidFile::new(&config.run_dir(), "agent"));
+    let end = monotonic() + host.lease_left(config);
     // A supervisor that takes it up renews it to nearly a whole term, again and again.
-    let end = monotonic() + left;
-    while monotonic() < end {
-        std::thread::sleep(Duration::from_millis(100));
-        if monotonic() + host.lease_left(config) > end + Duration::from_secs(1) {
-            return Ok(());
+    let taken_up = || {
+        let left = host.lease_left(config);
+        !left.is_zero() && monotonic() + left > end + Duration::from_secs(1)
+    };
+    while !taken_up() {
+        if monotonic() < end {
+            std::thread::sleep(Duration::from_millis(100));
+        } else if end_all(agent.take().and_then(|a| a.live()), &|| host.end_bound(config)).is_ok() {
+            return;
+        } else {
+            std::thread::sleep(AGAIN);
         }
     }
-    host.end_bound(config).map(|_| ())
 }

@@ -103,7 +103,10 @@ fn try_execute(cli: &Cli, host: &dyn Host) -> Result<ExitCode> {
     match &cli.command {
         Command::Run(options) => supervisor::run(&config, &cli.globals, options, host),
         Command::Lease => supervisor::lease(&config, &cli.globals, host),
-        Command::LeaseEnd => guard::lease_end(&config, host).map(good),
+        Command::LeaseEnd => {
+            guard::lease_end(&config, host);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Prepare => supervisor::prepare(&config).map(|_| ExitCode::SUCCESS),
         Command::Up(options) => up::up(&config, &cli.globals, options, host).map(good),
         Command::Down(options) => down::down(&config, options, host).map(good),

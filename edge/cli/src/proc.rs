@@ -17,6 +17,9 @@ pub fn monotonic() -> Duration {
     )
 }
 
+/// Clock ticks in a second, as the kernel tells them to programs of every architecture that we run on.
+const TICKS: u64 = 100;
+
 /// A process for all time: no other one on this host ever has the same three values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ident {
@@ -40,6 +43,11 @@ impl Ident {
             start: rest.get(19)?.parse().ok()?,
             boot: boot_id(),
         })
+    }
+
+    /// When it was started, on the clock of [`monotonic`], rounded down.
+    pub fn started(&self) -> Duration {
+        Duration::from_millis(self.start.saturating_mul(1000 / TICKS))
     }
 
     /// Whether it still runs.

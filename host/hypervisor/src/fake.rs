@@ -151,18 +151,19 @@ impl Shared {
 
 /// What [`crate::qemu::end`] does, for the guests of a fake whose process is gone.
 pub fn end(dir: &Path, guests: &[Uuid]) -> std::io::Result<usize> {
-    let mut ended = 0;
-    for id in guests {
+    let end_one = |id: &Uuid| {
         let path = dir.join(format!("{id}.json"));
-        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let Ok(bytes) = std::fs::read(&path) else { return Ok(0) };
         let mut record: Record = serde_json::from_slice(&bytes)?;
-        if has_process(record.state) {
-            record.state = GuestState::Stopped;
-            std::fs::write(&path, serde_json::to_vec(&record)?)?;
-            ended += 1;
+        if !has_process(record.state) {
+            return Ok(0);
         }
-    }
-    Ok(ended)
+        record.state = GuestState::Stopped;
+        std::fs::write(&path, serde_json::to_vec(&record)?).map(|()| 1)
+    };
+    // One that cannot be ended keeps no other alive.
+    let each: Vec<_> = guests.iter().map(end_one).collect();
+    each.into_iter().sum()
 }
 
 /// What a guest is that is as it shall be.

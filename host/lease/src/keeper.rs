@@ -50,6 +50,7 @@ pub struct Keeper {
     state: Arc<State>,
     beat_now: Sender<()>,
     term: Duration,
+    before: Duration,
 }
 
 impl Keeper {
@@ -57,8 +58,13 @@ impl Keeper {
     pub fn start(settings: Settings) -> io::Result<Keeper> {
         let state = Arc::new(State::default());
         let before = settings.local.life();
-        if before.boot_id == boot_id() && before.fenced.is_none() {
-            state.until.store(before.until_ms, Ordering::SeqCst);
+        let until_ms = if before.boot_id == boot_id() {
+            before.until_ms
+        } else {
+            0
+        };
+        if before.fenced.is_none() {
+            state.until.store(until_ms, Ordering::SeqCst);
         }
         state.reached.store(millis(boottime()), Ordering::SeqCst);
         let (beat_now, told) = channel();
@@ -93,7 +99,17 @@ impl Keeper {
         })?;
         // Guests that run already are not ended because nobody has looked yet.
         let _ = first.recv_timeout(Duration::from_secs(1));
-        Ok(Keeper { state, beat_now, term })
+        Ok(Keeper {
+            state,
+            beat_now,
+            term,
+            before: Duration::from_millis(until_ms),
+        })
+    }
+
+    /// Until when, since boot, guests may have been started with the lease that a supervisor before has kept.
+    pub fn before(&self) -> Duration {
+        self.before
     }
 
     /// How the lease is at this time since boot.
@@ -276,6 +292,7 @@ mod tests {
             state: r.state.clone(),
             beat_now,
             term: TERM,
+            before: Duration::ZERO,
         };
         keeper.verdict(now)
     }

@@ -159,6 +159,11 @@ impl Member {
         end(&mut self.lease, Signal::SIGKILL);
     }
 
+    /// SIGTERM and wait: it leaves somebody who ends the guests with the lease.
+    pub fn stop_lease(&mut self) {
+        end(&mut self.lease, Signal::SIGTERM);
+    }
+
     /// The machine loses its power, but for what is on its disks. A fake guest goes with its host's files only.
     pub fn kill(&mut self) {
         self.kill_lease();

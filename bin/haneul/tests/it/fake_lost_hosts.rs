@@ -1,7 +1,7 @@
 //! Hosts that are lost, and hosts that only seem so: what others can reach of their servers starts there, once, and not a
 //! moment before the lost one has provably ended it.
 
-use crate::setup::{Ready, id, options, record, runs_on};
+use crate::setup::{Ready, Shared, id, options, record, runs_on};
 use haneul_testkit::{Cloud, Member, Wire, eventually};
 use http::Method;
 use serde_json::{Value, json};
@@ -20,51 +20,65 @@ pub const POINTS: [(&str, bool); 5] = [
 ];
 
 /// Control with a host of its own, and two hosts that share disks; `one` is connected by a wire that can be cut.
-struct Lab {
-    r: Ready,
-    one: Member,
-    two: Member,
-    wire: Wire,
-    shared: PathBuf,
+pub struct Lab {
+    pub r: Ready,
+    pub one: Member,
+    pub two: Member,
+    pub wire: Wire,
+    shared: Shared,
+    /// Where `one` has the shared directory: a link, which a test can turn away from it.
+    mount: PathBuf,
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.shared);
+        let _ = std::fs::remove_file(&self.mount);
     }
 }
 
 impl Lab {
-    async fn new() -> Lab {
-        Lab::with(&[]).await
+    pub async fn new() -> Lab {
+        Lab::with(&[], &[]).await
     }
 
-    /// The same, with these settings for host `two`.
-    async fn with(two: &[&str]) -> Lab {
+    /// The same, with these settings for hosts `one` and `two`.
+    pub async fn with(one: &[&str], two: &[&str]) -> Lab {
         let mut options = options();
         options.sets.push(Cloud::fleet_listen());
         options.sets.push("agent.underlay=192.0.2.1".into());
         options.sets.push("ha.lost_after_s=1".into());
         let r = Ready::new(options).await;
-        let shared = std::env::temp_dir().join(format!("haneul-disks-{}", haneul_core::id::hex()));
-        std::fs::create_dir(&shared).unwrap();
-        let disks = format!("agent.shared_disks={}", shared.display());
-        let sets = [disks.as_str(), "agent.lease_term_s=2"];
+        let shared = Shared::new();
+        let mount = shared.0.with_extension("mount");
+        std::os::unix::fs::symlink(&shared.0, &mount).unwrap();
+        let disks = [&mount, &shared.0].map(|d| format!("agent.shared_disks={}", d.display()));
         let (url, token) = r.cloud.host_token(json!({})).await;
         let wire = Wire::to(url.trim_start_matches("https://")).await;
-        let one = Member::join_by(&r.cloud, "one", None, &sets, (&wire.url(), &token)).await;
-        let two = Member::join(&r.cloud, "two", None, &[&sets[..], two].concat()).await;
+        let [one, two] = [(&disks[0], one), (&disks[1], two)]
+            .map(|(disks, more)| [&[disks.as_str(), "agent.lease_term_s=2"], more].concat());
+        let one = Member::join_by(&r.cloud, "one", None, &one, (&wire.url(), &token)).await;
+        let two = Member::join(&r.cloud, "two", None, &two).await;
         Lab {
             r,
             one,
             two,
             wire,
             shared,
+            mount,
         }
     }
 
+    /// Host `one` loses its storage, as one whose NFS was unmounted under it, or has it again.
+    pub fn storage(&self, there: bool) {
+        let empty = self.one.dir.join("empty");
+        std::fs::create_dir_all(&empty).unwrap();
+        let next = self.mount.with_extension("next");
+        std::os::unix::fs::symlink(if there { &self.shared.0 } else { &empty }, &next).unwrap();
+        std::fs::rename(&next, &self.mount).unwrap();
+    }
+
     /// A server that runs on host `one`.
-    async fn server(&self, name: &str) -> String {
+    pub async fn server(&self, name: &str) -> String {
         self.server_of(name, "tiny").await
     }
 
@@ -78,7 +92,7 @@ impl Lab {
     }
 
     /// Waits until the server is ACTIVE on a host.
-    async fn is_on(&self, server: &str, host: &str) {
+    pub async fn is_on(&self, server: &str, host: &str) {
         eventually(&format!("{server} runs on {host}"), LIMIT, || async {
             let s = self.r.show(server).await?;
             let there = s["OS-EXT-SRV-ATTR:host"] == host && s["status"] == "ACTIVE";
@@ -90,7 +104,7 @@ impl Lab {
     }
 
     /// Hosts that run the guest at one instant, as their fake hypervisors have it on record.
-    fn running(&self, server: &str) -> Vec<&str> {
+    pub fn running(&self, server: &str) -> Vec<&str> {
         let members = [&self.one, &self.two];
         let at = runs_on(&members.map(|m| m.dir.as_path()), server);
         at.into_iter().map(|n| members[n].name.as_str()).collect()
@@ -119,7 +133,7 @@ impl Lab {
     }
 }
 
-fn state(dir: &Path, server: &str) -> Option<String> {
+pub fn state(dir: &Path, server: &str) -> Option<String> {
     record(dir, server)?["state"].as_str().map(str::to_owned)
 }
 
@@ -176,7 +190,7 @@ async fn fake_lost_hosts_servers_start_elsewhere_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_lost_hosts_servers_without_room_say_so() {
     // Room for one of 128 MiB beside what is reserved.
-    let mut lab = Lab::with(&["agent.fake_memory_mib=700"]).await;
+    let mut lab = Lab::with(&[], &["agent.fake_memory_mib=700"]).await;
     let servers = [lab.server("first").await, lab.server("second").await];
     let check = lab.r.cloud.command().args(["ha", "check"]).output().unwrap();
     let said = String::from_utf8_lossy(&check.stdout);
@@ -216,7 +230,7 @@ async fn fake_lost_hosts_servers_without_room_say_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_lost_hosts_servers_are_deleted_without_them() {
     // No room for any server there.
-    let mut lab = Lab::with(&["agent.fake_memory_mib=600"]).await;
+    let mut lab = Lab::with(&[], &["agent.fake_memory_mib=600"]).await;
     let (early, late) = (lab.server("early").await, lab.server("late").await);
     let delete = async |lab: &Lab, server: &str| {
         let path = format!("/compute/v2.1/servers/{server}");
@@ -225,7 +239,7 @@ async fn fake_lost_hosts_servers_are_deleted_without_them() {
     lab.one.kill();
     for server in [&early, &late] {
         end_guest(&lab.one.dir, server);
-        assert!(lab.shared.join("servers").join(server).exists());
+        assert!(lab.shared.0.join("servers").join(server).exists());
     }
     // Before anybody knows that the host is lost, and when everybody does.
     delete(&lab, &early).await;
@@ -236,7 +250,7 @@ async fn fake_lost_hosts_servers_are_deleted_without_them() {
     delete(&lab, &late).await;
     for server in [&early, &late] {
         lab.r.wait_gone(server).await;
-        assert!(!lab.shared.join("servers").join(server).exists());
+        assert!(!lab.shared.0.join("servers").join(server).exists());
     }
     lab.one.start_lease();
     lab.one.start_agent();
@@ -341,7 +355,7 @@ async fn fake_lost_hosts_leave_disks_of_others_alone() {
     lab.r.action(&rebuilt, json!({"os-start": null})).await.expect(202);
     lab.is_on(&rebuilt, "two").await;
     let disks = |server: &str| {
-        let dir = std::fs::read_dir(lab.shared.join("servers").join(server));
+        let dir = std::fs::read_dir(lab.shared.0.join("servers").join(server));
         let mut all: Vec<_> = dir.into_iter().flatten().map(|e| e.unwrap().file_name()).collect();
         all.sort();
         all
@@ -364,7 +378,7 @@ async fn fake_lost_hosts_leave_disks_of_others_alone() {
     lab.wire.mend();
     lab.one.start_lease();
     lab.r.wait_gone(&deleted).await;
-    assert!(!lab.shared.join("servers").join(&deleted).exists());
+    assert!(!lab.shared.0.join("servers").join(&deleted).exists());
     lab.one.is(&lab.r.cloud, "up").await;
     lab.is_on(&rebuilt, "two").await;
     assert_eq!(disks(&rebuilt), before);

@@ -16,6 +16,7 @@ mod fake_create;
 mod fake_hostile_hosts;
 mod fake_hosts;
 mod fake_import;
+mod fake_leases;
 mod fake_lost_hosts;
 mod fake_moving;
 mod fake_policy;

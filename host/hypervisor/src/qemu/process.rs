@@ -10,6 +10,7 @@
 use super::record::Process;
 use haneul_core::clock;
 use nix::fcntl::{Flock, FlockArg};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -104,30 +105,47 @@ pub(crate) fn take_lock(dir: &Path) -> io::Result<Option<Flock<File>>> {
     }
 }
 
-/// The process that holds a guest's lock and is not us: found by its open files, so that it is found even
-/// between fork and exec. Needs root.
-pub(crate) fn lock_holder(dir: &Path) -> Option<i32> {
+/// The lock's identity.
+fn lock_id(dir: &Path) -> Option<(u64, u64)> {
     let lock = fs::metadata(dir.join("lock")).ok()?;
+    Some((lock.dev(), lock.ino()))
+}
+
+/// Locks that a process has open. Files of other names are not looked at: a guest's disk may be on a file system that
+/// does not answer, and whoever asks would hang with it.
+fn locks_of(pid: i32) -> impl Iterator<Item = (u64, u64)> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    fds.filter(|fd| fs::read_link(fd.path()).is_ok_and(|l| l.ends_with("lock")))
+        .filter_map(|fd| fs::metadata(fd.path()).ok())
+        .map(|m| (m.dev(), m.ino()))
+}
+
+/// Whether the process holds the guest's lock.
+pub(crate) fn holds_lock(pid: i32, dir: &Path) -> bool {
+    lock_id(dir).is_some_and(|lock| locks_of(pid).any(|l| l == lock))
+}
+
+/// Processes that hold locks of these guests and are not us: found by their open files, so that they are found even
+/// between fork and exec. Needs root.
+pub(crate) fn lock_holders(dirs: &[PathBuf]) -> Vec<(&Path, i32)> {
+    let locks: HashMap<_, &Path> = dirs.iter().filter_map(|d| Some((lock_id(d)?, d.as_path()))).collect();
     let me = std::process::id() as i32;
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
             continue;
         };
-        if pid == me {
-            continue;
-        }
-        let Ok(fds) = fs::read_dir(entry.path().join("fd")) else {
-            continue;
-        };
-        for fd in fds.flatten() {
-            if fs::metadata(fd.path()).is_ok_and(|m| m.dev() == lock.dev() && m.ino() == lock.ino())
-                && start_ticks(pid).is_some()
-            {
-                return Some(pid);
-            }
+        if pid != me {
+            let held = locks_of(pid).filter_map(|l| locks.get(&l)).map(|dir| (*dir, pid));
+            found.extend(held.filter(|_| start_ticks(pid).is_some()));
         }
     }
-    None
+    found
+}
+
+/// The process that holds a guest's lock and is not us.
+pub(crate) fn lock_holder(dir: &Path) -> Option<i32> {
+    lock_holders(&[dir.to_owned()]).first().map(|(_, pid)| *pid)
 }
 
 /// Guests of this host directory that have a process, by the mark on the command line. For audits:
