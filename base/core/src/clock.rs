@@ -43,15 +43,30 @@ fn gone_by() -> Micros {
 
 /// In a lab: this process' clock is off by the microseconds that a file says, from when it says so.
 pub fn follow(file: PathBuf) {
+    let look = move || {
+        let off = std::fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok());
+        if let Some(off) = off {
+            OFFSET.store(off, Ordering::Relaxed);
+        }
+    };
+    look();
     std::thread::spawn(move || {
         loop {
-            let off = std::fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok());
-            if let Some(off) = off {
-                OFFSET.store(off, Ordering::Relaxed);
-            }
             std::thread::sleep(Duration::from_millis(20));
+            look();
         }
     });
+}
+
+/// A length of time for people.
+pub fn span(t: Micros) -> String {
+    let s = t / SECOND;
+    match s {
+        0..120 => format!("{s} s"),
+        120..7200 => format!("{} min", s / 60),
+        7200..172_800 => format!("{} h", s / 3600),
+        _ => format!("{} days", s / 86_400),
+    }
 }
 
 /// One second.

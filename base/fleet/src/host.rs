@@ -99,6 +99,9 @@ impl Fleet {
         let old = tx.find::<Host>(&host.id).await?;
         self.grant(tx, &mut host, old.as_ref().map_or(0, |h| h.lease)).await?;
         let moved = old.as_ref().is_some_and(|old| old.underlay != host.underlay);
+        if let Some(old) = old.as_ref().filter(|o| o.boot_id == host.boot_id) {
+            warn_of_more(&old.value, &host);
+        }
         match old {
             None => {
                 tx.insert(&System::create(), &host).await?;
@@ -158,6 +161,30 @@ impl Fleet {
         match tx.find::<Host>(id).await? {
             Some(old) if old.up && old.process.as_deref() == me.as_deref() => self.goes_down(tx, old).await,
             _ => Ok(()),
+        }
+    }
+}
+
+/// A machine that has more than before without a boot is rare, and one that says so to be given more servers is not: it
+/// stays in the change log, too.
+fn warn_of_more(old: &Host, new: &Host) {
+    let all = |i: &Inventory| {
+        [
+            ("VCPU", u64::from(i.vcpus)),
+            ("MiB of memory", i.memory_mib),
+            ("GiB of disk", i.disk_gib),
+        ]
+    };
+    for ((what, before), (_, now)) in all(&old.inventory).into_iter().zip(all(&new.inventory)) {
+        if now > before {
+            tracing::warn!(
+                host = new.id,
+                name = new.name,
+                what,
+                before,
+                now,
+                "a host has more than before, without a boot"
+            );
         }
     }
 }

@@ -298,13 +298,14 @@ async fn pump(fleet: Arc<Fleet>, host: Uuid, send: mpsc::Sender<std::result::Res
     let mut last = 0;
     let mut listed = false;
     let ended = loop {
-        // The end of the stream before may have been written behind this agent's greeting. Who counts as down greets
-        // anew, or the host would be down with its stream open.
-        if !listed && matches!(fleet.is_up(&id).await, Ok(false)) {
-            break "not greeted";
-        }
         match fleet.lines(&id, last).await {
             Ok((lines, newest, full)) => {
+                // The end of the stream before may have been written behind this agent's greeting: who counts as down
+                // greets anew, or the host would be down with its stream open. A host that another process has removed
+                // has nothing to hear any more, and the word of it may be lost.
+                if (!listed || lines.is_empty()) && matches!(fleet.is_up(&id).await, Ok(false)) {
+                    break "not greeted, or removed";
+                }
                 last = newest;
                 let mut out = Vec::new();
                 for line in &lines {

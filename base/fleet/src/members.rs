@@ -6,7 +6,7 @@
 use crate::{Fleet, Host, peers};
 use data_encoding::{BASE64, HEXLOWER};
 use haneul_agent_api::{Join, JoinToken, Joined, Renew, Renewed};
-use haneul_core::clock::{self, Micros};
+use haneul_core::clock::{self, Micros, span};
 use haneul_core::{Error, Result, id, release};
 use haneul_store::{Actor, Tx};
 use haneul_tls::{Authority, HostName, Identity};
@@ -23,18 +23,9 @@ pub const CERTIFICATE_DAYS: u32 = 30;
 pub const MAX_TOKEN_MINUTES: u32 = 7 * 24 * 60;
 /// What the clocks of two machines may differ by, so that certificates and the times of changes mean the same on both.
 const MAX_SKEW: Micros = 60 * SECOND;
+
 fn hash(secret: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(secret))
-}
-
-/// A number of microseconds for people.
-fn span(t: Micros) -> String {
-    let s = t / SECOND;
-    match s {
-        0..120 => format!("{s} s"),
-        120..7200 => format!("{} min", s / 60),
-        _ => format!("{} h", s / 3600),
-    }
 }
 
 impl Fleet {
@@ -219,6 +210,11 @@ impl Fleet {
             .row("SELECT membership FROM fleet_member WHERE host_id = $1", &[host.into()])
             .await?;
         row.map(|r| Ok(r.i64(0)? as u64)).transpose()
+    }
+
+    /// Whether the host's agent speaks on the socket of control's own machine: it has no membership, and needs none.
+    pub async fn is_beside_control(&self, tx: &mut Tx, host: &str) -> Result<bool> {
+        Ok(self.membership(tx, host).await?.is_none())
     }
 
     /// Refuses whoever is a member no longer.

@@ -101,6 +101,12 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     HEXLOWER.encode(&Sha256::digest(certificate))
 }
 
+/// The same of one in PEM; `None` when there is none.
+pub fn fingerprint_of(pem: &str) -> Option<String> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    Some(fingerprint(&certificate))
+}
+
 /// The authority of one cloud.
 pub struct Authority {
     certificate: CertificateDer<'static>,

@@ -1,8 +1,10 @@
 //! The side that dials.
 
 use crate::{CONTROL, Identity, KeyPair, fingerprint, ring, unusable};
+use haneul_core::clock::{self, Micros, SECOND};
 use haneul_core::{Error, Result};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -12,6 +14,7 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
@@ -36,11 +39,49 @@ pub async fn connect(address: &str, trust: &Trust<'_>) -> Result<TlsStream<TcpSt
     TlsConnector::from(config)
         .connect(name, tcp)
         .await
-        .map_err(|e| Error::unavailable(format!("{address} speaks no TLS that this machine trusts: {e}")))
+        .map_err(|e| match clock_is_off(&e) {
+            Some(why) => Error::unavailable(format!("{address} is not believed: {why}")),
+            None => Error::unavailable(format!("{address} speaks no TLS that this machine trusts: {e}")),
+        })
+}
+
+/// What is wrong when a certificate is not good at the time that it is here: control makes its own anew again and again.
+fn clock_is_off(e: &std::io::Error) -> Option<String> {
+    let TlsError::InvalidCertificate(e) = e.get_ref()?.downcast_ref()? else {
+        return None;
+    };
+    let micros = |t: &UnixTime| Micros::try_from(t.as_secs()).map_or(Micros::MAX, |s| s.saturating_mul(SECOND));
+    let (now, good, way) = match e {
+        CertificateError::NotValidYetContext { time, not_before } => (micros(time), micros(not_before), "behind"),
+        CertificateError::ExpiredContext { time, not_after } => (micros(time), micros(not_after), "ahead"),
+        _ => return None,
+    };
+    let (edge, by) = if way == "behind" {
+        ("from", good - now)
+    } else {
+        ("until", now - good)
+    };
+    Some(format!(
+        "this machine's clock says {}, and control's certificate is good {edge} {}. The clock is {} {way}, at the least: set it (for instance by NTP) and try again",
+        clock::iso(now),
+        clock::iso(good),
+        clock::span(by)
+    ))
+}
+
+/// The time of the house, for the life of certificates.
+#[derive(Debug)]
+struct Now;
+
+impl TimeProvider for Now {
+    fn current_time(&self) -> Option<UnixTime> {
+        let micros = u64::try_from(clock::now()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_micros(micros)))
+    }
 }
 
 fn config(trust: &Trust<'_>) -> Result<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(ring())
+    let builder = ClientConfig::builder_with_details(ring(), Arc::new(Now))
         .with_safe_default_protocol_versions()
         .map_err(Error::internal)?;
     Ok(match trust {
@@ -123,7 +164,16 @@ impl ServerCertVerifier for Pinned {
             .build()
             .map_err(|e| TlsError::General(e.to_string()))?;
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
+        let verify = |at| verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, at);
+        verify(now).map_err(|e| {
+            // Nobody but control can make us say that this machine's clock is off.
+            let good = match &e {
+                TlsError::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => *not_before,
+                TlsError::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => *not_after,
+                _ => return e,
+            };
+            verify(good).err().unwrap_or(e)
+        })
     }
 
     fn verify_tls12_signature(

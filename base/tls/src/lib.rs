@@ -10,7 +10,7 @@ mod client;
 mod listener;
 mod strangers;
 
-pub use authority::{Authority, HostName, Identity, KeyPair, fingerprint};
+pub use authority::{Authority, HostName, Identity, KeyPair, fingerprint, fingerprint_of};
 pub use client::{Trust, connect};
 pub use listener::{Certificate, Listener, Peer, Stream, optional_hosts, server};
 

@@ -35,6 +35,9 @@ impl haneul_cli::Host for ThisHost {
             .unwrap_or_default()
     }
     fn join(&self, config: &Config, url: &str, token: &str) -> Result<String> {
+        if config.lab {
+            haneul_core::clock::follow(config.run_dir().join("clock"));
+        }
         block_on(haneul_agent::join(config, url, token)).map(|cloud| cloud.to_string())
     }
     fn stop_guests(&self, config: &Config, gently: bool) -> Result<usize> {

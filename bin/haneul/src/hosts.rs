@@ -62,7 +62,9 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
         "release": host.release,
         "servers": used.servers,
         "hypervisor": host.hypervisor.kind,
+        "hypervisor_version": version(host.hypervisor.version),
         "accelerator": host.hypervisor.accelerator,
+        "underlay": host.underlay,
         "cpu_model": host.hypervisor.cpu_model,
         "boot_id": host.boot_id,
         "shared_disks": host.hypervisor.shared_disks,
@@ -73,6 +75,11 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
             (class.clone(), json!({"used": used, "total": total}))
         }).collect::<serde_json::Map<String, Value>>(),
     }))
+}
+
+/// Of Nova's number form: 10.0.2 is 10000002.
+fn version(number: u64) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
 }
 
 /// What is known of a host that is down, for a person.
@@ -123,6 +130,13 @@ pub async fn fence(app: &Arc<App>, asked: String) -> Result<Value> {
 pub async fn ha(app: &App) -> Result<Value> {
     let mut tx = app.db.read().await?;
     let hosts = app.fleet.hosts(&mut tx).await?;
+    let alone = tx.other_processes().await?.is_empty();
+    let mut control = Vec::new();
+    for host in &hosts {
+        if alone && app.fleet.is_beside_control(&mut tx, &host.id).await? {
+            control.push(host.id.clone());
+        }
+    }
     drop(tx);
     let mut out = Vec::new();
     for host in hosts.into_iter().filter(|h| h.up) {
@@ -130,6 +144,7 @@ pub async fn ha(app: &App) -> Result<Value> {
         out.push(json!({
             "host": host.name,
             "id": host.id,
+            "control": control.contains(&host.id),
             "back": loss.back.iter().map(|(id, name, to)| json!({"id": id, "name": name, "to": to})).collect::<Vec<_>>(),
             "stranded": loss.stranded.iter().map(|s| json!({"id": s.id, "name": s.name, "why": s.why})).collect::<Vec<_>>(),
         }));

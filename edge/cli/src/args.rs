@@ -62,7 +62,7 @@ pub enum Command {
     Changes(ChangesOptions),
     /// Accounts of people and organisations
     Account(AccountOptions),
-    /// Hosts of this cloud: tokens for new ones, list, show, drain, enable, remove
+    /// Hosts of this cloud: tokens for new ones, list, show, drain, fence, enable, remove
     Host(HostOptions),
     /// Moves between hosts that make their loads more alike: show them, or make them
     Balance(BalanceOptions),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// `haneul host token|list|show|drain|enable|remove`
+/// `haneul host token|list|show|drain|fence|enable|remove`
 pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
     match &options.command {
         HostCommand::Token { minutes, host } => token(config, *minutes, host.as_deref(), options.json),
@@ -64,6 +64,7 @@ pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
     let answer = get(config, "/admin/v1/ha")?;
     let hosts = list(&answer, "hosts");
     let stay = |h: &Value| list(h, "stranded").len();
+    let control = |h: &Value| h.get("control") == Some(&Value::Bool(true));
     if json {
         ui::json(&answer);
     } else {
@@ -71,7 +72,7 @@ pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
             .iter()
             .map(|h| {
                 let (back, stay) = (list(h, "back").len(), stay(h));
-                let can = if stay == 0 { "yes" } else { "no" };
+                let can = if stay == 0 && !control(h) { "yes" } else { "no" };
                 vec![
                     text(h, "host").to_owned(),
                     can.into(),
@@ -91,6 +92,12 @@ pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
                     text(s, "why")
                 ));
             }
+        }
+        for h in hosts.iter().filter(|h| control(h)) {
+            ui::line(format_args!(
+                "The only control plane is on {0}: without it servers run on, nothing answers, and nothing starts elsewhere. A second `haneul serve` on another machine, with one PostgreSQL, makes up for it.",
+                text(h, "host")
+            ));
         }
         if answer.get("evacuate") == Some(&Value::Bool(false)) {
             ui::line("Nothing starts elsewhere by itself: ha.evacuate = false.");
@@ -179,11 +186,16 @@ fn one(options: &HostOptions, answer: Value) -> Result<()> {
         ("reason", "disabled_reason"),
         ("release", "release"),
         ("hypervisor", "hypervisor"),
+        ("version", "hypervisor_version"),
         ("accelerator", "accelerator"),
         ("cpu", "cpu_model"),
         ("shared disks", "shared_disks"),
     ] {
         ui::line(format_args!("{name:12} {}", text(&host, key)));
+    }
+    if let Some(address) = host.pointer("/underlay/address").and_then(Value::as_str) {
+        let mtu = host.pointer("/underlay/mtu").unwrap_or(&Value::Null);
+        ui::line(format_args!("{:12} {address}, MTU {mtu}", "underlay"));
     }
     if let Some(means) = host.pointer("/watched/means").and_then(Value::as_str) {
         ui::line(format_args!("{:12} {means}", "lost"));

@@ -1,5 +1,5 @@
-//! systemd, where it runs: two units take the supervisor's place. Only for the default state directory, for
-//! the names of the units are the same for all; other clouds on the host run under `haneul run`.
+//! systemd, where it runs: units take the supervisor's place, one for each of its parts. Only for the default state
+//! directory, for the names of the units are the same for all; other clouds on the host run under `haneul run`.
 
 use crate::args::{Globals, LogsOptions, Process};
 use crate::proc::Ident;

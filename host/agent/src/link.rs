@@ -128,7 +128,8 @@ pub(crate) async fn run(shared: Arc<Shared>, guests: Guests, fences: Fences) {
         match session(&shared, &guests, &fences, &mut pause).await {
             Ok(()) => shared.say_link("not connected: control ended the stream"),
             Err(e) => {
-                shared.say_link(&format!("not connected: {}", e.public()));
+                let why = shared.control.expired().unwrap_or_else(|| e.public().to_owned());
+                shared.say_link(&format!("not connected: {why}"));
                 tracing::debug!(error = %e, "no link to control");
             }
         }

@@ -11,7 +11,7 @@ use haneul_core::{Error, Result, clock, release};
 use haneul_tls::{Identity, KeyPair, Trust};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -72,7 +72,7 @@ pub(crate) fn controls_of(file: &Path) -> Option<Vec<String>> {
 pub(crate) struct Control {
     socket: PathBuf,
     file: PathBuf,
-    membership: RwLock<Option<Membership>>,
+    membership: Mutex<Option<Membership>>,
     /// The address that the link is to, or was: the next one begins behind it.
     last: Mutex<Option<String>>,
 }
@@ -80,23 +80,32 @@ pub(crate) struct Control {
 impl Control {
     pub fn open(config: &Config) -> Result<Self> {
         let file = config.membership_file();
-        let membership = match std::fs::read(&file) {
-            Ok(bytes) => {
-                Some(serde_json::from_slice(&bytes).map_err(|e| Error::internal(format!("{}: {e}", file.display())))?)
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(e.into()),
-        };
         Ok(Self {
             socket: config.agent_socket(),
+            membership: Mutex::new(kept(&file)?),
             file,
-            membership: RwLock::new(membership),
             last: Mutex::default(),
         })
     }
 
+    /// As the file has it, which `haneul join` may have written anew; what was known before, when that cannot be read.
     fn membership(&self) -> Option<Membership> {
-        self.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut known = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(Some(now)) = kept(&self.file) {
+            *known = Some(now);
+        }
+        known.clone()
+    }
+
+    /// Why the link may be refused, and what to do then.
+    pub fn expired(&self) -> Option<String> {
+        let end = self.membership()?.expires_at;
+        (end <= clock::now()).then(|| {
+            format!(
+                "this host's certificate was good until {}: `haneul host token --for` this host on the control plane prints a token by which `haneul join` here gets another",
+                clock::iso(end)
+            )
+        })
     }
 
     /// Opens the link: to the next process of control, where there are several.
@@ -156,9 +165,7 @@ impl Control {
             controls: controls.to_vec(),
             ..old
         };
-        write(&self.file, &next)?;
-        *self.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
-        Ok(())
+        write(&self.file, &next)
     }
 
     /// How long this certificate is good without a successor; `None` where there is none.
@@ -175,13 +182,13 @@ impl Control {
         loop {
             let pause = match self.due() {
                 None => return std::future::pending().await,
-                Some(Duration::ZERO) => match self.renew(sender).await {
-                    Ok(()) => continue,
-                    Err(e) => {
+                Some(Duration::ZERO) => {
+                    if let Err(e) = self.renew(sender).await {
                         tracing::warn!(error = %e, "this host has no next certificate yet");
-                        LONGEST / 10
                     }
-                },
+                    // Also when it has: by a clock that is far ahead, every certificate is due at once.
+                    LONGEST / 10
+                }
                 Some(wait) => wait.min(LONGEST),
             };
             tokio::time::sleep(pause).await;
@@ -207,8 +214,21 @@ impl Control {
             good_until = clock::iso(next.expires_at),
             "this host has its next certificate"
         );
-        *self.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
         Ok(())
+    }
+}
+
+/// What a machine has kept; `None` when it is no member.
+fn kept(file: &Path) -> Result<Option<Membership>> {
+    match std::fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+            Error::internal(format!(
+                "{} is damaged ({e}): `haneul host token --for` this host on the control plane prints a token by which `haneul join` here makes it anew",
+                file.display()
+            ))
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -234,10 +254,12 @@ fn address(url: &str) -> Result<String> {
     }
 }
 
-/// Makes this machine a host of the cloud at `url`; answers the cloud's id. Nothing is started.
+/// Makes this machine a host of the cloud at `url`; answers the cloud's id. Nothing is started. A host that control does not
+/// take for one any more (its certificate has expired, or the control plane is one of before it joined) becomes it again,
+/// with all that it has.
 ///
 /// # Errors
-/// Conflict when the machine is a host already, or has a control plane of its own; what control says when it refuses.
+/// Conflict when the machine is a host of another cloud, or has a control plane of its own; what control says when it refuses.
 pub async fn join(config: &Config, url: &str, token: &str) -> Result<Uuid> {
     let control = address(url)?;
     let parsed = JoinToken::parse(token).ok_or_else(|| {
@@ -245,10 +267,13 @@ pub async fn join(config: &Config, url: &str, token: &str) -> Result<Uuid> {
             "This is no token of a Haneul cloud, or a part of it is missing. `haneul host token` on the control plane prints one.",
         )
     })?;
-    let way = Control::open(config)?;
-    if let Some(m) = way.membership() {
+    // One that is damaged says nothing. Control knows whether this machine's id is a host's.
+    let before = kept(&config.membership_file()).unwrap_or_default();
+    if let Some(m) = &before
+        && haneul_tls::fingerprint_of(&m.authority).as_ref() != Some(&parsed.fingerprint)
+    {
         return Err(Error::conflict(format!(
-            "This machine is a host of cloud {} already, whose control plane is {}. To leave it: `haneul host remove` there, then `haneul down --purge` here.",
+            "This machine is a host of cloud {} already, whose control plane is {}, and this token is another cloud's. To leave it: `haneul host remove` there, then `haneul down --purge` here.",
             m.cloud_id, m.control
         )));
     }
@@ -278,9 +303,16 @@ pub async fn join(config: &Config, url: &str, token: &str) -> Result<Uuid> {
         connection.abort();
         answer
     };
-    let joined = tokio::time::timeout(PATIENCE, go)
-        .await
-        .map_err(|_| Error::unavailable(format!("{control} did not answer within {} s.", PATIENCE.as_secs())))??;
+    let late = |_| Error::unavailable(format!("{control} did not answer within {} s.", PATIENCE.as_secs()));
+    let joined = tokio::time::timeout(PATIENCE, go).await.map_err(late).flatten();
+    let joined = joined.map_err(|e| match &before {
+        None => e,
+        Some(m) => Error::conflict(format!(
+            "This machine is a host of cloud {} already, and got no other certificate: {}",
+            m.cloud_id,
+            e.public()
+        )),
+    })?;
     let membership = Membership {
         control,
         controls: vec![],

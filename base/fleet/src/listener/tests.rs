@@ -352,3 +352,33 @@ fn neighbouring_protocols_are_understood() {
         assert_eq!(check_protocol(theirs).is_ok(), understood, "{theirs}");
     }
 }
+
+/// Another process of control has removed the host, and the word of it was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_host_hears_nothing_more_though_nobody_has_said_so() {
+    let dir = std::env::temp_dir().join(format!("haneul-fleet-{}", haneul_core::id::hex()));
+    let fleet = fleet(&dir).await;
+    let host = Uuid::new_v4();
+    let (f, g) = (fleet.clone(), greeting(host));
+    let greet = fleet.db.write(&agent(host), async move |tx| f.greet(tx, &g).await);
+    greet.await.unwrap();
+    let (send, mut receive) = mpsc::channel(16);
+    tokio::spawn(pump(fleet.clone(), host, send));
+    let next = async |receive: &mut mpsc::Receiver<_>| {
+        let next = tokio::time::timeout(Duration::from_secs(30), receive.recv());
+        next.await.unwrap().is_some()
+    };
+    assert!(next(&mut receive).await);
+    let gone = async move |tx: &mut haneul_store::Tx| {
+        tx.exec("DELETE FROM host WHERE id = $1", &[host.to_string().into()])
+            .await
+    };
+    fleet.db.write(&agent(host), gone).await.unwrap();
+    // What is done after news were missed.
+    fleet.hub.wake_all();
+    assert!(
+        !next(&mut receive).await,
+        "the stream of a host that was removed stays open"
+    );
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -145,8 +145,22 @@ async fn fake_lost_hosts_servers_start_elsewhere_once() {
     let (running, off) = (lab.server("running").await, lab.server("off").await);
     lab.r.action(&off, json!({"os-stop": null})).await.expect(202);
     lab.r.wait(&off, "SHUTOFF").await;
+    // All servers can; of what else is lost with a host it says what it is.
     let check = lab.r.cloud.command().args(["ha", "check"]).output().unwrap();
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    let said = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.success(), "{said}");
+    let can = |host: &str| {
+        let line = said.lines().find(|l| l.starts_with(host));
+        line.and_then(|l| l.split_whitespace().nth(1)).map(str::to_owned)
+    };
+    let control = lab.r.admin.get("/compute/v2.1/os-hypervisors").await.expect(200);
+    let names = control["hypervisors"].as_array().unwrap().iter();
+    for name in names.map(|h| h["hypervisor_hostname"].as_str().unwrap()) {
+        let is = ["one", "two"].contains(&name);
+        assert_eq!(can(name).as_deref(), Some(if is { "yes" } else { "no" }), "{said}");
+        let line = format!("The only control plane is on {name}:");
+        assert_eq!(said.contains(&line), !is, "{said}");
+    }
 
     lab.one.kill();
     // A power cut: the guest's process is gone with the machine.

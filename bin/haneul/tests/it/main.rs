@@ -18,6 +18,7 @@ mod fake_hosts;
 mod fake_import;
 mod fake_leases;
 mod fake_lost_hosts;
+mod fake_memberships;
 mod fake_moving;
 mod fake_policy;
 mod fake_processes;
