@@ -97,12 +97,13 @@ mod tests {
         let mut others = [process(&dir, guests[1]), process(&dir, guests[2])];
         let refused = end(&dir, &guests).unwrap_err();
         assert!(refused.to_string().contains(&guests[0].to_string()), "{refused}");
-        for other in &mut others {
-            let gone = other.try_wait().unwrap();
+        let gone = others.each_mut().map(|other| {
+            let gone = other.try_wait().unwrap().is_some();
             other.kill().unwrap();
             other.wait().unwrap();
-            assert!(gone.is_some(), "a guest behind it runs on");
-        }
+            gone
+        });
+        assert_eq!(gone, [true, true], "guests behind it run on");
         assert_eq!(end(&dir, &guests[1..]).unwrap(), 0);
         std::fs::remove_dir_all(&dir).unwrap();
     }
