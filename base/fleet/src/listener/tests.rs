@@ -360,20 +360,18 @@ async fn a_removed_host_hears_nothing_more_though_nobody_has_said_so() {
     let fleet = fleet(&dir).await;
     let host = Uuid::new_v4();
     let (f, g) = (fleet.clone(), greeting(host));
-    let greet = fleet.db.write(&agent(host), async move |tx| f.greet(tx, &g).await);
+    let actor = agent(host);
+    let greet = fleet.db.write(&actor, async move |tx| f.greet(tx, &g).await);
     greet.await.unwrap();
     let (send, mut receive) = mpsc::channel(16);
     tokio::spawn(pump(fleet.clone(), host, send));
-    let next = async |receive: &mut mpsc::Receiver<_>| {
-        let next = tokio::time::timeout(Duration::from_secs(30), receive.recv());
-        next.await.unwrap().is_some()
-    };
-    assert!(next(&mut receive).await);
-    let gone = async move |tx: &mut haneul_store::Tx| {
+    let limit = Duration::from_secs(30);
+    assert!(tokio::time::timeout(limit, receive.recv()).await.unwrap().is_some());
+    let gone = fleet.db.write(&actor, async move |tx| {
         tx.exec("DELETE FROM host WHERE id = $1", &[host.to_string().into()])
             .await
-    };
-    fleet.db.write(&agent(host), gone).await.unwrap();
+    });
+    gone.await.unwrap();
     // What is done after news were missed.
     fleet.hub.wake_all();
     assert!(
