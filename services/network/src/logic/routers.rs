@@ -388,7 +388,16 @@ impl Network {
             .flat_map(|p| p.fixed_ips.iter().map(|f| f.ip))
             .collect();
         for r in routes {
-            let wrong = if !subnets.iter().any(|s| s.cidr.contains(&r.nexthop)) {
+            let subnet = subnets.iter().find(|s| s.cidr.contains(&r.nexthop));
+            let wrong = if let Some(s) = subnet.filter(|s| !ports::usable(s, r.nexthop)) {
+                // The router's host refuses it.
+                Some(format!(
+                    "the nexthop is no host's address: subnet {} has its network address {} and its broadcast address {} for itself",
+                    s.cidr,
+                    s.cidr.network(),
+                    s.cidr.broadcast()
+                ))
+            } else if subnet.is_none() {
                 let reach: Vec<String> = subnets.iter().map(|s| s.cidr.to_string()).collect();
                 Some(format!(
                     "the nexthop is not connected with router (its subnets: {})",

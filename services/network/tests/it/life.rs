@@ -446,6 +446,18 @@ pub async fn routers_and_floating_ips(c: &Cloud) {
         )
         .await;
     assert!(e.contains("10.3.0.0/24"), "{e}");
+    // What no host can have; the router's host would refuse it, after it was promised.
+    for nobodys in ["10.3.0.255", "10.3.0.0"] {
+        let nowhere = json!({"router": {"routes": [{"destination": "192.168.10.0/24", "nexthop": nobodys}]}});
+        for path in [format!("{rpath}/add_extraroutes"), rpath.clone()] {
+            let e = c
+                .refused("PUT", &path, ALICE, nowhere.clone(), 400, "InvalidRoutes")
+                .await;
+            for word in [nobodys, "10.3.0.0/24", "10.3.0.255"] {
+                assert!(e.contains(word), "{word}: {e}");
+            }
+        }
+    }
     let v = c
         .ok(
             "PUT",
