@@ -121,6 +121,9 @@ pub enum Object {
     Fence(Fence),
 }
 
+/// Where other hosts reach this one, from when that is known on: a host may be there before its address.
+pub type Whereabouts = std::sync::Arc<std::sync::OnceLock<Underlay>>;
+
 /// The kind of a desired object, as stored and as named in tombstones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,7 +1,7 @@
 //! Which drivers this host uses.
 
 use crate::shared_disks::SharedDisks;
-use haneul_agent_api::{Failure, FailureCode, Guest, Underlay, Uplink};
+use haneul_agent_api::{Failure, FailureCode, Guest, Underlay, Uplink, Whereabouts};
 use haneul_blockdev::BlockDriver;
 use haneul_core::config::Config;
 use haneul_core::{Error, Result};
@@ -21,8 +21,8 @@ pub struct Drivers {
     pub block: Arc<dyn BlockDriver>,
     /// Those in a directory that it shares with other hosts; the running agent alone opens it.
     pub shared: Option<SharedDisks>,
-    /// Where other hosts reach this one.
-    pub underlay: Option<Underlay>,
+    /// Where other hosts reach this one. All drivers have the same.
+    pub underlay: Whereabouts,
     /// Whether the hypervisor is the fake of a lab.
     pub fake: bool,
 }
@@ -32,7 +32,10 @@ pub struct Drivers {
 pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
     let dir = config.agent_dir();
     let fake = config.agent.hypervisor == "fake";
-    let underlay = underlay(config);
+    let underlay = Whereabouts::default();
+    if let Some(u) = find_underlay(config) {
+        underlay.get_or_init(|| u);
+    }
     let (hypervisor, block): (Arc<dyn Hypervisor>, Arc<dyn BlockDriver>) = if fake {
         (
             Arc::new(haneul_hypervisor::fake::Fake::open(&dir.join("guests"))?),
@@ -46,7 +49,7 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
             },
             dir: dir.join("qemu"),
             no_vnc: !config.compute.vnc,
-            move_address: underlay.map(|u| u.address),
+            underlay: underlay.clone(),
             move_ports: config.agent.ports_of_moves()?,
             ..Default::default()
         };
@@ -76,7 +79,7 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
         let settings = RealConfig {
             dns_upstream: (!upstream.is_empty()).then(|| upstream.iter().map(|ip| (*ip, 53).into()).collect()),
             dns_domain: config.network.dns_domain.clone(),
-            underlay: underlay.map(|u| u.address),
+            underlay: underlay.clone(),
             vxlan_port: config.network.vxlan_port,
             ..RealConfig::new(host_id, uplink, dir.join("net"))
         };
@@ -93,6 +96,12 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
 }
 
 impl Drivers {
+    /// Where other hosts reach this one; looked for anew while that is not known.
+    pub(crate) fn underlay(&self, config: &Config) -> Option<Underlay> {
+        let known = self.underlay.get().copied();
+        known.or_else(|| find_underlay(config).map(|u| *self.underlay.get_or_init(|| u)))
+    }
+
     /// Where new guests get their disks.
     pub(crate) fn newest_block(&self) -> &Arc<dyn BlockDriver> {
         self.shared.as_ref().map_or(&self.block, |s| &s.block)
@@ -126,12 +135,12 @@ impl Drivers {
 const AFAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// A host without one serves its own guests; only networks that span hosts fail there, and say so.
-fn underlay(config: &Config) -> Option<Underlay> {
+fn find_underlay(config: &Config) -> Option<Underlay> {
     if config.agent.network == "fake" {
         return config.agent.underlay.map(|address| Underlay { address, mtu: 1500 });
     }
     haneul_netdev::real::underlay(config.agent.underlay, AFAR).unwrap_or_else(|f| {
-        tracing::error!(message = f.message, detail = f.detail, "no underlay address");
+        tracing::warn!(message = f.message, detail = f.detail, "no underlay address");
         None
     })
 }

@@ -3,7 +3,7 @@
 use crate::snapshots::Making;
 use crate::{Shared, failed, lease};
 use haneul_agent_api::{
-    Failure, FailureCode, Guest, GuestState, Kind, MoveState, Object, ObservedGuest, Power, Progress, Tombstone,
+    Failure, FailureCode, Guest, GuestState, Kind, MoveState, Nic, Object, ObservedGuest, Power, Progress, Tombstone,
     documents,
 };
 use haneul_blockdev::BlockDriver;
@@ -397,11 +397,15 @@ async fn pull(
 /// Waits until the data plane has the guest's ports.
 async fn ports(shared: &Arc<Shared>, guest: &Guest) -> Result<(), Failure> {
     let mut ready = shared.net_ready.subscribe();
-    let all = ready.wait_for(|net| guest.nics.iter().all(|n| net.ports.contains_key(&n.port_id)));
+    let all = ready.wait_for(|net| guest.nics.iter().all(|n| net.up.contains_key(&(Kind::Port, n.port_id))));
     if let Ok(Ok(_)) = tokio::time::timeout(PORTS_DEADLINE, all).await {
         return Ok(());
     }
-    let why = shared.net_ready.borrow().failure.clone();
+    let why = {
+        let net = shared.net_ready.borrow();
+        let of = |n: &Nic| net.troubles.get(&(Kind::Port, n.port_id));
+        net.failure.as_ref().or_else(|| guest.nics.iter().find_map(of)).cloned()
+    };
     let (why, detail) = why.map_or_else(Default::default, |f| (format!(": {}", f.message), f.detail));
     Err(Failure {
         code: FailureCode::NetworkError,

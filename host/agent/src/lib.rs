@@ -45,11 +45,31 @@ pub(crate) struct Shared {
     pub net_told: nets::Told,
     /// Rung when a network object changed.
     pub net_dirty: Notify,
-    /// Ports that the data plane has (id and generation), for guests that wait for them.
+    /// What the data plane has, for guests that wait for their ports.
     pub net_ready: tokio::sync::watch::Sender<nets::Ready>,
     pub link: link::Handle,
     pub control: membership::Control,
     pub turns: turns::Turns,
+}
+
+impl Shared {
+    fn open(config: Config, host_id: Uuid, drivers: Drivers) -> Result<Self> {
+        let dir = config.agent_dir();
+        let (net_ready, _) = tokio::sync::watch::channel(Default::default());
+        Ok(Self {
+            store: store::Store::open(&dir.join("desired.journal"), config.agent.first_uid)?,
+            reports: report::Reports::default(),
+            net_told: nets::Told::default(),
+            net_dirty: Notify::new(),
+            net_ready,
+            link: link::Handle::default(),
+            control: membership::Control::open(&config)?,
+            turns: turns::Turns::new(&dir),
+            config,
+            host_id,
+            drivers,
+        })
+    }
 }
 
 /// The answer to a guest that posts its password waits so long for control, so that whoever has seen the answer finds
@@ -84,20 +104,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let host_id = host_id(&dir)?;
     let mut drivers = open_drivers(&config, host_id).await?;
     drivers.shared = shared_disks::open(&config, host_id)?;
-    let (net_ready, _) = tokio::sync::watch::channel(Default::default());
-    let shared = Arc::new(Shared {
-        store: store::Store::open(&dir.join("desired.journal"), config.agent.first_uid)?,
-        reports: report::Reports::default(),
-        net_told: nets::Told::default(),
-        net_dirty: Notify::new(),
-        net_ready,
-        link: link::Handle::default(),
-        control: membership::Control::open(&config)?,
-        turns: turns::Turns::new(&dir),
-        config,
-        host_id,
-        drivers,
-    });
+    let shared = Arc::new(Shared::open(config, host_id, drivers)?);
     shared.drivers.net.set_metadata(Arc::new(Documents(shared.clone())));
     lease::granted(&shared)?;
     let guests = guests::Guests::start(shared.clone()).await;

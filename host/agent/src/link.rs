@@ -25,6 +25,8 @@ use uuid::Uuid;
 
 /// What the link's file begins with while the link is open.
 pub(crate) const CONNECTED: &str = "connected";
+/// A host that others cannot reach looks for an address so often.
+const REACH: Duration = Duration::from_secs(5);
 /// Bytes of news that are taken together at the most.
 const MAX_TOGETHER: usize = 1 << 20;
 
@@ -142,6 +144,7 @@ pub(crate) async fn run(shared: Arc<Shared>, guests: Guests, fences: Fences) {
 async fn session(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, pause: &mut u64) -> Result<()> {
     let (mut sender, connection) = handshake(shared.control.dial().await?).await?;
     let greeting = greeting(shared).await;
+    let reached = greeting.underlay.is_some();
     let welcome: Welcome = call(&mut sender, path::GREET, &greeting).await?;
     tracing::info!(release = welcome.release, cloud = %welcome.cloud_id, epoch = welcome.epoch, "control welcomed this host");
     shared.control.heard(&welcome.controls)?;
@@ -173,6 +176,7 @@ async fn session(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, pause: 
         r = watch(shared, guests, fences, response.into_body(), &sender) => r,
         r = reports(shared, sender.clone(), welcome.session) => r,
         () = shared.control.keep_certified(&mut renewal) => Ok(()),
+        () = shared.comes_within_reach(), if !reached => Err(Error::unavailable("other hosts reach this one now: it greets anew")),
     };
     connection.abort();
     result
@@ -193,11 +197,18 @@ async fn greeting(shared: &Arc<Shared>) -> Greeting {
             shared_disks: shared.drivers.shared.as_ref().map(|s| s.marker),
             ..shared.drivers.hypervisor.info()
         },
-        underlay: shared.drivers.underlay,
+        underlay: shared.drivers.underlay(&shared.config),
     }
 }
 
 impl Shared {
+    /// Until there is an address at which other hosts reach this one.
+    async fn comes_within_reach(&self) {
+        while self.drivers.underlay(&self.config).is_none() {
+            tokio::time::sleep(REACH).await;
+        }
+    }
+
     /// Tells people on this machine how the link is; written only when it is another than before.
     fn say_link(&self, said: &str) {
         let file = self.config.link_file();
@@ -404,11 +415,50 @@ async fn audit(shared: &Arc<Shared>) -> HostAudit {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
 mod tests {
     use super::*;
+    use crate::nets::tests::Lab;
     use haneul_testkit::Dice;
     use limits::lines;
+
+    /// A host may be there before its address.
+    #[test]
+    fn a_host_greets_with_the_address_that_it_has_by_then() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIPPED: needs root");
+            return;
+        }
+        let out = std::process::Command::new("unshare")
+            .arg("-n")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "link::tests::addressless"])
+            .env("ADDRESSLESS", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    /// Not a test: the agent that is alone on its machine, in the one above.
+    #[tokio::test]
+    async fn addressless() {
+        if std::env::var_os("ADDRESSLESS").is_none() {
+            return;
+        }
+        let shared = Lab::new().shared.clone();
+        assert_eq!(greeting(&shared).await.underlay, None);
+        let short = Duration::from_millis(100);
+        assert!(tokio::time::timeout(short, shared.comes_within_reach()).await.is_err());
+        let there =
+            "ip link add u0 mtu 1400 type veth peer name u1 && ip link set u0 up && ip addr add 192.0.2.77/24 dev u0";
+        let done = std::process::Command::new("sh").args(["-c", there]).status().unwrap();
+        assert!(done.success());
+        shared.comes_within_reach().await;
+        let now = greeting(&shared).await.underlay.unwrap();
+        assert_eq!((now.address.to_string().as_str(), now.mtu), ("192.0.2.77", 1400));
+        assert_eq!(shared.drivers.underlay.get(), Some(&now), "the drivers know it, too");
+    }
 
     /// One of each kind.
     const SAID: [&str; 6] = [

@@ -1,6 +1,6 @@
 //! A data plane that only remembers what it was told; allowed with `lab = true`.
 
-use crate::{BoxFuture, MetadataSource, NetDriver, NetObserved};
+use crate::{BoxFuture, MetadataSource, NetDriver, NetObserved, Troubles};
 use haneul_agent_api::{Failure, Kind, NetDesired};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -18,12 +18,12 @@ impl NetDriver for Fake {
         vec![("driver".into(), "fake".into())]
     }
 
-    fn apply<'a>(&'a self, desired: &'a NetDesired) -> BoxFuture<'a, Result<(), Failure>> {
+    fn apply<'a>(&'a self, desired: &'a NetDesired) -> BoxFuture<'a, Result<Troubles, Failure>> {
         let mut have = self.have.lock().unwrap_or_else(PoisonError::into_inner);
         have.extend(desired.networks.iter().map(|n| (Kind::Network, n.id)));
         have.extend(desired.ports.iter().map(|p| (Kind::Port, p.id)));
         have.extend(desired.routers.iter().map(|r| (Kind::Router, r.id)));
-        Box::pin(async { Ok(()) })
+        Box::pin(async { Ok(Troubles::new()) })
     }
 
     fn remove(&self, kind: Kind, id: Uuid) -> BoxFuture<'_, Result<(), Failure>> {

@@ -7,6 +7,7 @@
 //! data plane has its own namespaces; the user's host gets one veth and one nft table.
 
 use haneul_agent_api::{Failure, Kind, Metadata, NetDesired};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -50,14 +51,23 @@ pub struct NetObserved {
     pub strays: Vec<String>,
 }
 
+/// What could not be brought about, by object.
+pub type Troubles = BTreeMap<(Kind, Uuid), Failure>;
+
+/// Notes what failed for an object; the first failure says most.
+pub fn trouble(all: &mut Troubles, kind: Kind, id: Uuid, why: Failure) {
+    all.entry((kind, id)).or_insert(why);
+}
+
 /// A driver for the data plane of this host.
 pub trait NetDriver: Send + Sync {
     /// Name and features, for `doctor` and logs.
     fn capabilities(&self) -> Vec<(String, String)>;
 
     /// Brings the host to `desired`: devices, rules, responders. Established connections that no rule
-    /// allows any more are cut. Idempotent; after a host's reboot it builds everything anew.
-    fn apply<'a>(&'a self, desired: &'a NetDesired) -> BoxFuture<'a, Result<(), Failure>>;
+    /// allows any more are cut. Idempotent; after a host's reboot it builds everything anew. Answers what failed for
+    /// single objects: the others are there. An error is the host's own, and says nothing of what is there.
+    fn apply<'a>(&'a self, desired: &'a NetDesired) -> BoxFuture<'a, Result<Troubles, Failure>>;
 
     /// Takes away one object that a tombstone named. Removing what is not there is fine.
     fn remove(&self, kind: Kind, id: Uuid) -> BoxFuture<'_, Result<(), Failure>>;

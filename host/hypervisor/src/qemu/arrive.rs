@@ -207,7 +207,7 @@ impl Inner {
 
     fn move_address(&self) -> Result<IpAddr, Failure> {
         let none = || unsupported("the host has no address at which other hosts reach it (agent.underlay)".into());
-        self.move_address.ok_or_else(none)
+        self.underlay.get().map(|u| u.address).ok_or_else(none)
     }
 
     /// Has QEMU listen at a free port of the range.

@@ -13,7 +13,7 @@
 
 use crate::kvm::{Accelerator, probe_accelerator};
 use crate::{BoxFuture, Hold, Hypervisor, OnProgress, Resources};
-use haneul_agent_api::{Failure, FailureCode, Guest, HypervisorInfo, MoveProgress, ObservedGuest, Power};
+use haneul_agent_api::{Failure, FailureCode, Guest, HypervisorInfo, MoveProgress, ObservedGuest, Power, Whereabouts};
 use live::Live;
 use nix::fcntl::{Flock, FlockArg};
 use observe::{blank, observed};
@@ -21,7 +21,6 @@ use record::Record;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -65,8 +64,8 @@ pub struct Config {
     pub no_vnc: bool,
     /// CPU model instead of [`args::KVM_CPU`] or [`args::TCG_CPU`].
     pub cpu_model: Option<String>,
-    /// Address of this host at which guests arrive from others; without one, none do.
-    pub move_address: Option<IpAddr>,
+    /// Where other hosts reach this one: guests arrive from them there, and none while that is not known.
+    pub underlay: Whereabouts,
     /// Ports for that, two for each guest; 0 stands for any that is free.
     pub move_ports: RangeInclusive<u16>,
 }
@@ -79,7 +78,7 @@ impl Default for Config {
             accelerator: None,
             no_vnc: false,
             cpu_model: None,
-            move_address: None,
+            underlay: Whereabouts::default(),
             move_ports: 0..=0,
         }
     }
@@ -105,7 +104,7 @@ pub(crate) struct Inner {
     io_uring: bool,
     vnc: bool,
     cgroups: cgroup::Cgroups,
-    move_address: Option<IpAddr>,
+    underlay: Whereabouts,
     move_ports: RangeInclusive<u16>,
     guests: Mutex<HashMap<Uuid, Arc<Entry>>>,
     events: mpsc::UnboundedSender<Uuid>,
@@ -272,7 +271,7 @@ impl Qemu {
                 io_uring: io_uring(),
                 vnc: !config.no_vnc,
                 cgroups,
-                move_address: config.move_address,
+                underlay: config.underlay,
                 move_ports: config.move_ports,
                 guests: Mutex::new(guests),
                 events: send,
@@ -567,7 +566,7 @@ impl Hypervisor for Qemu {
             sockets: (cpus / (cores * threads)).max(1),
             cores,
             threads,
-            moves: i.move_address.is_some(),
+            moves: i.underlay.get().is_some(),
             shared_disks: None,
         }
     }

@@ -133,7 +133,13 @@ impl Host {
         Qemu::open(Config {
             dir: self.dir.join("hv"),
             accelerator: Some("tcg".into()),
-            move_address: Some([127, 0, 0, 1].into()),
+            underlay: std::sync::Arc::new(
+                haneul_agent_api::Underlay {
+                    address: [127, 0, 0, 1].into(),
+                    mtu: 1500,
+                }
+                .into(),
+            ),
             ..Config::default()
         })
         .unwrap()

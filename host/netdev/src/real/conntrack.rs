@@ -155,7 +155,7 @@ pub fn cut(ns: &Ns, doomed: impl Fn(&Entry) -> bool) -> io::Result<usize> {
     Ok(n)
 }
 
-/// Cuts what the security groups of local ports do not allow.
+/// Cuts what the security groups of local ports do not allow, and what addresses took part in that ports have no more.
 pub fn cut_disallowed(ns: &Ns, known: &Known) -> io::Result<usize> {
     let zones: HashMap<u16, Uuid> = Numbers::of(known).zones.into_iter().map(|(id, z)| (z, id)).collect();
     let mut exact: HashMap<(Uuid, IpAddr), &Port> = HashMap::new();
@@ -184,17 +184,15 @@ pub fn cut_disallowed(ns: &Ns, known: &Known) -> io::Result<usize> {
         let Some(net) = zones.get(&e.zone) else {
             return false;
         };
+        if [e.orig.src, e.orig.dst]
+            .iter()
+            .any(|ip| known.uncut.contains(&(*net, *ip)))
+        {
+            return true;
+        }
         let out = holder(*net, e.orig.src).is_none_or(|p| allows(known, p, &e.orig, Direction::Egress));
         let into = holder(*net, e.orig.dst).is_none_or(|p| allows(known, p, &e.orig, Direction::Ingress));
         !(out && into)
-    })
-}
-
-/// Cuts everything that `addresses` (network and address) took part in.
-pub fn cut_addresses(ns: &Ns, gone: &[(u16, IpAddr)]) -> io::Result<usize> {
-    cut(ns, |e| {
-        gone.iter()
-            .any(|(z, ip)| e.zone == *z && (e.orig.src == *ip || e.orig.dst == *ip))
     })
 }
 

@@ -6,9 +6,11 @@
 //! written, and a crash of the machine takes the kernel state along that this file describes.
 
 use super::err::{Context, failure};
+use crate::{Troubles, trouble};
 use haneul_agent_api::{Failure, Kind, Neighbour, NetDesired, Network, Port, Router, SecurityGroup};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -26,6 +28,9 @@ pub struct Known {
     /// Ports on other hosts.
     #[serde(default)]
     pub neighbours: BTreeMap<Uuid, Neighbour>,
+    /// Networks and addresses that ports had and have no more, until their connections are cut.
+    #[serde(default)]
+    pub uncut: BTreeSet<(Uuid, IpAddr)>,
 }
 
 fn file(dir: &Path) -> PathBuf {
@@ -52,14 +57,14 @@ impl Known {
 
     /// Takes in `desired`. An object whose index already belongs to another one is refused, and the
     /// others are taken.
-    pub fn merge(&mut self, desired: &NetDesired, refused: &mut Vec<Failure>) {
+    pub fn merge(&mut self, desired: &NetDesired, refused: &mut Troubles) {
         for g in &desired.security_groups {
             self.groups.insert(g.id, g.clone());
         }
         for n in &desired.networks {
             let taken = self.networks.values().find(|x| x.index == n.index && x.id != n.id);
             match taken.map(|x| x.id) {
-                Some(other) => refused.push(clash("network", n.id, other, n.index)),
+                Some(other) => trouble(refused, Kind::Network, n.id, clash("network", n.id, other, n.index)),
                 None => {
                     self.networks.insert(n.id, n.clone());
                 }
@@ -69,11 +74,12 @@ impl Known {
         for p in &desired.ports {
             match by_index.get(&p.index) {
                 Some(other) if *other != p.id => {
-                    refused.push(clash("port", p.id, *other, p.index));
+                    trouble(refused, Kind::Port, p.id, clash("port", p.id, *other, p.index));
                 }
                 _ => {
                     by_index.insert(p.index, p.id);
-                    self.ports.insert(p.id, p.clone());
+                    let old = self.ports.insert(p.id, p.clone());
+                    self.gone(old, Some(p));
                 }
             }
         }
@@ -83,11 +89,21 @@ impl Known {
         for r in &desired.routers {
             let taken = self.routers.values().find(|x| x.index == r.index && x.id != r.id);
             match taken.map(|x| x.id) {
-                Some(other) => refused.push(clash("router", r.id, other, r.index)),
+                Some(other) => trouble(refused, Kind::Router, r.id, clash("router", r.id, other, r.index)),
                 None => {
                     self.routers.insert(r.id, r.clone());
                 }
             }
+        }
+    }
+
+    /// Notes the addresses that a port had and has no more.
+    fn gone(&mut self, old: Option<Port>, new: Option<&Port>) {
+        if let Some(old) = old.filter(|old| Some(old) != new) {
+            let kept =
+                |ip| new.is_some_and(|n| n.network_id == old.network_id && n.fixed_ips.iter().any(|f| f.ip == ip));
+            let gone = old.fixed_ips.iter().map(|f| f.ip).filter(|ip| !kept(*ip));
+            self.uncut.extend(gone.map(|ip| (old.network_id, ip)));
         }
     }
 
@@ -106,7 +122,12 @@ impl Known {
             Kind::Network => self.networks.remove(&id).is_some(),
             Kind::SecurityGroup => self.groups.remove(&id).is_some(),
             Kind::Router => self.routers.remove(&id).is_some(),
-            Kind::Port => self.ports.remove(&id).is_some(),
+            Kind::Port => {
+                let old = self.ports.remove(&id);
+                let known = old.is_some();
+                self.gone(old, None);
+                known
+            }
             Kind::Neighbour => self.neighbours.remove(&id).is_some(),
             Kind::Guest | Kind::Lease | Kind::Fence => false,
         }

@@ -20,6 +20,7 @@ mod netlink;
 mod ns;
 mod observe;
 mod packet;
+mod round;
 mod router;
 mod rules;
 mod serve;
@@ -29,24 +30,23 @@ mod uplink;
 mod view;
 mod vxlan;
 
-use crate::{BoxFuture, MetadataSource, NetDriver, NetObserved};
+use crate::{BoxFuture, MetadataSource, NetDriver, NetObserved, Troubles};
 use err::{Context, failure};
-use haneul_agent_api::{Failure, FailureCode, Kind, Neighbour, NetDesired, Network, Port, Uplink};
+use haneul_agent_api::{Failure, FailureCode, Kind, NetDesired, Uplink, Whereabouts};
+use haneul_core::clock::{Micros, SECOND};
 use known::Known;
-use link::{Links, Set, parse_mac};
 use model::Model;
 use names::Names;
 use ns::Ns;
-use serve::{Tasks, dns, metadata, ra};
+use serve::{Tasks, dns, metadata};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use uuid::Uuid;
-use view::View;
 pub use vxlan::underlay;
 
 /// Settings of the driver.
@@ -64,10 +64,12 @@ pub struct RealConfig {
     pub lease_time: u32,
     /// Domain of guests on networks without one.
     pub dns_domain: String,
-    /// Where packets to other hosts come from; none: networks cannot span hosts.
-    pub underlay: Option<IpAddr>,
+    /// Where packets to other hosts come from; until that is known, networks cannot span hosts.
+    pub underlay: Whereabouts,
     /// UDP port of the tunnels between hosts; the same on all.
     pub vxlan_port: u16,
+    /// The first round after so long compares unchanged routers and tunnels with the kernel, too.
+    pub sweep: Micros,
     /// Lab: ports are veths whose far end `eth0` lies in a namespace `hXXXXXX-gINDEX`.
     pub lab_ports: bool,
     /// Lab: this namespace plays the user's host.
@@ -84,8 +86,9 @@ impl RealConfig {
             dns_upstream: None,
             lease_time: 86_400,
             dns_domain: "openstacklocal".into(),
-            underlay: None,
+            underlay: Whereabouts::default(),
             vxlan_port: 4789,
+            sweep: 60 * SECOND,
             lab_ports: false,
             lab_host_ns: None,
         }
@@ -113,7 +116,7 @@ struct Core {
 struct State {
     known: Known,
     switch: Option<Ns>,
-    /// The rules as the kernel has them; `None` when that is not sure.
+    /// The rules as the kernel has them, with what they do not allow cut; `None` when that is not sure.
     rules: Option<Model>,
     services: HashMap<Uuid, service::Standing>,
     routers: HashMap<Uuid, router::Standing>,
@@ -121,12 +124,10 @@ struct State {
     uplink: uplink::Standing,
     tunnels: HashMap<Uuid, vxlan::Standing>,
     midstream: Tasks,
-    /// When everything was compared last, not only what was told to have changed.
-    swept: Option<haneul_core::clock::Micros>,
+    /// When everything was compared last, not only what was told to have changed; `None` when the last round or removal
+    /// did not end well.
+    swept: Option<Micros>,
 }
-
-/// Unchanged routers and tunnels are compared with the kernel at least this often.
-const SWEEP: haneul_core::clock::Micros = 60 * haneul_core::clock::SECOND;
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let tmp = path.with_extension("new");
@@ -297,373 +298,6 @@ impl Core {
         Ok(ns)
     }
 
-    fn apply(&self, desired: &NetDesired) -> Result<(), Failure> {
-        let mut st = self.lock();
-        let st = &mut *st;
-        let mut errors = vec![];
-        let before = st.known.clone();
-        st.known.merge(desired, &mut errors);
-        if st.known != before {
-            st.known.save(&self.config.state_dir)?;
-        }
-        self.share(&st.known);
-        let now = haneul_core::clock::now();
-        let sweep = st.swept.is_none_or(|t| now - t > SWEEP);
-        let sw = self.switch(st)?;
-        // Rules and devices are independent: a tap that no rule knows passes nothing.
-        let known = &st.known;
-        let rules = &mut st.rules;
-        let mut links = Links::new();
-        let (ruled, devices) = std::thread::scope(|s| {
-            let ruling = s.spawn(|| self.apply_rules(&sw, known, rules));
-            let devices = self.devices(&sw, known, &mut links, &mut errors);
-            let ruled = ruling
-                .join()
-                .unwrap_or_else(|_| Err(failure("applying rules panicked", "")));
-            (ruled, devices)
-        });
-        devices?;
-        let took_away = ruled?;
-        haneul_core::fault_point!("netdev.real.cut");
-        if took_away {
-            conntrack::cut_disallowed(&sw, known).context(|| "cutting connections".into())?;
-        }
-        if known.ports.keys().any(|id| known.neighbours.contains_key(id)) {
-            st.midstream = conntrack::let_in(&sw, &self.rt).context(|| "connection tracking".into())?;
-        }
-        let gone = gone_addresses(&before, known);
-        if !gone.is_empty() {
-            conntrack::cut_addresses(&sw, &gone).context(|| "cutting connections".into())?;
-        }
-        let around = service::Around {
-            rt: &self.rt,
-            shared: &self.shared,
-            upstream: &self.upstream,
-            lease: self.config.lease_time,
-        };
-        let mut by_net: HashMap<Uuid, Vec<&Port>> = HashMap::new();
-        for p in known.ports.values() {
-            by_net.entry(p.network_id).or_default().push(p);
-        }
-        let elsewhere = known.neighbours_of();
-        let same = !sweep && before.neighbours == known.neighbours && before.networks == known.networks;
-        for n in known.networks.values() {
-            let ports = by_net.remove(&n.id).unwrap_or_default();
-            let neighbours = elsewhere.get(&n.id).map(Vec::as_slice).unwrap_or_default();
-            let tunnel = self.tunnel(&sw, &links, n, neighbours, same, &mut st.tunnels);
-            errors.extend(tunnel.err());
-            let view = View::of(n, &ports, neighbours, &self.config.dns_domain);
-            let mut slot = st.services.remove(&n.id);
-            if let Err(e) = service::ensure(&self.names, &sw, &links, view, &around, &mut slot) {
-                errors.push(e);
-            }
-            if let Some(s) = slot {
-                st.services.insert(n.id, s);
-            }
-        }
-        for r in st.known.routers.values() {
-            let mut slot = st.routers.remove(&r.id);
-            // A changed network (MTU, state) counts as a change of its routers.
-            let same = slot.as_ref().is_some_and(|s| {
-                s.ns.is_current()
-                    && s.applied.as_ref() == Some(r)
-                    && r.interfaces
-                        .iter()
-                        .map(|i| i.network_id)
-                        .chain(r.gateway.iter().map(|g| g.network_id))
-                        .all(|id| before.networks.get(&id) == st.known.networks.get(&id))
-            });
-            if !same || sweep {
-                let done = router::ensure(&self.names, &st.known, &sw, &links, r, &mut slot);
-                errors.extend(done.err());
-            }
-            if let Some(s) = &slot
-                && let Err(e) = self.advertise(&st.known, r, &s.ns, &mut st.adverts)
-            {
-                errors.push(e);
-            }
-            if let Some(s) = slot {
-                st.routers.insert(r.id, s);
-            }
-        }
-        let host = self.uplink_host();
-        let up = uplink::ensure(&host, &st.known, &sw, &links, &mut st.uplink);
-        errors.extend(up.err());
-        haneul_core::fault_point!("netdev.real.applied");
-        if errors.is_empty() {
-            if sweep {
-                st.swept = Some(now);
-            }
-            return Ok(());
-        }
-        st.swept = None;
-        for e in &errors {
-            tracing::warn!(message = e.message, detail = e.detail, "network");
-        }
-        Err(errors.swap_remove(0))
-    }
-
-    fn tunnel(
-        &self,
-        sw: &Ns,
-        links: &Links,
-        n: &Network,
-        neighbours: &[&Neighbour],
-        same: bool,
-        tunnels: &mut HashMap<Uuid, vxlan::Standing>,
-    ) -> Result<(), Failure> {
-        let end = vxlan::End {
-            local: self.config.underlay,
-            port: self.config.vxlan_port,
-        };
-        let mut slot = tunnels.remove(&n.id);
-        let done = vxlan::ensure((&self.host, end), sw, links, n, neighbours, same, &mut slot);
-        if let Some(s) = slot {
-            tunnels.insert(n.id, s);
-        }
-        done
-    }
-
-    fn share(&self, known: &Known) {
-        let mut slot = self.shared.known.write().unwrap_or_else(PoisonError::into_inner);
-        if **slot != *known {
-            *slot = Arc::new(known.clone());
-        }
-    }
-
-    /// Brings the switch's rules about; true when something was taken away.
-    fn apply_rules(&self, sw: &Ns, known: &Known, have: &mut Option<Model>) -> Result<bool, Failure> {
-        let want = rules::switch(known);
-        let (script, away) = match have {
-            Some(old) => (want.diff(old), want.takes_away(old)),
-            None => (want.full(), true),
-        };
-        let partial = have.take().is_some();
-        haneul_core::fault_point!("netdev.real.rules");
-        if let Err(e) = model::run(sw, &script) {
-            if !partial {
-                return Err(failure("the host could not set up its filters", e));
-            }
-            tracing::warn!(error = %e, "rules did not apply; making them anew");
-            model::run(sw, &want.full()).context(|| "rules".into())?;
-        }
-        if !partial {
-            sw.sysctl(TRACKING_SYSCTLS, false)
-                .context(|| "connection tracking".into())?;
-        }
-        *have = Some(want);
-        Ok(away)
-    }
-
-    /// Bridges and port devices. `links` is what the switch has afterwards.
-    fn devices(&self, sw: &Ns, known: &Known, links: &mut Links, errors: &mut Vec<Failure>) -> Result<(), Failure> {
-        *links = sw.links().context(|| "listing links".into())?;
-        for n in known.networks.values() {
-            let name = names::bridge(n.index);
-            match links.get(&name) {
-                None => {
-                    sw.bridge_add(&name, n.mtu, names::bridge_mac(n.index))
-                        .context(|| format!("making {name}"))?;
-                    haneul_core::fault_point!("netdev.real.bridge");
-                    if !n.admin_state_up {
-                        let index = sw.need_index(&name).context(|| name.clone())?;
-                        let down = Set {
-                            up: Some(false),
-                            ..Set::default()
-                        };
-                        sw.link_set(index, down).context(|| name.clone())?;
-                    }
-                }
-                Some(l) if l.mtu != n.mtu || l.up != n.admin_state_up => {
-                    let set = Set {
-                        mtu: Some(n.mtu),
-                        up: Some(n.admin_state_up),
-                        ..Set::default()
-                    };
-                    sw.link_set(l.index, set).context(|| name.clone())?;
-                    continue;
-                }
-                Some(_) => continue,
-            }
-            if let Some(index) = sw.link_index(&name).context(|| name.clone())? {
-                links.insert(
-                    name,
-                    link::Link {
-                        index,
-                        mtu: n.mtu,
-                        mac: names::bridge_mac(n.index),
-                        ..link::Link::default()
-                    },
-                );
-            }
-        }
-        for p in known.ports.values() {
-            if let Err(e) = self.port(sw, known, links, p) {
-                errors.push(e);
-            }
-        }
-        Ok(())
-    }
-
-    fn port(&self, sw: &Ns, known: &Known, links: &mut Links, p: &Port) -> Result<(), Failure> {
-        let net = known
-            .networks
-            .get(&p.network_id)
-            .ok_or_else(|| failure("a port's network is not known to the host", p.id))?;
-        let master = links
-            .get(&names::bridge(net.index))
-            .map(|l| l.index)
-            .ok_or_else(|| failure("a port's network is not there", p.id))?;
-        let name = names::tap(p.index);
-        let up = p.admin_state_up && net.admin_state_up;
-        let set = Set {
-            master: Some(master),
-            mtu: Some(net.mtu),
-            up: Some(up),
-            mac: None,
-        };
-        if self.config.lab_ports {
-            let guest = self.names.guest(p.index);
-            if links.contains_key(&name) && Ns::open(&guest).ok().flatten().is_none() {
-                sw.link_del(&name).context(|| name.clone())?;
-                links.remove(&name);
-            }
-        }
-        match links.get(&name) {
-            Some(l) if l.master == master && l.mtu == net.mtu && l.up == up => return Ok(()),
-            Some(_) => {}
-            None if self.config.lab_ports => {
-                let (guest, _) = Ns::ensure(&self.names.guest(p.index)).context(|| "making a lab guest".into())?;
-                guest.link_del("eth0").context(|| "eth0".into())?;
-                let lo = guest.need_index("lo").context(|| "lo".into())?;
-                let lo_up = Set {
-                    up: Some(true),
-                    ..Set::default()
-                };
-                guest.link_set(lo, lo_up).context(|| "lo".into())?;
-                sw.veth_add(&name, set, &guest, "eth0", parse_mac(&p.mac))
-                    .context(|| format!("making {name}"))?;
-            }
-            None => tap::make(sw, &name).context(|| format!("making {name}"))?,
-        }
-        haneul_core::fault_point!("netdev.real.port");
-        let index = sw.need_index(&name).context(|| name.clone())?;
-        sw.link_set(index, set).context(|| name.clone())?;
-        let link = link::Link {
-            index,
-            master,
-            mtu: net.mtu,
-            up,
-            ..link::Link::default()
-        };
-        links.insert(name, link);
-        Ok(())
-    }
-
-    /// Starts, changes or stops a router's advertisements.
-    fn advertise(
-        &self,
-        known: &Known,
-        r: &haneul_agent_api::Router,
-        ns: &Ns,
-        running: &mut HashMap<Uuid, (Vec<view::Advert>, Tasks)>,
-    ) -> Result<(), Failure> {
-        let want = view::adverts(r, |id| known.networks.get(&id), &self.config.dns_domain);
-        if running.get(&r.id).map_or(want.is_empty(), |(have, _)| *have == want) {
-            return Ok(());
-        }
-        running.remove(&r.id);
-        let mut tasks = Tasks::default();
-        for a in &want {
-            let index = ns.need_index(&a.dev).context(|| a.dev.clone())?;
-            let socket = ns
-                .enter(|| ra::open(index, &a.dev))
-                .and_then(|r| r)
-                .context(|| "opening a router's advertiser".into())?;
-            tasks.spawn(&self.rt, ra::run(socket, index, a.clone()));
-        }
-        running.insert(r.id, (want, tasks));
-        Ok(())
-    }
-
-    fn remove(&self, kind: Kind, id: Uuid) -> Result<(), Failure> {
-        let mut st = self.lock();
-        let st = &mut *st;
-        let before = st.known.clone();
-        let sw = Ns::open(&self.names.switch()).context(|| "the switch".into())?;
-        // The record goes last: until then a repetition after a crash still knows the names.
-        match kind {
-            Kind::Router => {
-                let Some(r) = before.routers.get(&id) else {
-                    return Ok(());
-                };
-                st.adverts.remove(&id);
-                st.routers.remove(&id);
-                router::remove(&self.names, sw.as_ref(), r)?;
-            }
-            Kind::Network => {
-                let Some(n) = before.networks.get(&id) else {
-                    return Ok(());
-                };
-                if let Some(p) = before.ports.values().find(|p| p.network_id == id) {
-                    return Err(failure("a network with ports on this host cannot go", p.id));
-                }
-                st.services.remove(&id);
-                service::remove(&self.names, sw.as_ref(), n)?;
-                if n.external {
-                    uplink::remove(&self.uplink_host(), n, &mut st.uplink)?;
-                }
-                st.tunnels.remove(&id);
-                if let Some(sw) = &sw {
-                    for name in [names::vxlan(n.index), names::bridge(n.index)] {
-                        sw.link_del(&name).context(|| name.clone())?;
-                    }
-                }
-            }
-            Kind::Neighbour => {
-                let Some(gone) = before.neighbours.get(&id) else {
-                    return Ok(());
-                };
-                if let (Some(sw), Some(n)) = (&sw, before.networks.get(&gone.network_id)) {
-                    let mut left = before.neighbours_of().remove(&n.id).unwrap_or_default();
-                    left.retain(|x| x.id != id);
-                    let links = sw.links().context(|| "listing links".into())?;
-                    self.tunnel(sw, &links, n, &left, false, &mut st.tunnels)?;
-                }
-            }
-            Kind::Port => {
-                let Some(p) = before.ports.get(&id) else { return Ok(()) };
-                if let Some(sw) = &sw {
-                    let name = names::tap(p.index);
-                    sw.link_del(&name).context(|| name.clone())?;
-                }
-                if self.config.lab_ports {
-                    ns::delete(&self.names.guest(p.index)).context(|| "a lab guest".into())?;
-                }
-            }
-            Kind::SecurityGroup => {
-                if !before.groups.contains_key(&id) {
-                    return Ok(());
-                }
-            }
-            Kind::Guest | Kind::Lease | Kind::Fence => return Ok(()),
-        }
-        haneul_core::fault_point!("netdev.real.remove");
-        st.known.remove(kind, id);
-        if let Some(sw) = sw.filter(|_| st.switch.as_ref().is_some_and(Ns::is_current)) {
-            let away = self.apply_rules(&sw, &st.known, &mut st.rules)?;
-            if away && kind == Kind::SecurityGroup {
-                conntrack::cut_disallowed(&sw, &st.known).context(|| "cutting".into())?;
-            }
-            let gone = gone_addresses(&before, &st.known);
-            if !gone.is_empty() {
-                conntrack::cut_addresses(&sw, &gone).context(|| "cutting".into())?;
-            }
-        }
-        self.share(&st.known);
-        st.known.save(&self.config.state_dir)
-    }
-
     fn purge(&self) -> Result<(), Failure> {
         let mut st = self.lock();
         let st = &mut *st;
@@ -697,28 +331,6 @@ impl Core {
     }
 }
 
-/// Zone and address of what ports had and have no more.
-fn gone_addresses(before: &Known, now: &Known) -> Vec<(u16, IpAddr)> {
-    let zones = rules::Numbers::of(before).zones;
-    let mut out = vec![];
-    for (id, old) in &before.ports {
-        let new = now.ports.get(id);
-        if new == Some(old) {
-            continue;
-        }
-        let Some(zone) = zones.get(&old.network_id) else {
-            continue;
-        };
-        for f in &old.fixed_ips {
-            let kept = new.is_some_and(|n| n.network_id == old.network_id && n.fixed_ips.iter().any(|x| x.ip == f.ip));
-            if !kept {
-                out.push((*zone, f.ip));
-            }
-        }
-    }
-    out
-}
-
 impl NetDriver for Real {
     fn capabilities(&self) -> Vec<(String, String)> {
         let uplink = match &self.core.config.uplink {
@@ -737,7 +349,8 @@ impl NetDriver for Real {
                 self.core
                     .config
                     .underlay
-                    .map_or_else(|| "none".into(), |ip| ip.to_string()),
+                    .get()
+                    .map_or_else(|| "none".into(), |u| u.address.to_string()),
             ),
         ]
         .into_iter()
@@ -745,7 +358,7 @@ impl NetDriver for Real {
         .collect()
     }
 
-    fn apply<'a>(&'a self, desired: &'a NetDesired) -> BoxFuture<'a, Result<(), Failure>> {
+    fn apply<'a>(&'a self, desired: &'a NetDesired) -> BoxFuture<'a, Result<Troubles, Failure>> {
         let desired = desired.clone();
         Box::pin(self.blocking(move |c| c.apply(&desired)))
     }

@@ -20,6 +20,8 @@ pub struct Standing {
     /// As it was applied last; `None` after an attempt that failed half-way.
     pub applied: Option<Router>,
     rules: Option<Model>,
+    /// Subnets without interface, until their connections are cut.
+    uncut: Vec<IpNet>,
 }
 
 struct Nic {
@@ -159,12 +161,18 @@ pub fn ensure(
             ns,
             applied: None,
             rules: None,
+            uncut: vec![],
         });
     }
     let Some(standing) = slot else {
         return Err(failure("a router could not be kept", r.id));
     };
     let before = standing.applied.take();
+    let had = before.iter().flat_map(|b| &b.interfaces);
+    let gone = had.filter(|i| !r.interfaces.iter().any(|j| j.port_id == i.port_id));
+    standing
+        .uncut
+        .extend(gone.flat_map(|i| i.addresses.iter().map(IpNet::trunc)));
     let ns = standing.ns.clone();
     haneul_core::fault_point!("netdev.real.router.namespace");
     // Rules first: no packet crosses a router that does not translate yet.
@@ -197,16 +205,13 @@ pub fn ensure(
             first.get_or_insert(e);
         }
     }
-    routes(&ns, r).context(|| "router routes".into())?;
+    if let Err(e) = routes(&ns, r).context(|| "router routes".into()) {
+        first.get_or_insert(e);
+    }
     announce(&ns, r, before.as_ref());
-    let gone: Vec<IpNet> = before
-        .iter()
-        .flat_map(|b| &b.interfaces)
-        .filter(|i| !r.interfaces.iter().any(|j| j.port_id == i.port_id))
-        .flat_map(|i| i.addresses.iter().map(|a| a.trunc()))
-        .collect();
     haneul_core::fault_point!("netdev.real.router.cut");
-    conntrack::cut_router(&ns, r, &gone).context(|| "cutting connections".into())?;
+    conntrack::cut_router(&ns, r, &standing.uncut).context(|| "cutting connections".into())?;
+    standing.uncut.clear();
     if let Some(e) = first {
         return Err(e);
     }

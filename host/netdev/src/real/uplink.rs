@@ -19,7 +19,8 @@ use super::link::{Links, Route, Set};
 use super::model::{self, Model};
 use super::names::{self, Names};
 use super::ns::Ns;
-use haneul_agent_api::{Failure, Network, Uplink};
+use crate::{Troubles, trouble};
+use haneul_agent_api::{Failure, Kind, Network, Router, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,17 +112,35 @@ pub struct Host<'a> {
     pub uplink: &'a Uplink,
 }
 
-/// Brings the uplink about for all external networks.
-pub fn ensure(h: &Host<'_>, known: &Known, sw: &Ns, links: &Links, st: &mut Standing) -> Result<(), Failure> {
+/// Brings the uplink about for all external networks. A router whose way out fails has failed.
+pub fn ensure(h: &Host<'_>, known: &Known, sw: &Ns, links: &Links, st: &mut Standing, troubles: &mut Troubles) {
     st.load(h.dir);
     let nets: Vec<&Network> = known.networks.values().filter(|n| n.external).collect();
     if nets.is_empty() {
-        return Ok(());
+        return;
     }
-    if let Uplink::Bridge(dev) = h.uplink {
-        return bridge(h, dev, &nets, sw, links, st);
+    let common = match h.uplink {
+        Uplink::Bridge(dev) => bridge(h, dev, &nets, sw, links, st),
+        Uplink::Nat | Uplink::Isolated => table(h, &nets, st),
+    };
+    for n in nets {
+        let done = match (&common, h.uplink) {
+            (Err(e), _) => Err(e.clone()),
+            (Ok(()), Uplink::Bridge(_)) => Ok(()),
+            (Ok(()), _) => veth(h, known, n, sw, links, st),
+        };
+        let Err(e) = done else { continue };
+        let outside = |r: &&Router| r.gateway.as_ref().is_some_and(|g| g.network_id == n.id);
+        for r in known.routers.values().filter(outside) {
+            trouble(troubles, Kind::Router, r.id, e.clone());
+        }
+        trouble(troubles, Kind::Network, n.id, e);
     }
-    let want = rules(h.names, h.uplink, &nets);
+}
+
+/// The host's own table, and its forwarding.
+fn table(h: &Host<'_>, nets: &[&Network], st: &mut Standing) -> Result<(), Failure> {
+    let want = rules(h.names, h.uplink, nets);
     if st.rules.as_ref() != Some(&want) {
         st.record.table = true;
         st.save(h.dir)?;
@@ -133,9 +152,6 @@ pub fn ensure(h: &Host<'_>, known: &Known, sw: &Ns, links: &Links, st: &mut Stan
         st.rules = None;
         model::run(h.ns, &script).context(|| "the host's table".into())?;
         st.rules = Some(want);
-    }
-    for n in &nets {
-        veth(h, known, n, sw, links, st)?;
     }
     if *h.uplink == Uplink::Nat && !st.sysctls_done {
         forwarding(h, st)?;

@@ -13,7 +13,7 @@ use super::link::{Link, Links, Set, Vxlan, link_local, parse_mac};
 use super::names;
 use super::ns::Ns;
 use haneul_agent_api::{Failure, Neighbour, Network, Underlay};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// A network's way to other hosts, as it stands.
@@ -56,20 +56,31 @@ fn plan(net: &Network, neighbours: &[&Neighbour], local: IpAddr) -> Result<BTree
     Ok(out)
 }
 
-/// Brings about the way of one network to its neighbours; without any, there is none. `same` says that they are the
-/// same as at the last call: then the tables are not looked at, if the devices are the same too.
+/// How closely the tables of a network are looked at whose devices are the same as at the last call.
+#[derive(Clone, Copy)]
+pub enum Look<'a> {
+    /// The neighbours are the same, too.
+    Nothing,
+    /// Against what was set last.
+    Changes,
+    /// Against what the kernel has.
+    Kernel(&'a HashMap<u32, BTreeSet<Entry>>),
+}
+
+/// Brings about the way of one network to its neighbours; without any, there is none.
 pub fn ensure(
     (host, end): (&Ns, End),
     sw: &Ns,
     links: &Links,
     net: &Network,
     neighbours: &[&Neighbour],
-    same: bool,
+    look: Look<'_>,
     slot: &mut Option<Standing>,
 ) -> Result<(), Failure> {
     let name = names::vxlan(net.index);
+    // Kept only by a call that ends well.
+    let stood = slot.take();
     if neighbours.is_empty() {
-        *slot = None;
         if links.contains_key(&name) {
             sw.link_del(&name).context(|| name.clone())?;
         }
@@ -96,7 +107,6 @@ pub fn ensure(
     let device = match right {
         Some(l) => l.index,
         None => {
-            *slot = None;
             // Another VNI, address or port cannot be given to a device that is there.
             if have.is_some() {
                 sw.link_del(&name).context(|| name.clone())?;
@@ -121,22 +131,25 @@ pub fn ensure(
             index
         }
     };
-    if right.is_none_or(|l| l.up != net.admin_state_up) {
+    let changes = right.is_none_or(|l| l.up != net.admin_state_up);
+    if changes {
         let set = Set {
             up: Some(net.admin_state_up),
             ..Set::default()
         };
         sw.link_set(device, set).context(|| name.clone())?;
     }
-    let stands = slot.take().filter(|s| s.device == device && s.bridge == bridge);
-    if same && let Some(s) = stands {
-        *slot = Some(s);
-        return Ok(());
-    }
+    // What goes down forgets its neighbours.
+    let stands = stood.filter(|s| s.device == device && s.bridge == bridge && !changes);
     let entries = plan(net, neighbours, local)?;
-    let have = match stands {
-        Some(s) => s.entries,
-        None => {
+    let have = match (stands, look) {
+        (Some(s), Look::Nothing) => {
+            *slot = Some(s);
+            return Ok(());
+        }
+        (Some(s), Look::Changes) => s.entries,
+        (Some(_), Look::Kernel(tables)) => standing(tables, device, bridge),
+        (None, _) => {
             neighbours_v6(sw, net)?;
             let fixed = names::bridge_mac(net.index);
             if mac != fixed {
@@ -146,7 +159,8 @@ pub fn ensure(
                 };
                 sw.link_set(bridge, set).context(|| names::bridge(net.index))?;
             }
-            standing(sw, device, bridge).context(|| format!("reading what {name} knows"))?
+            let tables = tables(sw).context(|| format!("reading what {name} knows"))?;
+            standing(&tables, device, bridge)
         }
     };
     let at = |e: &Entry| match e {
@@ -179,12 +193,22 @@ pub fn delete_all(sw: &Ns) -> Result<(), Failure> {
     Ok(())
 }
 
-fn standing(sw: &Ns, device: u32, bridge: u32) -> std::io::Result<BTreeSet<Entry>> {
-    let ours = |(index, e): (u32, Entry)| match e {
-        Entry::Neighbour(..) => (index == bridge).then_some(e),
-        Entry::Tunnel(..) | Entry::Port(_) => (index == device).then_some(e),
+/// What the kernel has, by device.
+pub fn tables(sw: &Ns) -> std::io::Result<HashMap<u32, BTreeSet<Entry>>> {
+    let mut out: HashMap<u32, BTreeSet<Entry>> = HashMap::new();
+    for (index, e) in sw.entries()? {
+        out.entry(index).or_default().insert(e);
+    }
+    Ok(out)
+}
+
+/// Of these, what is a network's: neighbours are its bridge's, all else its tunnel's.
+fn standing(tables: &HashMap<u32, BTreeSet<Entry>>, device: u32, bridge: u32) -> BTreeSet<Entry> {
+    let of = |index, neighbours| {
+        let all = tables.get(&index).into_iter().flatten().copied();
+        all.filter(move |e| matches!(e, Entry::Neighbour(..)) == neighbours)
     };
-    Ok(sw.entries()?.into_iter().filter_map(ours).collect())
+    of(device, false).chain(of(bridge, true)).collect()
 }
 
 /// A bridge holds IPv6 neighbours only while IPv6 is on there. It gets no address of its own for that.

@@ -24,7 +24,7 @@ pub fn share_group(from: &Lab, group: Uuid, to: &mut Lab) {
 
 /// What is on this host, as its neighbours see it.
 fn seen_from_elsewhere(lab: &Lab) -> Vec<Neighbour> {
-    let host = lab.config.underlay.unwrap();
+    let host = lab.config.underlay.get().unwrap().address;
     let ports = lab.want.ports.iter().map(|p| Neighbour {
         id: p.id,
         network_id: p.network_id,

@@ -146,6 +146,11 @@ pub fn ping(ns: &str, to: &str) -> bool {
     succeeds(&format!("ip netns exec {ns} ping -c1 -W1 {to}"))
 }
 
+/// A host that others reach at this address.
+pub fn at(address: IpAddr) -> Whereabouts {
+    std::sync::Arc::new(Underlay { address, mtu: 1500 }.into())
+}
+
 /// An address that a lone host says to have.
 pub const NOWHERE: &str = "10.99.0.1";
 
@@ -245,7 +250,7 @@ impl Lab {
     pub fn on(wire: &Wire, n: u8) -> Lab {
         let address = ip(&format!("10.99.0.{n}"));
         let mut lab = Self::with(|c| {
-            c.underlay = Some(address);
+            c.underlay = at(address);
             let host = c.lab_host_ns.clone().unwrap();
             let w = &wire.0;
             ok(&format!(
@@ -269,7 +274,7 @@ impl Lab {
         config.lab_ports = true;
         config.lab_host_ns = Some(host.clone());
         config.dns_upstream = Some(vec![]);
-        config.underlay = Some(ip(NOWHERE));
+        config.underlay = at(ip(NOWHERE));
         change(&mut config);
         Lab {
             real: Real::open(config.clone()).unwrap(),
@@ -293,7 +298,8 @@ impl Lab {
     }
 
     pub async fn apply(&self) {
-        self.real.apply(&self.want).await.unwrap();
+        let troubles = self.real.apply(&self.want).await.unwrap();
+        assert!(troubles.is_empty(), "{troubles:?}");
     }
 
     /// A network with the given subnets; the first address is the gateway's, the second the service's.

@@ -299,7 +299,7 @@ async fn crash_child() {
     let mut config = haneul_netdev::real::RealConfig::new(id.parse().unwrap(), Uplink::Nat, &dir);
     config.lab_ports = true;
     config.lab_host_ns = Some(host);
-    config.underlay = Some(ip(NOWHERE));
+    config.underlay = at(ip(NOWHERE));
     let real = haneul_netdev::real::Real::open(config).unwrap();
     let want = serde_json::from_slice(&std::fs::read(format!("{dir}/want")).unwrap()).unwrap();
     let file = std::path::PathBuf::from(format!("{dir}/fault"));
@@ -312,7 +312,7 @@ async fn crash_child() {
             real.remove(kind, id).await.unwrap();
         }
     } else {
-        real.apply(&want).await.unwrap();
+        assert!(real.apply(&want).await.unwrap().is_empty());
     }
 }
 
@@ -334,7 +334,7 @@ fn points() -> Vec<String> {
     out
 }
 
-fn die_at(lab: &Lab, point: &str, job: &str) -> bool {
+pub fn die_at(lab: &Lab, point: &str, job: &str) -> bool {
     use std::os::unix::process::ExitStatusExt;
     std::fs::write(lab.dir.join("want"), serde_json::to_vec(&lab.want).unwrap()).unwrap();
     let out = std::process::Command::new(std::env::current_exe().unwrap())
@@ -427,11 +427,13 @@ async fn a_spare_interface_becomes_the_uplink_and_comes_back() {
     ));
     let ext = lab.external("172.24.4.0/24");
     let n = lab.network(&["10.0.1.0/24"]);
-    lab.router(&[n], Some((ext, "172.24.4.10/24")));
+    let r = lab.router(&[n], Some((ext, "172.24.4.10/24")));
     ok(&format!("ip -n {host} addr add 10.99.0.1/24 dev spare0"));
+    let troubles = lab.real.apply(&lab.want).await.unwrap();
+    let refused = [(Kind::Network, ext), (Kind::Router, r)];
     assert!(
-        lab.real.apply(&lab.want).await.is_err(),
-        "an interface in use is refused"
+        troubles.keys().eq(&refused),
+        "an interface in use is refused: {troubles:?}"
     );
     ok(&format!("ip -n {host} addr del 10.99.0.1/24 dev spare0"));
     lab.apply().await;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod dhcp;
+mod failures;
 mod groups;
 mod hosts;
 mod lab;
