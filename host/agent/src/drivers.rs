@@ -33,8 +33,12 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
     let dir = config.agent_dir();
     let fake = config.agent.hypervisor == "fake";
     let underlay = Whereabouts::default();
-    if let Some(u) = find_underlay(config) {
-        underlay.get_or_init(|| u);
+    match find_underlay(config) {
+        Ok(Some(found)) => {
+            underlay.get_or_init(|| found);
+        }
+        Ok(None) => {}
+        Err(f) => tracing::error!(message = f.message, detail = f.detail, "no underlay address yet"),
     }
     let (hypervisor, block): (Arc<dyn Hypervisor>, Arc<dyn BlockDriver>) = if fake {
         (
@@ -99,7 +103,10 @@ impl Drivers {
     /// Where other hosts reach this one; looked for anew while that is not known.
     pub(crate) fn underlay(&self, config: &Config) -> Option<Underlay> {
         let known = self.underlay.get().copied();
-        known.or_else(|| find_underlay(config).map(|u| *self.underlay.get_or_init(|| u)))
+        known.or_else(|| {
+            let found = find_underlay(config).ok().flatten()?;
+            Some(*self.underlay.get_or_init(|| found))
+        })
     }
 
     /// Where new guests get their disks.
@@ -135,14 +142,11 @@ impl Drivers {
 const AFAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// A host without one serves its own guests; only networks that span hosts fail there, and say so.
-fn find_underlay(config: &Config) -> Option<Underlay> {
+fn find_underlay(config: &Config) -> Result<Option<Underlay>, Failure> {
     if config.agent.network == "fake" {
-        return config.agent.underlay.map(|address| Underlay { address, mtu: 1500 });
+        return Ok(config.agent.underlay.map(|address| Underlay { address, mtu: 1500 }));
     }
-    haneul_netdev::real::underlay(config.agent.underlay, AFAR).unwrap_or_else(|f| {
-        tracing::warn!(message = f.message, detail = f.detail, "no underlay address");
-        None
-    })
+    haneul_netdev::real::underlay(config.agent.underlay, AFAR)
 }
 
 /// How guests would run here: `kvm`, `tcg` or `fake`, whether KVM works, and why.

@@ -454,7 +454,8 @@ mod tests {
             "ip link add u0 mtu 1400 type veth peer name u1 && ip link set u0 up && ip addr add 192.0.2.77/24 dev u0";
         let done = std::process::Command::new("sh").args(["-c", there]).status().unwrap();
         assert!(done.success());
-        shared.comes_within_reach().await;
+        let found = tokio::time::timeout(4 * REACH, shared.comes_within_reach()).await;
+        assert!(found.is_ok(), "the address is not found");
         let now = greeting(&shared).await.underlay.unwrap();
         assert_eq!((now.address.to_string().as_str(), now.mtu), ("192.0.2.77", 1400));
         assert_eq!(shared.drivers.underlay.get(), Some(&now), "the drivers know it, too");

@@ -8,6 +8,7 @@ use crate::logic::publish::{has_neighbour, hosts_of_network, uuid};
 use crate::model::{Net, Port, owner};
 use haneul_agent_api as api;
 use haneul_core::Result;
+use haneul_fleet::Host;
 use haneul_store::{Query, Stored, Tx};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -121,9 +122,11 @@ impl Network {
         Ok(())
     }
 
-    /// Hosts that others cannot reach though they would have to.
+    /// Hosts that others cannot reach though they would have to, and hosts that are told something else of who is where
+    /// than is so.
     pub(crate) async fn audit_spans(&self, tx: &mut Tx, out: &mut Vec<Finding>) -> Result<()> {
         let mut hosts = self.fleet.hosts(tx).await?;
+        self.audit_neighbours(tx, &hosts, out).await?;
         hosts.retain(|h| h.underlay.is_none());
         let sql = "SELECT DISTINCT a.network_id FROM port_host a JOIN port_host b ON a.network_id = b.network_id
                    JOIN network n ON n.id = a.network_id WHERE a.host_id = $1 AND b.host_id <> $1 AND n.external = 0";
@@ -135,7 +138,42 @@ impl Network {
                         host.name,
                         row.str(0)?
                     ),
-                    repair: "set agent.underlay on that host, and start its agent anew".into(),
+                    repair: "give that host a way to a default gateway, or set agent.underlay there and start its agent anew"
+                        .into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn audit_neighbours(&self, tx: &mut Tx, hosts: &[Host], out: &mut Vec<Finding>) -> Result<()> {
+        let mut unknown = BTreeSet::new();
+        let sql = "SELECT network_id FROM port_host GROUP BY network_id HAVING COUNT(DISTINCT host_id) > 1";
+        for row in tx.rows(sql, &[]).await? {
+            let network = row.str(0)?;
+            let span = self.span(tx, &network).await?;
+            for host in &span.hosts {
+                let ports = reached_elsewhere(tx, host, &network).await?;
+                let reached = ports.iter().filter(|p| span.underlay.contains_key(&p.host_id));
+                unknown.extend(reached.map(|p| (host.clone(), p.id.clone())));
+            }
+        }
+        let mut needless = BTreeSet::new();
+        for (host, port, removed) in self.fleet.all_desired(tx, api::Kind::Neighbour).await? {
+            let key = (host, port);
+            if !removed && !unknown.remove(&key) {
+                needless.insert(key);
+            }
+        }
+        for (all, is) in [
+            (unknown, "is not told of the way to"),
+            (needless, "is told of a way that it has no use for, to"),
+        ] {
+            for (host, port) in all {
+                let name = hosts.iter().find(|h| h.id == host).map_or(&host, |h| &h.name);
+                out.push(Finding {
+                    what: format!("host '{name}' {is} port {port} of another host"),
+                    repair: "change something of the port, its name for example: all hosts are told anew, then".into(),
                 });
             }
         }
