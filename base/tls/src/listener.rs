@@ -212,7 +212,18 @@ async fn handshakes(
                 Ok(mut tls) => {
                     let shown = tls.get_ref().1.peer_certificates();
                     let host = shown.and_then(<[_]>::first).and_then(HostName::of);
-                    let place = tls.get_mut().0.stays(host.is_some() || !hosts);
+                    let guarded = tls.get_mut().0;
+                    let place = match host {
+                        Some(name) if hosts => match guarded.is_of(name.host) {
+                            true => None,
+                            false => return,
+                        },
+                        _ if hosts => guarded.stays(),
+                        _ => {
+                            guarded.is_known();
+                            None
+                        }
+                    };
                     let peer = Peer { address, host, place };
                     let _ = send.send((Stream::Tls(Box::new(tls)), peer)).await;
                 }

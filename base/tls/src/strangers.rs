@@ -1,8 +1,10 @@
-//! Connections of peers that have not shown yet who they are. They cost nothing to open, so there are only so many, and
-//! none lasts long: the one that has been a stranger for longest gives way to the next, for whoever belongs here shows it
-//! within a moment.
+//! How many connections there may be. Those of peers that have not shown yet who they are cost nothing to open, so there
+//! are only so many, and none lasts long: the one that has been a stranger for longest gives way to the next, for whoever
+//! belongs here shows it within a moment. A host that has shown it has room for all that an agent needs; what is more is
+//! refused, for its oldest connection is the one over which it lives.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
+use uuid::Uuid;
 
 /// How many there may be, and for how long.
 #[derive(Clone, Copy)]
@@ -23,12 +26,15 @@ pub(crate) struct Bounds {
     pub handshake: Duration,
     /// How long one may stay after it, whatever it says or does not say.
     pub stays: Duration,
+    /// Connections of one host. Its agent has one, and another for each console that somebody looks at.
+    pub of_host: usize,
 }
 
 pub(crate) const BOUNDS: Bounds = Bounds {
     most: 256,
     handshake: Duration::from_secs(10),
     stays: Duration::from_secs(20),
+    of_host: 512,
 };
 /// Between two words in the log.
 const QUIET: Duration = Duration::from_secs(60);
@@ -43,10 +49,15 @@ struct All {
     last: u64,
     /// By age.
     here: BTreeMap<u64, oneshot::Sender<Verdict>>,
+    /// How many connections each host has.
+    hosts: BTreeMap<Uuid, usize>,
     /// Sent away since that was last told, for the one reason and for the other.
     crowded: u64,
     late: u64,
     told: Option<Instant>,
+    /// Of hosts that had too many.
+    refused: u64,
+    refused_told: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -98,17 +109,61 @@ impl Strangers {
     /// Says how many were sent away: at once, and then no more than once in a while.
     fn tell(&self, peer: SocketAddr) {
         let mut all = self.all();
-        if all.told.is_some_and(|t| t.elapsed() < QUIET) {
+        if !is_due(&mut all.told) {
             return;
         }
-        all.told = Some(Instant::now());
         let (crowded, late) = (std::mem::take(&mut all.crowded), std::mem::take(&mut all.late));
         drop(all);
-        let Bounds { most, handshake, stays } = self.bounds;
+        let Bounds {
+            most, handshake, stays, ..
+        } = self.bounds;
         tracing::warn!(
             %peer, crowded, late, most, handshake_s = handshake.as_secs(), stays_s = stays.as_secs(),
             "connections whose peers did not show who they are were ended: there were too many, or they took too long"
         );
+    }
+
+    /// A seat for one more connection of the host, unless it has all that it may have.
+    fn seat(self: &Arc<Self>, host: Uuid, peer: SocketAddr) -> Option<Seat> {
+        let mut all = self.all();
+        let taken = all.hosts.entry(host).or_default();
+        if *taken < self.bounds.of_host {
+            *taken += 1;
+            return Some(Seat { host, of: self.clone() });
+        }
+        all.refused += 1;
+        if is_due(&mut all.refused_told) {
+            let (refused, of_host) = (std::mem::take(&mut all.refused), self.bounds.of_host);
+            drop(all);
+            tracing::warn!(%host, %peer, refused, of_host, "a host that has all the connections it may have was refused more");
+        }
+        None
+    }
+}
+
+/// Whether it is time for the next word.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let due = told.is_none_or(|t| t.elapsed() >= QUIET);
+    if due {
+        *told = Some(Instant::now());
+    }
+    due
+}
+
+/// One of a host's connections, until it is dropped.
+struct Seat {
+    host: Uuid,
+    of: Arc<Strangers>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut taken) = self.of.all().hosts.entry(self.host) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
     }
 }
 
@@ -142,7 +197,8 @@ pub struct Guarded {
 
 enum Watched {
     Stranger(Box<Watch>),
-    Known,
+    /// Held for its end.
+    Known(#[allow(dead_code)] Option<Seat>),
     Over,
 }
 
@@ -159,33 +215,43 @@ impl Drop for Watch {
 }
 
 impl Guarded {
-    /// After the handshake: a peer that it did not make known gets some more time, and its place, by which it may become so.
-    pub(crate) fn stays(&mut self, known: bool) -> Option<Arc<Place>> {
-        match &mut self.watched {
-            Watched::Stranger(_) if known => {
-                self.watched = Watched::Known;
-                None
-            }
-            Watched::Stranger(watch) => {
-                let stays = watch.place.of.bounds.stays;
-                watch.until.as_mut().reset(Instant::now() + stays);
-                Some(watch.place.clone())
-            }
-            Watched::Known | Watched::Over => None,
-        }
+    /// After a handshake with any client: it may stay.
+    pub(crate) fn is_known(&mut self) {
+        self.watched = Watched::Known(None);
+    }
+
+    /// After a handshake that made the host known: whether it may have one more connection.
+    pub(crate) fn is_of(&mut self, host: Uuid) -> bool {
+        let Watched::Stranger(watch) = &self.watched else {
+            return false;
+        };
+        let seat = watch.place.of.seat(host, watch.place.peer);
+        let has_one = seat.is_some();
+        self.watched = seat.map_or(Watched::Over, |s| Watched::Known(Some(s)));
+        has_one
+    }
+
+    /// After a handshake that made nobody known: the peer gets some more time, and its place, by which it may become so.
+    pub(crate) fn stays(&mut self) -> Option<Arc<Place>> {
+        let Watched::Stranger(watch) = &mut self.watched else {
+            return None;
+        };
+        let stays = watch.place.of.bounds.stays;
+        watch.until.as_mut().reset(Instant::now() + stays);
+        Some(watch.place.clone())
     }
 
     /// An error when the peer is not to stay.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let over = || io::Error::new(io::ErrorKind::TimedOut, "the peer did not show who it is");
         let watch = match &mut self.watched {
-            Watched::Known => return Ok(()),
+            Watched::Known(_) => return Ok(()),
             Watched::Over => return Err(over()),
             Watched::Stranger(watch) => watch,
         };
         match Pin::new(&mut watch.verdict).poll(cx) {
             Poll::Ready(Ok(Verdict::Known)) => {
-                self.watched = Watched::Known;
+                self.watched = Watched::Known(None);
                 return Ok(());
             }
             Poll::Ready(_) => {}

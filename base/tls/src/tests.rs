@@ -120,6 +120,7 @@ async fn strangers_are_few_and_do_not_stay() {
         handshake: Duration::from_secs(3600),
         // Long enough for a word of one that is slow.
         stays: Duration::from_secs(3),
+        of_host: 2,
     };
     let mut listener = Listener::tls(tcp, tls, true, bounds).unwrap();
     // Says after each word of a peer that it was heard; one that says the word is known from then on.
@@ -158,6 +159,18 @@ async fn strangers_are_few_and_do_not_stay() {
         identity: &identity,
     };
     let mut host = connect(&address.to_string(), &member).await.unwrap();
+    // It has two connections, and no third until one of them is over.
+    let another = async || {
+        let mut stream = connect(&address.to_string(), &member).await.unwrap();
+        let said = stream.write_all(b"word").await.is_ok() && stream.read_exact(&mut [0; 3]).await.is_ok();
+        said.then_some(stream)
+    };
+    let second = another().await.unwrap();
+    assert!(another().await.is_none());
+    drop(second);
+    tokio::time::timeout(Duration::from_secs(10), async { while another().await.is_none() {} })
+        .await
+        .unwrap();
     // One whose time is over.
     let mut late = dial().await;
     let _ = late.read_to_end(&mut rest).await;

@@ -114,6 +114,10 @@ impl Lab {
     async fn one_comes_back_without(&mut self, server: &str, when: &str) {
         self.one.start_lease();
         self.one.start_agent();
+        self.one_is_back_without(server, when).await;
+    }
+
+    async fn one_is_back_without(&mut self, server: &str, when: &str) {
         self.one.is(&self.r.cloud, "up").await;
         eventually("nothing of it is left on the first host", LIMIT, || async {
             state(&self.one.dir, server).is_none().then_some(())
@@ -283,7 +287,8 @@ async fn fake_lost_hosts_servers_are_deleted_without_them() {
 /// on another.
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_lost_hosts_servers_that_wait_to_be_confirmed_start_elsewhere() {
-    let mut lab = Lab::new().await;
+    // Room for one of 160 MiB, if nothing is kept beside it.
+    let mut lab = Lab::with(&["agent.fake_memory_mib=700"]).await;
     let server = lab.server("resized").await;
     lab.r.action(&server, json!({"migrate": null})).await.expect(202);
     let shown = lab.r.wait(&server, "VERIFY_RESIZE").await;
@@ -300,7 +305,9 @@ async fn fake_lost_hosts_servers_that_wait_to_be_confirmed_start_elsewhere() {
     .await;
     lab.r.cloud.audit().await;
 
-    let body = json!({"resize": {"flavorRef": "small"}});
+    let larger = json!({"flavor": {"name": "larger", "id": "larger", "vcpus": 1, "ram": 160, "disk": 1}});
+    lab.r.admin.post("/compute/v2.1/flavors", &larger).await.expect(200);
+    let body = json!({"resize": {"flavorRef": "larger"}});
     lab.r.action(&server, body).await.expect(202);
     let shown = lab.r.wait(&server, "VERIFY_RESIZE").await;
     assert_eq!(shown["OS-EXT-SRV-ATTR:host"], "one");
@@ -310,10 +317,17 @@ async fn fake_lost_hosts_servers_that_wait_to_be_confirmed_start_elsewhere() {
     end_guest(&lab.one.dir, &server);
     lab.is_on(&server, "two").await;
     let shown = lab.r.show(&server).await.unwrap();
-    assert_eq!(shown["flavor"]["id"], "small", "{shown}");
+    assert_eq!(shown["flavor"]["id"], "larger", "{shown}");
     let refused = lab.r.action(&server, json!({"revertResize": null})).await;
     assert_eq!(refused.status, 409, "{}", refused.text);
     lab.one_comes_back_without(&server, "after a resize").await;
+
+    // What is kept for its way back is room for it, too.
+    lab.r.action(&server, json!({"migrate": null})).await.expect(202);
+    let shown = lab.r.wait(&server, "VERIFY_RESIZE").await;
+    assert_eq!(shown["OS-EXT-SRV-ATTR:host"], "one");
+    let check = lab.r.cloud.command().args(["ha", "check"]).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
 /// A server whose host is lost in the middle of its move does not wait until the move is given up.
@@ -342,6 +356,49 @@ async fn fake_lost_hosts_servers_on_their_way_start_elsewhere() {
         lab.is_on(&server, "two").await;
         lab.one_comes_back_without(&server, &format!("{body}")).await;
     }
+}
+
+/// A server that was handed over to a host that is lost before it could say so starts where it came from: not with what its
+/// process there remembers, for it ran on the other host, and not before that has ended it.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_lost_hosts_servers_handed_over_to_them_start_where_they_came_from() {
+    let mut lab = Lab::new().await;
+    let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
+    lab.r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
+    let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
+    let path = "/compute/v2.1/flavors/slow/os-extra_specs";
+    lab.r.admin.post(path, &specs).await.expect(200);
+    let mut body = lab.r.server("moves", "slow");
+    body["server"]["availability_zone"] = "nova:two".into();
+    let made = lab.r.admin.post("/compute/v2.1/servers", &body).await.expect(202);
+    let server = id(&made, "/server/id");
+    lab.is_on(&server, "two").await;
+
+    let admin = lab.r.admin.at("compute 2.96");
+    let path = format!("/compute/v2.1/servers/{server}");
+    let body = json!({"os-migrateLive": {"host": "one", "block_migration": "auto"}});
+    admin.post(&format!("{path}/action"), &body).await.expect(202);
+    eventually("it is being sent", LIMIT, || async {
+        let record = record(&lab.two.dir, &server)?;
+        record["moving"]["state"]["moving"].is_object().then_some(())
+    })
+    .await;
+    let all = admin.get(&format!("{path}/migrations")).await.expect(200);
+    let number = all["migrations"][0]["id"].clone();
+    lab.wire.cut();
+    let force = format!("{path}/migrations/{number}/action");
+    admin.post(&force, &json!({"force_complete": null})).await.expect(202);
+    eventually("it runs on the first host", LIMIT, || async {
+        (record(&lab.one.dir, &server)?["moving"]["state"] == "arrived").then_some(())
+    })
+    .await;
+    lab.is_on(&server, "two").await;
+    assert_eq!(record(&lab.two.dir, &server).unwrap()["guest"]["hard_reboots"], 1);
+    lab.wire.mend();
+    // The supervisor has ended the agent with the lease.
+    lab.one.kill_agent();
+    lab.one.start_agent();
+    lab.one_is_back_without(&server, "after a move").await;
 }
 
 /// A host that comes back and knows nothing yet of what has happened touches no disk that is another host's by now: not that

@@ -201,9 +201,40 @@ impl Three {
             if missed.is_empty() {
                 return;
             }
-            let late = begun.elapsed() > Duration::from_secs(90);
-            assert!(!late, "{name} does not reach {missed}\n{}", self.r.cloud.tail());
+            if begun.elapsed() > Duration::from_secs(90) {
+                let seen = self.consoles(&missed).await;
+                panic!("{name} does not reach {missed}\n{seen}{}", self.r.cloud.tail());
+            }
         }
+    }
+
+    /// Where the servers with these addresses are and what they wrote last: one that is not reached may not be up yet.
+    async fn consoles(&self, addresses: &str) -> String {
+        let mut said = String::new();
+        let all = self
+            .admin
+            .get("/compute/v2.1/servers/detail?all_tenants=1")
+            .await
+            .expect(200);
+        for s in all["servers"].as_array().into_iter().flatten() {
+            let of = s["addresses"].to_string();
+            if !addresses.split_whitespace().any(|a| of.contains(&format!("\"{a}\""))) {
+                continue;
+            }
+            let path = format!("/compute/v2.1/servers/{}/action", id(s, "/id"));
+            let body = json!({"os-getConsoleOutput": {"length": 8}});
+            let console = self.admin.post(&path, &body).await;
+            said += &format!(
+                "{} is {} ({}) on {}, changed {}:\n{}\n",
+                s["id"],
+                s["status"],
+                s["OS-EXT-STS:task_state"],
+                s["OS-EXT-SRV-ATTR:host"],
+                s["updated"],
+                console.body["output"].as_str().unwrap_or(&console.text)
+            );
+        }
+        said
     }
 
     /// Nothing disagrees, each guest runs where the server says and nowhere else, and all reach each other.

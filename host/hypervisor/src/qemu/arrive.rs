@@ -2,8 +2,9 @@
 //! for its memory, and its disks are written through an NBD export; both connections are made by the source, over TLS.
 //!
 //! The process never runs by itself. That all of the memory is there means that the source will not run it again
-//! ([`super::leave`]): then, and only then, it is let go here. An attempt whose process ends has failed; nothing is
-//! started in its place.
+//! ([`super::leave`]): then, and only then, it is let go here. An attempt whose process ends before has failed, and nothing is
+//! started in its place; from then on the guest is this host's, and one whose process ends has ended as any other. So that it
+//! has come is on disk before its CPUs run, and what fails afterwards is tried again, never answered as a failure of the move.
 
 use super::live::{Live, Run};
 use super::ops::{QMP_DEADLINE, qmp_failure};
@@ -28,6 +29,8 @@ const CONFIG: &str = "config-arriving";
 const FDSET: u32 = 903;
 /// Another process may take a port between our look and QEMU's.
 const PORT_TRIES: u32 = 8;
+/// Between two tries to let a guest go that has come.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Activating disks may have to write to them.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -107,7 +110,10 @@ impl Inner {
             }
             (None, None) => return Err(internal("the guest's lock is lost")),
         };
-        self.look_for_arrival(entry, &live).await?;
+        if let Err(e) = self.look_for_arrival(entry, &live).await {
+            tracing::warn!(guest = %entry.id, message = e.message, detail = e.detail, "whether a guest has come is looked for again");
+            tokio::spawn(Arc::clone(self).after_migration(Arc::clone(entry), live.pid));
+        }
         drop(guard);
         Ok(self.answer(entry))
     }
@@ -241,6 +247,12 @@ impl Inner {
         // The source has let go of the disks, and nobody else may write to them now.
         let _ = live.execute("nbd-server-stop", Value::Null, STOP_DEADLINE).await;
         fault_point!("hypervisor.qemu.arrival-complete", internal("fault point"));
+        self.save(entry, |r| {
+            if let Some(a) = &mut r.arriving {
+                a.came = true;
+            }
+        })
+        .await?;
         if record.power == Power::Running && live.run() != Run::Running {
             self.go(entry, live).await?;
         }
@@ -262,23 +274,29 @@ impl Inner {
         .await
     }
 
-    /// The watcher heard that a migration came to an end.
+    /// The watcher heard that a migration came to an end. What the process does not answer is asked again for as long as it
+    /// lives: the guest is nowhere else.
     pub(crate) async fn after_migration(self: Arc<Self>, entry: Arc<Entry>, pid: i32) {
-        if entry.record().is_none_or(|r| r.arriving.is_none()) {
-            return;
-        }
-        let guard = Arc::clone(&entry.op).lock_owned().await;
-        let Some(live) = entry.live().filter(|l| l.pid == pid) else {
-            return;
-        };
-        if let Err(e) = self.look_for_arrival(&entry, &live).await {
+        loop {
+            if entry.record().is_none_or(|r| r.arriving.is_none()) {
+                return;
+            }
+            let guard = Arc::clone(&entry.op).lock_owned().await;
+            let Some(live) = entry.live().filter(|l| l.pid == pid) else {
+                return;
+            };
+            let looked = self.look_for_arrival(&entry, &live).await;
+            drop(guard);
+            let _ = self.events.send(entry.id);
+            let Err(e) = looked else {
+                return;
+            };
             tracing::error!(guest = %entry.id, message = e.message, detail = e.detail, "a guest that has arrived could not be let go");
+            live.until(AGAIN, |s| s.gone).await;
         }
-        drop(guard);
-        let _ = self.events.send(entry.id);
     }
 
-    /// The process that waited has ended.
+    /// The process that waited, or had the guest already, has ended.
     pub(super) async fn lost(&self, entry: &Arc<Entry>) -> Result<(), Failure> {
         let failure = hypervisor_error(
             "the process that waited for the server on its new host has ended",
@@ -289,7 +307,10 @@ impl Inner {
             if let Some(a) = &mut r.arriving
                 && a.end.is_none()
             {
-                a.end = Some(MoveEnd::Failed(failure));
+                a.end = Some(match a.came {
+                    true => MoveEnd::Done,
+                    false => MoveEnd::Failed(failure),
+                });
             }
         })
         .await

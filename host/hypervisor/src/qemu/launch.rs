@@ -189,6 +189,7 @@ impl Inner {
                 Some(a) => Some(Arrival {
                     id: a.id,
                     listens: None,
+                    came: false,
                     end: None,
                 }),
                 None => before.as_ref().and_then(|r| r.arriving.clone()),

@@ -133,6 +133,9 @@ pub struct Arrival {
     /// Where its process waits for it, once it does.
     #[serde(default)]
     pub listens: Option<MoveAddress>,
+    /// All of it is here, and its CPUs may have run: it is this host's, whatever becomes of its process.
+    #[serde(default)]
+    pub came: bool,
     #[serde(default)]
     pub end: Option<MoveEnd>,
 }

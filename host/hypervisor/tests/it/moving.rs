@@ -445,6 +445,25 @@ async fn a_move_that_fails_or_is_aborted_leaves_the_guest_where_it_was() {
     assert_eq!(lab.back().await.state, GuestState::Running);
     lab.runs_only(false).await;
     lab.whole();
+
+    // The same, and it may have run there: it has come, and has ended.
+    lab.id = Uuid::new_v4();
+    let at = lab.arrive().await.unwrap();
+    drop(lab.p.take());
+    assert_eq!(lab.leave(at).await, MoveState::HandedOver);
+    let mut record = lab.target.record();
+    assert_eq!(record["arriving"]["came"], false);
+    record["arriving"]["came"] = true.into();
+    fs::write(lab.target.guest_dir().join("record.json"), record.to_string()).unwrap();
+    kill(&lab.target);
+    lab.p = Some(lab.target.open());
+    lab.p().observe_all().await.unwrap();
+    eventually("its end is noticed", || lab.target.record()["process"].is_null()).await;
+    let layout = lab.q().observe(lab.guest.id).await.unwrap();
+    let arriving = lab.arriving(&layout);
+    let seen = lab.p().apply(1, 1, &arriving, lab.at_target()).await.unwrap();
+    assert_eq!(seen.moving.unwrap().state, MoveState::Arrived);
+    assert_eq!(seen.state, GuestState::Stopped);
     lab.end().await;
 }
 

@@ -84,7 +84,9 @@ pub(crate) async fn update(app: Arc<Compute>, mut req: Req) -> Result<Reply> {
     if body.get("maintenance_mode").is_some() {
         return Err(Error::new(
             Kind::NotImplemented,
-            "This hypervisor has no maintenance mode; status says whether new servers go to a host.",
+            format!(
+                "This hypervisor has no maintenance mode. `haneul host drain {name}` keeps new servers away from the host and moves away those that are there, while they run; status: disable only keeps new ones away."
+            ),
         ));
     }
     let Some(status) = input::text(&body, "status") else {

@@ -2,7 +2,9 @@
 //!
 //! The server is the source's until a host says that it was handed over; the same transaction gives it to the target. A
 //! move that fails takes the target's guest away first, and only when nothing of it is left there, or the source knows that
-//! it never let go, does the source have it for good: at no instant may two hosts run it.
+//! it never let go, or the target is lost and has been fenced, does the source have it for good: at no instant may two hosts
+//! run it. Once it was handed over, only the target's word that it never ran there sends it back as it was: for no time-out is
+//! a guest put back to the memory of before. After the loss of the target it starts anew, from the disks that both reach.
 //!
 //! A server that moves stopped ([`crate::logic::cold`]) goes the same way, with two steps before, in which its guest is
 //! stopped and gets a process that never runs, and one behind, in which it is started on the target. Once that is asked for,
@@ -30,8 +32,10 @@ const FINISH: &str = "finish";
 const LAND: &str = "land";
 const AWAIT_GONE: &str = "await-gone";
 const RESTORE: &str = "restore";
-/// A host that is away may take a day to come back before the way back is given up.
-const AWAIT_GONE_S: u64 = 24 * 3600;
+/// A host that is away may take a day to come back before it is given up.
+const AWAIT_HOST_S: u64 = 24 * 3600;
+/// In a job's state: the target was handed the guest, and may have run it.
+const STARTED: &str = "started";
 
 /// Both ways.
 pub(super) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
@@ -41,18 +45,18 @@ pub(super) fn all(app: &Arc<Compute>) -> Vec<Arc<dyn Saga>> {
     let there = Box::leak(Box::new([
         step(PREPARE, c.build_timeout_s),
         step(SEND, c.live_migration_timeout_s),
-        step(FINISH, c.action_timeout_s),
+        step(FINISH, AWAIT_HOST_S),
     ]));
     let cold = Box::leak(Box::new([
         step(HALT, c.action_timeout_s),
         step(HOLD, c.build_timeout_s),
         step(PREPARE, c.build_timeout_s),
         step(SEND, c.live_migration_timeout_s),
-        step(FINISH, c.action_timeout_s),
+        step(FINISH, AWAIT_HOST_S),
         step(LAND, c.build_timeout_s),
     ]));
     let back = Box::leak(Box::new([
-        step(AWAIT_GONE, AWAIT_GONE_S),
+        step(AWAIT_GONE, AWAIT_HOST_S),
         step(RESTORE, c.action_timeout_s),
     ]));
     vec![
@@ -376,6 +380,12 @@ impl Saga for There {
                     self.finished(tx, &m, job).await?;
                     Ok(Next::Done)
                 }
+                (FINISH, _, Some(MoveState::Failed(f))) => Ok(Next::Fail(of_failure(f))),
+                (FINISH, _, _) => {
+                    job.progress =
+                        "waiting for the new host, which has the server, to say that it goes on there".into();
+                    Ok(Next::Wait)
+                }
                 (_, Some(MoveState::Failed(f)), _) => Ok(Next::Fail(of_failure(f))),
                 (_, _, _) if m.refused().is_some() => Ok(Next::Fail(
                     m.refused().unwrap_or_else(|| Error::internal("the target refused")),
@@ -443,18 +453,24 @@ impl Compute {
     }
 
     /// The source of a move is lost, and runs nothing any more: what the target has made ready goes, and then the server starts
-    /// elsewhere as one that did not move.
+    /// elsewhere as one that did not move. Or the target is, after the server was handed over to it: the source has it again.
     pub(crate) async fn move_lost(self: &Arc<Self>, tx: &mut Tx, server: &str, host: &str) -> Result<()> {
         let job = self.jobs.running(tx, ("server", server)).await?;
         let Some(job) = job.filter(|j| [MOVE, COLD].contains(&j.kind.as_str())) else {
             return Ok(());
         };
         let m = moving(self, tx, &job).await?;
-        if m.from != host || matches!(m.on_target(), Some(MoveState::Arrived)) {
+        let had = m.from == host || (m.to == host && job.step == FINISH);
+        if !had || matches!(m.on_target(), Some(MoveState::Arrived)) {
             return Ok(());
         }
         let cause = Error::unavailable("The server's host was lost while the server was on its way to another.");
         self.move_back(tx, &job, &cause).await
+    }
+
+    /// Whether nothing on disks that others reach runs on this host any more.
+    async fn is_lost(&self, tx: &mut Tx, host: &str) -> Result<bool> {
+        Ok(self.fleet.fence(tx, host).await?.is_some_and(|f| f.ended))
     }
 
     /// Begins the way back.
@@ -484,7 +500,10 @@ impl Compute {
             .await?;
         self.jobs.supersede(tx, ("server", id)).await?;
         // All that was to be: which hosts, and what the server was before.
-        let state = job.state.clone();
+        let mut state = job.state.clone();
+        if job.step == FINISH && !matches!(m.on_target(), Some(MoveState::Failed(_))) {
+            state[STARTED] = true.into();
+        }
         self.jobs.start(tx, MOVE_BACK, ("server", id), state).await?;
         // The target may have nothing of it.
         self.jobs.poke(tx, ("server", id)).await
@@ -552,7 +571,8 @@ impl Saga for Back {
                 let guest = guest_on(&self.app, tx, source, &job.subject_id).await?;
                 let never_told = guest.is_some_and(|g| g.leaving.is_none());
                 let kept = never_told || matches!(m.on_source(), Some(MoveState::Failed(_)));
-                if left && !kept {
+                let shared = stored.shared_disks.is_some();
+                if left && !kept && !(shared && self.app.is_lost(tx, &m.to).await?) {
                     job.progress = "waiting for the other host to let go of the guest".into();
                     return Ok(Next::Wait);
                 }
@@ -563,6 +583,10 @@ impl Saga for Back {
                         self.app.drop_other_flavor(tx, &mut s).await?;
                     }
                 }
+                if shared && job.state.get(STARTED).is_some() {
+                    // What its process knows of the disks may not be true any more.
+                    s.hard_reboots += 1;
+                }
                 // Written as nothing that is under way: the source leaves no more.
                 let task = s.task_state.take();
                 self.app.push_guest(tx, &mut s).await?;
@@ -570,8 +594,7 @@ impl Saga for Back {
                 tx.update(&System::of(stored), &s).await?;
                 return Ok(Next::Go(RESTORE));
             }
-            let fence = self.app.fleet.fence(tx, source).await?;
-            if stored.shared_disks.is_some() && fence.is_some_and(|f| f.ended) {
+            if stored.shared_disks.is_some() && self.app.is_lost(tx, source).await? {
                 // It is lost. The server has come to rest, and may start elsewhere.
                 self.settled(tx, &m, job, None).await?;
                 let lost = self.app.lost.clone();

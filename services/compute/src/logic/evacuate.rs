@@ -7,9 +7,10 @@
 use crate::Compute;
 use crate::logic::actions::rebuild::Rebuild;
 use crate::logic::actions::{HostAction, check_lock, memory};
-use crate::logic::decide::{Request, Snapshot, decide};
+use crate::logic::decide::{CLASSES, Request, Snapshot, decide};
 use crate::logic::guest::start_order;
 use crate::logic::hosts::lacks_disks;
+use crate::logic::moving::MOVE_BACK;
 use crate::model::{ComputeService, Fault, MigrationKind, MigrationStatus, Server, Task, VmState, power};
 use crate::policy::acts;
 use haneul_agent_api::{Kind, ObservedGuest, Power, START_ORDER};
@@ -70,55 +71,93 @@ impl Compute {
     /// One round over all lost hosts; true when servers are left there.
     async fn evacuate_all(self: &Arc<Self>) -> Result<bool> {
         let mut tx = self.db.read().await?;
+        let ended = self.fleet.ended_hosts(&mut tx).await?;
         let mut all = Vec::new();
-        for fence in self.fleet.ended_hosts(&mut tx).await? {
+        for fence in &ended {
             let mut servers = tx
                 .list::<Server>(&Query::new().eq("host_id", fence.id.as_str()))
                 .await?;
             servers.sort_by_key(in_order);
-            all.extend(servers.into_iter().map(|s| (fence.clone(), s)));
+            all.extend(servers.into_iter().map(|s| (fence, s)));
         }
+        let coming = self.coming_back(&mut tx, &ended).await?;
         drop(tx);
-        let mut left = false;
-        for (fence, mut s) in all {
-            if s.shared_disks.is_some() && s.task_state == Some(Task::Deleting) {
-                // Nobody has to wait for the host: another one may do it.
-                left = true;
-                let (jobs, id) = (self.jobs.clone(), s.id.clone());
-                let poke = async move |tx: &mut Tx| jobs.poke(tx, ("server", &id)).await;
-                self.db.write(&Actor::system("evacuate"), poke).await?;
-                continue;
-            }
-            if s.vm_state == VmState::Resized && check_by_itself(&s).is_ok() {
-                s = match self.keep_resized(&s.id, &fence.id).await? {
-                    Some(kept) => kept,
-                    None => continue,
-                };
-            }
-            if let Err(why) = check_by_itself(&s) {
-                if s.shared_disks.is_none() {
-                    self.strand(&s.id, &fence.id, why).await?;
-                } else if s.task_state.is_some_and(Task::moves) {
-                    left = true;
-                    let (app, id, from) = (self.clone(), s.id.clone(), fence.id.clone());
-                    self.db
-                        .write(&Actor::system("evacuate"), async move |tx| {
-                            app.move_lost(tx, &id, &from).await
-                        })
-                        .await?;
-                }
-                continue;
-            }
-            match self.evacuate_by_itself(&fence, &s).await {
-                Ok(true) => {}
-                Ok(false) => left = true,
+        let mut left = !coming.is_empty();
+        for id in &coming {
+            self.poke_server(id).await?;
+        }
+        for (fence, s) in all {
+            let id = s.id.clone();
+            match self.leave_lost(fence, s).await {
+                Ok(done) => left |= !done,
+                // The others need not wait for it.
                 Err(e) => {
+                    tracing::error!(error = %e, server = id, "a server of a lost host could not be looked at");
                     left = true;
-                    self.strand(&s.id, &fence.id, e).await?;
                 }
             }
         }
         Ok(left)
+    }
+
+    /// Does for a server of a lost host what can be done now; true when that is all.
+    async fn leave_lost(self: &Arc<Self>, fence: &HostFence, mut s: Stored<Server>) -> Result<bool> {
+        if s.shared_disks.is_none() {
+            if let Err(why) = check_by_itself(&s) {
+                self.strand(&s.id, &fence.id, why).await?;
+            }
+            return Ok(true);
+        }
+        match s.task_state {
+            // Nobody has to wait for the host: another one may do it.
+            Some(Task::Deleting) => return self.poke_server(&s.id).await.map(|()| false),
+            Some(task) if task.moves() => {
+                let (app, id, host) = (self.clone(), s.id.clone(), fence.id.clone());
+                let lost = async move |tx: &mut Tx| app.move_lost(tx, &id, &host).await;
+                return self.db.write(&Actor::system("evacuate"), lost).await.map(|()| false);
+            }
+            _ => {}
+        }
+        if s.vm_state == VmState::Resized && check_by_itself(&s).is_ok() {
+            s = match self.keep_resized(&s.id, &fence.id).await? {
+                Some(kept) => kept,
+                None => return Ok(true),
+            };
+        }
+        if check_by_itself(&s).is_err() {
+            // What is under way there fails with its host, and sooner or later by its deadline.
+            return Ok(false);
+        }
+        match self.evacuate_by_itself(fence, &s).await {
+            Ok(done) => Ok(done),
+            Err(e) => self.strand(&s.id, &fence.id, e).await.map(|()| false),
+        }
+    }
+
+    /// Servers on shared disks that come back from one of these hosts to where they moved from: nobody has to wait for it.
+    async fn coming_back(&self, tx: &mut Tx, ended: &[HostFence]) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        if ended.is_empty() {
+            return Ok(out);
+        }
+        for s in tx.list::<Server>(&Query::new().ne("task_state", "")).await? {
+            if s.shared_disks.is_none() || !s.task_state.is_some_and(Task::moves) {
+                continue;
+            }
+            let job = self.jobs.running(tx, ("server", &s.id)).await?;
+            let from = job.filter(|j| j.kind == MOVE_BACK).map(|j| j.state["to"].clone());
+            if from.is_some_and(|from| ended.iter().any(|f| from == f.id)) {
+                out.push(s.id.clone());
+            }
+        }
+        Ok(out)
+    }
+
+    /// Lets the server's job look again.
+    async fn poke_server(&self, id: &str) -> Result<()> {
+        let (jobs, id) = (self.jobs.clone(), id.to_owned());
+        let poke = async move |tx: &mut Tx| jobs.poke(tx, ("server", &id)).await;
+        self.db.write(&Actor::system("evacuate"), poke).await
     }
 
     /// Losing the host of a server that waits to be confirmed confirms it: it starts elsewhere as what it is now, for the way
@@ -322,6 +361,10 @@ impl Compute {
         if !self.group_allows(tx, &s, to).await? {
             return Ok(false);
         }
+        // A host that has not yet let go of what was made ready there for a move would take this for the same.
+        if self.fleet.is_left(tx, to, Kind::Guest, &s.id).await? {
+            return Ok(false);
+        }
         let amounts = s.amounts();
         if !self
             .placement
@@ -472,24 +515,67 @@ impl Compute {
         let mut tx = self.db.read().await?;
         let mut servers = tx.list::<Server>(&Query::new().eq("host_id", host)).await?;
         servers.sort_by_key(in_order);
-        let mut requests = Vec::new();
+        let mut asked = Vec::new();
         for s in &servers {
             let request = match check_by_itself(s) {
                 Ok(()) => Ok(self.elsewhere(&mut tx, s, host, None).await?),
                 Err(e) => Err(e.public().to_owned()),
             };
-            requests.push((s.id.clone(), s.name.clone(), request));
+            asked.push(Asked {
+                id: s.id.clone(),
+                name: s.name.clone(),
+                request,
+                frees: self.way_back(&mut tx, s).await?,
+            });
         }
-        Ok(loss(snapshot, requests))
+        Ok(loss(snapshot, asked))
+    }
+
+    /// What is kept for a server that waits to be confirmed on the host that it came from, and is free once it is: the loss
+    /// of its own host confirms it ([`Compute::keep_resized`]).
+    async fn way_back(&self, tx: &mut Tx, s: &Server) -> Result<Option<(String, [i64; 3])>> {
+        let Some(other) = s.old_host_id.clone().filter(|h| s.host_id.as_ref() != Some(h)) else {
+            return Ok(None);
+        };
+        let held = self.placement.allocations(tx, &s.id).await?;
+        let of = |class: &str| {
+            held.iter()
+                .find(|(p, c, _)| *p == other && c == class)
+                .map_or(0, |a| a.2)
+        };
+        let amounts = CLASSES.map(of);
+        Ok(Some((other, amounts)))
     }
 }
 
-type Asked = (String, String, std::result::Result<Request, String>);
+/// One of a host's servers, if the host is lost.
+struct Asked {
+    id: String,
+    name: String,
+    /// What it needs elsewhere, or why it stays.
+    request: std::result::Result<Request, String>,
+    /// What it holds on another host, and gives up.
+    frees: Option<(String, [i64; 3])>,
+}
 
-fn loss(mut snapshot: Snapshot, requests: Vec<Asked>) -> Loss {
+fn loss(mut snapshot: Snapshot, asked: Vec<Asked>) -> Loss {
     let names: BTreeMap<String, String> = snapshot.hosts.iter().map(|h| (h.id.clone(), h.name.clone())).collect();
     let mut out = Loss::default();
-    for (id, name, request) in requests {
+    for Asked {
+        id,
+        name,
+        request,
+        frees,
+    } in asked
+    {
+        let takes = |snapshot: &mut Snapshot, host: &str, amounts: &[i64; 3], n: i64| {
+            if let Some(h) = snapshot.hosts.iter_mut().find(|h| h.id == host) {
+                h.takes(amounts, n);
+            }
+        };
+        if let Some((host, amounts)) = frees.filter(|_| request.is_ok()) {
+            takes(&mut snapshot, &host, &amounts, -1);
+        }
         let place = request.and_then(|r| match decide(&snapshot, &r) {
             Ok(plan) => Ok((plan.hosts.into_iter().next().unwrap_or_default(), r)),
             Err(refusal) => Err(refusal.message(&r)),
@@ -497,11 +583,7 @@ fn loss(mut snapshot: Snapshot, requests: Vec<Asked>) -> Loss {
         match place {
             Err(why) => out.stranded.push(Stranded { id, name, why }),
             Ok((to, r)) => {
-                if let Some(h) = snapshot.hosts.iter_mut().find(|h| h.id == to) {
-                    for (s, a) in h.stock.iter_mut().zip(r.amounts) {
-                        s.used += a;
-                    }
-                }
+                takes(&mut snapshot, &to, &r.amounts, 1);
                 let to = names.get(&to).cloned().unwrap_or(to);
                 out.back.push((id, name, to));
             }
