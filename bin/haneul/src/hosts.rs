@@ -52,6 +52,11 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
             "since": clock::iso(f.since),
             "means": means(&f, watcher.as_deref()),
         });
+    } else if !host.up && host.lease == 0 {
+        watched = json!({"ended": false, "means": format!(
+            "it shares no disks with other hosts, so that nobody can tell whether its servers run; they and their disks are back when it is. If it is off: `haneul host fence {}` says so, and then `openstack server evacuate` makes one anew elsewhere, from its image",
+            host.name
+        )});
     }
     Ok(json!({
         "id": host.id,

@@ -112,3 +112,53 @@ async fn fake_hosts_are_balanced_and_then_left_alone() {
     }
     r.cloud.audit().await;
 }
+
+/// By itself: while each move takes as long as somebody lets it, four are under way and never more, and when the hosts are
+/// alike nothing moves any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_hosts_balance_by_themselves_a_few_moves_at_a_time() {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let mut options = options();
+    options.sets.push(Cloud::fleet_listen());
+    options.sets.push("agent.underlay=192.0.2.1".into());
+    options.sets.extend(SIZE.map(str::to_owned));
+    let balance = ["automatic=true", "interval_s=1", "max_moves=16"];
+    options.sets.extend(balance.map(|b| format!("balance.{b}")));
+    let r = Ready::new(options).await;
+    let admin = r.admin.at("compute 2.96");
+    let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
+    admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
+    let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
+    let path = "/compute/v2.1/flavors/slow/os-extra_specs";
+    admin.post(path, &specs).await.expect(200);
+    for n in 0..10 {
+        let body = r.server(&format!("n{n}"), "slow");
+        let made = admin.post("/compute/v2.1/servers", &body).await.expect(202);
+        r.wait(&id(&made, "/server/id"), "ACTIVE").await;
+    }
+    let _two = Member::join(&r.cloud, "two", None, &SIZE).await;
+    let moving = async || {
+        let path = "/compute/v2.1/os-migrations?status=running&migration_type=live-migration";
+        let all = admin.get(path).await.expect(200)["migrations"].clone();
+        let all = all.as_array().unwrap().clone();
+        assert!(all.len() <= 4, "{} moves at once", all.len());
+        all
+    };
+    eventually("four servers move", LIMIT, || async {
+        (moving().await.len() == 4).then_some(())
+    })
+    .await;
+    eventually("each host has five, and nothing moves", LIMIT, || async {
+        let all = moving().await;
+        for m in &all {
+            let (server, number) = (m["instance_uuid"].as_str().unwrap(), &m["id"]);
+            let path = format!("/compute/v2.1/servers/{server}/migrations/{number}/action");
+            // It may be over by now.
+            admin.post(&path, &json!({"force_complete": null})).await;
+        }
+        let on = servers_by_host(&r).await;
+        (all.is_empty() && on.len() == 2 && on.values().all(|s| s.len() == 5)).then_some(())
+    })
+    .await;
+    r.cloud.audit().await;
+}

@@ -456,7 +456,7 @@ async fn fake_lost_hosts_leave_disks_of_others_alone() {
     lab.r.cloud.audit().await;
 }
 
-fn end_guest(dir: &Path, server: &str) {
+pub fn end_guest(dir: &Path, server: &str) {
     let path = dir.join("agent/guests").join(format!("{server}.json"));
     let mut record = record(dir, server).unwrap();
     record["state"] = "stopped".into();

@@ -1,7 +1,7 @@
 //! Live migration between two agents, with kill -9 at every point of the way: at the end one of them runs the guest, and it
 //! is the one that the server says.
 
-use crate::setup::{Ready, options, record, runs_on};
+use crate::setup::{Ready, id, options, record, runs_on};
 use haneul_testkit::{Options, eventually};
 use http::Method;
 use serde_json::{Value, json};
@@ -244,6 +244,33 @@ async fn fake_a_move_that_fails_leaves_the_guest_where_it_was() {
         assert_eq!(after == before, failed, "failed at {step}, and then {back}: {newest}");
         two.r.cloud.audit().await;
     }
+    two.end(&server).await;
+}
+
+/// A move that does not come to its end is given up in time, and the guest is where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_a_move_that_takes_too_long_is_given_up() {
+    let mut options = options();
+    options.sets.push("compute.live_migration_timeout_s=2".into());
+    let two = Two::start(options, None).await;
+    let admin = two.r.admin.at("compute 2.96");
+    let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
+    admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
+    let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
+    let path = "/compute/v2.1/flavors/slow/os-extra_specs";
+    admin.post(path, &specs).await.expect(200);
+    let body = two.r.server("slow", "slow");
+    let made = admin.post("/compute/v2.1/servers", &body).await.expect(202);
+    let server = id(&made, "/server/id");
+    let before = two.r.wait(&server, "ACTIVE").await;
+    assert_eq!(two.migrate(&server).await, Some(202));
+    two.r.wait(&server, "MIGRATING").await;
+    let after = two.r.wait(&server, "ACTIVE").await;
+    assert_eq!(after["OS-EXT-SRV-ATTR:host"], before["OS-EXT-SRV-ATTR:host"]);
+    two.settled(&server, "it took too long").await;
+    let path = format!("/compute/v2.1/os-migrations?instance_uuid={server}");
+    let all = admin.get(&path).await.expect(200);
+    assert_eq!(all["migrations"][0]["status"], "error", "{all}");
     two.end(&server).await;
 }
 
