@@ -180,6 +180,12 @@ impl Fleet {
                 "Host {host} is in this cloud already. `haneul host remove {host}` ends its membership; `haneul host token --for {host}` lets it come back with a new certificate."
             )));
         }
+        // After a restore nobody knows whether it was removed, or joined behind the backup: `haneul audit` names what it has.
+        if !taken && join.again && self.epoch == 1 {
+            return Err(Error::conflict(format!(
+                "Host {host} was removed from this cloud, and still has routers and networks of then, which others may have by now. `haneul down --purge` on that machine, and it may join as a new one."
+            )));
+        }
         let membership = tx.next_number("fleet.membership").await?;
         tx.exec(
             "INSERT INTO fleet_member(host_id, membership, joined_at) VALUES($1,$2,$3)

@@ -64,6 +64,9 @@ pub struct Join {
     pub public_key: String,
     /// What the machine's clock shows, microseconds since 1970.
     pub clock: i64,
+    /// It has been a host before, and has what it was told to hold then.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// Answer to a [`Join`].

@@ -57,7 +57,7 @@ impl Shared {
         let dir = config.agent_dir();
         let (net_ready, _) = tokio::sync::watch::channel(Default::default());
         Ok(Self {
-            store: store::Store::open(&dir.join("desired.journal"), config.agent.first_uid)?,
+            store: store::Store::open(&dir.join(JOURNAL), config.agent.first_uid)?,
             reports: report::Reports::default(),
             net_told: nets::Told::default(),
             net_dirty: Notify::new(),
@@ -71,6 +71,9 @@ impl Shared {
         })
     }
 }
+
+/// What this host is told to hold, in the agent's directory.
+pub(crate) const JOURNAL: &str = "desired.journal";
 
 /// The answer to a guest that posts its password waits so long for control, so that whoever has seen the answer finds
 /// the password there. It is durable here already: while control is away, the answer does not fail for it.

@@ -295,6 +295,7 @@ pub async fn join(config: &Config, url: &str, token: &str) -> Result<Uuid> {
         host_name: host_name(config),
         public_key: BASE64.encode(&key.public()),
         clock: clock::now(),
+        again: dir.join(crate::JOURNAL).exists(),
     };
     let go = async {
         let stream = haneul_tls::connect(&control, &Trust::Fingerprint(&parsed.fingerprint)).await?;

@@ -135,6 +135,14 @@ async fn fake_hosts_join_hold_servers_and_leave() {
     assert_eq!(providers["resource_providers"].as_array().unwrap().len(), 2);
     let again = two.run_join("https://127.0.0.1:1", "haneul1.a.b.c");
     assert!(said(&again).contains("no token of a Haneul cloud"), "{}", said(&again));
+    // What it has of then may be elsewhere by now.
+    let (url, token) = r.cloud.host_token(json!({})).await;
+    let again = two.run_join(&url, &token);
+    assert!(
+        !again.status.success() && said(&again).contains("was removed from this cloud"),
+        "{}",
+        said(&again)
+    );
     r.cloud.audit().await;
 }
 
@@ -177,6 +185,7 @@ async fn fake_hosts_that_may_not_join_are_told_why() {
         host_name: "by hand".into(),
         public_key: BASE64.encode(&key.public()),
         clock: haneul_core::clock::now() + ahead,
+        again: false,
     };
     let print = parts[3];
     let (status, text) = say(&url, print, &join(&short, 3_600_000_000, PROTOCOL)).await;
