@@ -71,7 +71,6 @@ impl Inner {
         resources: Resources,
         arriving: &Arriving,
     ) -> Result<ObservedGuest, Failure> {
-        self.builds(&arriving.layout)?;
         if !arriving.key.is_well_formed() {
             return Err(internal("the key of a move is no key"));
         }
@@ -98,6 +97,8 @@ impl Inner {
                 live
             }
             (None, Some(held)) => {
+                // What came, or failed, before a change of this host is told all the same.
+                self.builds(&arriving.layout)?;
                 let uid = resources.uid;
                 let config = resources.config_drive.clone();
                 let (held, live) = self.launch(entry, held, order, desired, resources).await?;
