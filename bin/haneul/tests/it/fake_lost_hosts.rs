@@ -288,7 +288,7 @@ async fn fake_lost_hosts_servers_are_deleted_without_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_lost_hosts_servers_that_wait_to_be_confirmed_start_elsewhere() {
     // Room for one of 160 MiB, if nothing is kept beside it.
-    let mut lab = Lab::with(&["agent.fake_memory_mib=700"]).await;
+    let mut lab = Lab::with(&[], &["agent.fake_memory_mib=700"]).await;
     let server = lab.server("resized").await;
     lab.r.action(&server, json!({"migrate": null})).await.expect(202);
     let shown = lab.r.wait(&server, "VERIFY_RESIZE").await;
