@@ -18,10 +18,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iperf3", "/usr/bin/iperf3"),
     ("jq", "/usr/bin/jq"),
     // What the data plane's tests speak with.
+    ("bind9-dnsutils", "/usr/bin/dig"),
     ("busybox", "/usr/bin/busybox"),
     ("curl", "/usr/bin/curl"),
     ("iputils-arping", "/usr/bin/arping"),
     ("iputils-ping", "/usr/bin/ping"),
+    ("isc-dhcp-client", "/usr/sbin/dhclient"),
+    ("ndisc6", "/usr/bin/rdisc6"),
     ("netcat-openbsd", "/usr/bin/nc.openbsd"),
 ];
 
