@@ -130,7 +130,7 @@ async fn fake_hosts_balance_by_themselves_a_few_moves_at_a_time() {
     admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
     let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
     let path = "/compute/v2.1/flavors/slow/os-extra_specs";
-    admin.post(path, &specs).await.expect(200);
+    r.admin.post(path, &specs).await.expect(200);
     for n in 0..10 {
         let body = r.server(&format!("n{n}"), "slow");
         let made = admin.post("/compute/v2.1/servers", &body).await.expect(202);

@@ -258,7 +258,7 @@ async fn fake_a_move_that_takes_too_long_is_given_up() {
     admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
     let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
     let path = "/compute/v2.1/flavors/slow/os-extra_specs";
-    admin.post(path, &specs).await.expect(200);
+    two.r.admin.post(path, &specs).await.expect(200);
     let body = two.r.server("slow", "slow");
     let made = admin.post("/compute/v2.1/servers", &body).await.expect(202);
     let server = id(&made, "/server/id");
