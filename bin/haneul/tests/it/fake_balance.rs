@@ -126,11 +126,7 @@ async fn fake_hosts_balance_by_themselves_a_few_moves_at_a_time() {
     options.sets.extend(balance.map(|b| format!("balance.{b}")));
     let r = Ready::new(options).await;
     let admin = r.admin.at("compute 2.96");
-    let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
-    admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
-    let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
-    let path = "/compute/v2.1/flavors/slow/os-extra_specs";
-    r.admin.post(path, &specs).await.expect(200);
+    r.slow_flavor().await;
     for n in 0..10 {
         let body = r.server(&format!("n{n}"), "slow");
         let made = admin.post("/compute/v2.1/servers", &body).await.expect(202);

@@ -117,6 +117,14 @@ impl Lab {
         self.one_is_back_without(server, when).await;
     }
 
+    /// The supervisor of a host that was cut off has ended its agent with the lease.
+    pub async fn one_is_connected_without(&mut self, server: &str, when: &str) {
+        self.wire.mend();
+        self.one.kill_agent();
+        self.one.start_agent();
+        self.one_is_back_without(server, when).await;
+    }
+
     async fn one_is_back_without(&mut self, server: &str, when: &str) {
         self.one.is(&self.r.cloud, "up").await;
         eventually("nothing of it is left on the first host", LIMIT, || async {
@@ -338,11 +346,7 @@ async fn fake_lost_hosts_servers_on_their_way_start_elsewhere() {
         json!({"migrate": null}),
     ] {
         let mut lab = Lab::new().await;
-        let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
-        lab.r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
-        let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
-        let path = "/compute/v2.1/flavors/slow/os-extra_specs";
-        lab.r.admin.post(path, &specs).await.expect(200);
+        lab.r.slow_flavor().await;
         let server = lab.server_of("moves", "slow").await;
         let path = format!("/compute/v2.1/servers/{server}/action");
         lab.r.admin.at("compute 2.96").post(&path, &body).await.expect(202);
@@ -363,11 +367,7 @@ async fn fake_lost_hosts_servers_on_their_way_start_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_lost_hosts_servers_handed_over_to_them_start_where_they_came_from() {
     let mut lab = Lab::new().await;
-    let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
-    lab.r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
-    let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
-    let path = "/compute/v2.1/flavors/slow/os-extra_specs";
-    lab.r.admin.post(path, &specs).await.expect(200);
+    lab.r.slow_flavor().await;
     let mut body = lab.r.server("moves", "slow");
     body["server"]["availability_zone"] = "nova:two".into();
     let made = lab.r.admin.post("/compute/v2.1/servers", &body).await.expect(202);
@@ -394,11 +394,7 @@ async fn fake_lost_hosts_servers_handed_over_to_them_start_where_they_came_from(
     .await;
     lab.is_on(&server, "two").await;
     assert_eq!(record(&lab.two.dir, &server).unwrap()["guest"]["hard_reboots"], 1);
-    lab.wire.mend();
-    // The supervisor has ended the agent with the lease.
-    lab.one.kill_agent();
-    lab.one.start_agent();
-    lab.one_is_back_without(&server, "after a move").await;
+    lab.one_is_connected_without(&server, "after a move").await;
 }
 
 /// A host that comes back and knows nothing yet of what has happened touches no disk that is another host's by now: not that
@@ -504,16 +500,7 @@ async fn fake_lost_hosts_that_are_cut_off_end_their_servers_first() {
         }
         lab.is_on(&server, "two").await;
         assert_eq!(state(&lab.one.dir, &server).as_deref(), Some("stopped"));
-        lab.wire.mend();
-        // The supervisor has ended the agent with the lease.
-        lab.one.kill_agent();
-        lab.one.start_agent();
-        lab.one.is(&lab.r.cloud, "up").await;
-        eventually("the first host has let go of it", LIMIT, || async {
-            state(&lab.one.dir, &server).is_none().then_some(())
-        })
-        .await;
-        assert_eq!(lab.running(&server), ["two"]);
+        lab.one_is_connected_without(&server, "after a cut").await;
         lab.server("new").await;
         lab.r.cloud.audit().await;
     }

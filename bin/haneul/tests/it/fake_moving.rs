@@ -254,11 +254,7 @@ async fn fake_a_move_that_takes_too_long_is_given_up() {
     options.sets.push("compute.live_migration_timeout_s=2".into());
     let two = Two::start(options, None).await;
     let admin = two.r.admin.at("compute 2.96");
-    let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
-    admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
-    let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
-    let path = "/compute/v2.1/flavors/slow/os-extra_specs";
-    two.r.admin.post(path, &specs).await.expect(200);
+    two.r.slow_flavor().await;
     let body = two.r.server("slow", "slow");
     let made = admin.post("/compute/v2.1/servers", &body).await.expect(202);
     let server = id(&made, "/server/id");

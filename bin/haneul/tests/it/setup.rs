@@ -127,6 +127,15 @@ impl Ready {
         }
     }
 
+    /// A flavor `slow`, whose servers are being moved until that is forced or given up.
+    pub async fn slow_flavor(&self) {
+        let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});
+        self.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
+        let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
+        let path = "/compute/v2.1/flavors/slow/os-extra_specs";
+        self.admin.post(path, &specs).await.expect(200);
+    }
+
     /// Body of POST /servers.
     pub fn server(&self, name: &str, flavor: &str) -> Value {
         json!({"server": {"name": name, "imageRef": self.image, "flavorRef": flavor, "networks": [{"uuid": self.network}]}})
