@@ -228,6 +228,11 @@ impl Fleet {
         Ok(tx.find::<HostFence>(host).await?.map(|f| f.value))
     }
 
+    /// Whether nothing on disks that others reach runs on this host any more.
+    pub async fn has_ended(&self, tx: &mut Tx, host: &str) -> Result<bool> {
+        Ok(self.fence(tx, host).await?.is_some_and(|f| f.ended))
+    }
+
     /// Hosts whose lease has ended: nothing on disks that others reach runs there.
     pub async fn ended_hosts(&self, tx: &mut Tx) -> Result<Vec<HostFence>> {
         let all = tx.list::<HostFence>(&Query::new().eq("ended", true)).await?;

@@ -468,11 +468,6 @@ impl Compute {
         self.move_back(tx, &job, &cause).await
     }
 
-    /// Whether nothing on disks that others reach runs on this host any more.
-    async fn is_lost(&self, tx: &mut Tx, host: &str) -> Result<bool> {
-        Ok(self.fleet.fence(tx, host).await?.is_some_and(|f| f.ended))
-    }
-
     /// Begins the way back.
     async fn move_back(self: &Arc<Self>, tx: &mut Tx, job: &Job, cause: &Error) -> Result<()> {
         let m = moving(self, tx, job).await?;
@@ -572,7 +567,7 @@ impl Saga for Back {
                 let never_told = guest.is_some_and(|g| g.leaving.is_none());
                 let kept = never_told || matches!(m.on_source(), Some(MoveState::Failed(_)));
                 let shared = stored.shared_disks.is_some();
-                if left && !kept && !(shared && self.app.is_lost(tx, &m.to).await?) {
+                if left && !kept && !(shared && self.app.fleet.has_ended(tx, &m.to).await?) {
                     job.progress = "waiting for the other host to let go of the guest".into();
                     return Ok(Next::Wait);
                 }
@@ -594,7 +589,7 @@ impl Saga for Back {
                 tx.update(&System::of(stored), &s).await?;
                 return Ok(Next::Go(RESTORE));
             }
-            if stored.shared_disks.is_some() && self.app.is_lost(tx, source).await? {
+            if stored.shared_disks.is_some() && self.app.fleet.has_ended(tx, source).await? {
                 // It is lost. The server has come to rest, and may start elsewhere.
                 self.settled(tx, &m, job, None).await?;
                 let lost = self.app.lost.clone();

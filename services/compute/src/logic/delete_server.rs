@@ -66,7 +66,7 @@ impl Compute {
     ) -> Result<Option<String>> {
         let (mut lost, hosts) = (Vec::new(), self.fleet.hosts_with(tx, Kind::Guest, &s.id).await?);
         for host in &hosts {
-            if self.fleet.fence(tx, host).await?.is_some_and(|f| f.ended) {
+            if self.fleet.has_ended(tx, host).await? {
                 lost.push(host.clone());
             }
         }

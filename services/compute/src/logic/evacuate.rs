@@ -353,8 +353,7 @@ impl Compute {
     ) -> Result<bool> {
         let mut s = old.stored().value.clone();
         let from = s.host_id.clone().unwrap_or_default();
-        let ended = self.fleet.fence(tx, &from).await?.is_some_and(|f| f.ended);
-        if !ended {
+        if !self.fleet.has_ended(tx, &from).await? {
             // It is back: its servers are where they were.
             return Err(Error::conflict("The host is not lost any more."));
         }
