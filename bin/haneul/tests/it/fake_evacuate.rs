@@ -105,6 +105,10 @@ async fn fake_servers_are_evacuated_by_hand() {
         (stays && state(&two.dir, &servers[0]).is_none()).then_some(())
     })
     .await;
-    r.wait(&servers[1], "ACTIVE").await;
+    // Until its host has told of it, its fault says why it was not started elsewhere.
+    eventually("what stayed is ACTIVE again", LIMIT, || async {
+        (r.show(&servers[1]).await?["status"] == "ACTIVE").then_some(())
+    })
+    .await;
     r.cloud.audit().await;
 }
