@@ -130,15 +130,32 @@ pub(crate) fn ended(shared: &Shared, guest: Uuid) -> bool {
     local.is_bound(guest) && local.life().left().is_err()
 }
 
-/// Ends guests with the lease when nobody else does: the supervisor may be dead, and the agent alive.
+/// Why routers must not run here: this host's lease has ended, and either others were allowed to go on for it or it hears
+/// from nobody, so that control may have given them to another host, whose addresses they would answer for.
+pub(crate) fn routers_may_be_elsewhere(shared: &Shared) -> Option<Failure> {
+    shared.config.agent.shared_disks.as_ref()?;
+    let life = local(&shared.config).life();
+    let why = life.left().err()?;
+    (life.fenced.is_some() || !shared.link.is_open()).then(|| Failure {
+        code: FailureCode::NetworkError,
+        message: format!("the router may be on another host by now: this host has no lease: {why}"),
+        detail: String::new(),
+    })
+}
+
+/// Ends guests and routers with the lease when nobody else does: the supervisor may be dead, and the agent alive.
 pub(crate) async fn end_with_it(shared: Arc<Shared>, guests: Guests) {
     if shared.config.agent.shared_disks.is_none() {
         return;
     }
     let local = local(&shared.config);
-    let mut ended = false;
+    let (mut ended, mut elsewhere) = (false, false);
     loop {
         tokio::time::sleep(WATCH).await;
+        let before = std::mem::replace(&mut elsewhere, routers_may_be_elsewhere(&shared).is_some());
+        if elsewhere && !before {
+            shared.net_dirty.notify_one();
+        }
         let left = local.life().left();
         if let (false, Err(why)) = (ended, &left) {
             ended = true;

@@ -118,7 +118,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
             tracing::error!(error = %e, "the order of a boot could not be ended");
         }
     });
-    let nets = tokio::spawn(nets::run(shared.clone()));
+    let nets = tokio::spawn(nets::run(shared.clone(), nets::LOOK));
     let link = tokio::spawn(link::run(shared.clone(), guests.clone(), fences));
     shared.net_dirty.notify_one();
     stop.await;

@@ -45,6 +45,11 @@ impl Handle {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether control has welcomed this host and did not end the connection since.
+    pub fn is_open(&self) -> bool {
+        self.get().is_some_and(|s| !s.is_closed())
+    }
+
     /// Opens the stream of an image.
     pub async fn image(&self, id: Uuid) -> Result<haneul_blockdev::ImageStream, Failure> {
         let unavailable = |detail: String| Failure {

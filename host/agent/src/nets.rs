@@ -1,6 +1,6 @@
 //! The network's reconciler: one task, the whole desired set each time, then the tombstones.
 
-use crate::Shared;
+use crate::{Shared, lease};
 use haneul_agent_api::{Failure, Kind, ObservedNet};
 use haneul_core::fault_point;
 use haneul_netdev::Troubles;
@@ -42,11 +42,11 @@ impl Told {
 const RETRY: Duration = Duration::from_secs(2);
 /// The data plane is looked at so often though nobody has news: it compares with the kernel, then. Control hears of that
 /// only when something is otherwise than it was.
-const LOOK: Duration = Duration::from_secs(60);
+pub(crate) const LOOK: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(shared: Arc<Shared>, look: Duration) {
     loop {
-        let _ = tokio::time::timeout(LOOK, shared.net_dirty.notified()).await;
+        let _ = tokio::time::timeout(look, shared.net_dirty.notified()).await;
         let failed = round(&shared).await;
         if failed {
             // notify_one keeps a permit, so that a change during the pause is not lost.
@@ -59,13 +59,21 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 async fn round(shared: &Arc<Shared>) -> bool {
-    let (desired, order) = shared.store.net_desired();
+    let (mut desired, order) = shared.store.net_desired();
+    let elsewhere = lease::routers_may_be_elsewhere(shared);
+    if elsewhere.is_some() {
+        desired.routers.iter_mut().for_each(|r| r.admin_state_up = false);
+    }
     let applied = shared.drivers.net.apply(&desired).await;
     fault_point!("agent.net.applied");
-    let (failure, troubles) = match applied {
+    let (failure, mut troubles) = match applied {
         Ok(troubles) => (None, troubles),
         Err(f) => (Some(f), Troubles::new()),
     };
+    if let Some(why) = elsewhere {
+        let held_back = desired.routers.iter().map(|r| ((Kind::Router, r.id), why.clone()));
+        troubles.extend(held_back);
+    }
     let mut again = failure.is_some() || !troubles.is_empty();
     shared.net_ready.send_modify(|net| {
         // Once, not with every attempt.
@@ -164,6 +172,10 @@ pub(crate) mod tests {
     #[derive(Default)]
     struct Plane {
         fake: fake::Fake,
+        /// What it was brought to last.
+        applied: Mutex<NetDesired>,
+        /// Is told of each round.
+        on_apply: Mutex<Option<tokio::sync::mpsc::UnboundedSender<()>>>,
         says: Mutex<Option<Result<Troubles, Failure>>>,
         at_apply: Mutex<Option<Hook>>,
         at_remove: Mutex<Option<Hook>>,
@@ -181,6 +193,10 @@ pub(crate) mod tests {
         }
         fn apply<'a>(&'a self, desired: &'a NetDesired) -> BoxFuture<'a, Result<Troubles, Failure>> {
             act(&self.at_apply);
+            *self.applied.lock().unwrap() = desired.clone();
+            if let Some(told) = self.on_apply.lock().unwrap().as_ref() {
+                let _ = told.send(());
+            }
             let says = self.says.lock().unwrap().clone();
             Box::pin(async move {
                 let done = self.fake.apply(desired).await;
@@ -218,10 +234,14 @@ pub(crate) mod tests {
 
     impl Lab {
         pub(crate) fn new() -> Self {
+            Lab::with(Config::default())
+        }
+
+        fn with(config: Config) -> Self {
             let dir = std::env::temp_dir().join(format!("haneul-nets-{}", haneul_core::id::hex()));
             let config = Config {
                 state_dir: haneul_core::config::StateDir(dir.clone()),
-                ..Config::default()
+                ..config
             };
             std::fs::create_dir_all(config.agent_dir()).unwrap();
             let plane = Arc::new(Plane::default());
@@ -358,6 +378,59 @@ pub(crate) mod tests {
         assert!(!again && ready(4));
         assert!(said.ports[0].up && said.routers[0].up);
         assert_eq!((said.ports.len(), said.routers.len(), said.networks.len()), (1, 1, 0));
+    }
+
+    /// What goes wrong in the kernel rings no bell.
+    #[tokio::test]
+    async fn the_data_plane_is_looked_at_though_nothing_rings() {
+        let lab = Lab::new();
+        let (rounds, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        *lab.plane.on_apply.lock().unwrap() = Some(rounds);
+        let running = tokio::spawn(run(lab.shared.clone(), Duration::from_millis(1)));
+        for _ in 0..3 {
+            let round = tokio::time::timeout(Duration::from_secs(20), seen.recv()).await;
+            assert_eq!(round.unwrap(), Some(()));
+        }
+        running.abort();
+    }
+
+    /// A host whose lease has ended carries no router, for another host may: until it is granted one, or where nobody else
+    /// was allowed to go on, until control is reached.
+    #[tokio::test]
+    async fn routers_end_with_the_lease() {
+        let mut config = Config::default();
+        config.agent.shared_disks = Some(std::env::temp_dir());
+        let lab = Lab::with(config);
+        lab.shared
+            .store
+            .take(vec![put(1, network()), put(2, router())])
+            .unwrap();
+        let lease = lease::local(&lab.shared.config);
+        let life = |left_ms: u64, fenced: Option<u64>| {
+            let until_ms = u64::try_from(haneul_lease::boottime().as_millis()).unwrap() + left_ms;
+            let boot_id = haneul_lease::boot_id();
+            lease
+                .set_life(&haneul_lease::Life {
+                    boot_id,
+                    until_ms,
+                    fenced,
+                    trouble: String::new(),
+                })
+                .unwrap();
+        };
+        let is_up = || lab.plane.applied.lock().unwrap().routers[0].admin_state_up;
+        life(60_000, None);
+        let (again, said) = lab.round().await;
+        assert!(!again && is_up() && said.routers[0].up);
+        for (left, fenced) in [(0, None), (60_000, Some(7))] {
+            life(left, fenced);
+            let (again, said) = lab.round().await;
+            assert!(again && !is_up(), "left {left}, fenced {fenced:?}");
+            let why = &said.routers[0].failure.as_ref().unwrap().message;
+            assert!(why.contains("on another host by now"), "{why}");
+            life(60_000, None);
+            assert!(lab.round().await.1.routers[0].up && is_up());
+        }
     }
 
     #[tokio::test]

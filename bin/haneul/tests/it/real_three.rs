@@ -64,23 +64,33 @@ pub struct Three {
     pub c: Client,
     router: String,
     pub guests: Vec<Guest>,
+    /// A lost host's guests run on another one after so long at the most.
+    pub elsewhere_within: Duration,
 }
 
 impl Three {
-    /// Three hosts, and a guest on each: `a` on one, `b` on two, `c` on three. The router is on two.
+    /// Three hosts, and a guest on each: `a` on one, `b` on two, `c` on three. The router is on two. They are less patient
+    /// with each other than others are.
     pub async fn start(range: &str, sharing: &[&'static str]) -> Three {
         Three::start_with(range, sharing, vec![]).await
     }
 
     /// The same with more settings of control's.
-    pub async fn start_with(range: &str, sharing: &[&'static str], more: Vec<String>) -> Three {
+    pub async fn start_with(range: &str, sharing: &[&'static str], mut more: Vec<String>) -> Three {
+        more.push("ha.lost_after_s=1".into());
+        Three::start_by(range, sharing, &["agent.lease_term_s=4"], more).await
+    }
+
+    /// The same with these settings of hosts that share disks, and of control's.
+    pub async fn start_by(range: &str, sharing: &[&'static str], leases: &[&str], more: Vec<String>) -> Three {
         let disks = Shared::new();
         let mut machines = Machines::beside(&HOSTS[1..]);
         let sets = |host: &str| match sharing.contains(&host) {
-            true => vec![
-                format!("agent.shared_disks={}", disks.0.display()),
-                "agent.lease_term_s=4".into(),
-            ],
+            true => {
+                let mut all = vec![format!("agent.shared_disks={}", disks.0.display())];
+                all.extend(leases.iter().map(|s| (*s).to_owned()));
+                all
+            }
             false => vec![],
         };
         let mut first = sets("one");
@@ -89,7 +99,6 @@ impl Three {
             Cloud::fleet_listen().replace("127.0.0.1", FIRST),
             format!("agent.underlay={FIRST}"),
             "agent.name=one".into(),
-            "ha.lost_after_s=1".into(),
         ]);
         let r = Real::with(range, first).await;
         for machine in &mut machines.others {
@@ -124,6 +133,7 @@ impl Three {
             c,
             router,
             guests: Vec::new(),
+            elsewhere_within: Duration::from_secs(60),
         };
         for host in HOSTS {
             three.haneul(&["host", "enable", host]);
@@ -169,6 +179,11 @@ impl Three {
 
     pub async fn host_of(&self, id: &str) -> String {
         crate::setup::id(&self.show(id).await, "/OS-EXT-SRV-ATTR:host")
+    }
+
+    pub async fn router(&self) -> Value {
+        let path = format!("/network/v2.0/routers/{}", self.router);
+        self.admin.get(&path).await.expect(200)["router"].clone()
     }
 
     pub async fn routers_host(&self) -> String {

@@ -5,9 +5,11 @@
 use crate::real_crash::{end_guests, marked};
 use crate::real_lab::{cannot, speaks_ssh};
 use crate::real_three::{HOSTS, InUse, Three, has_process};
+use crate::setup::id;
 use haneul_testkit::{eventually, next_release};
 use http::Method;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How a host is lost.
@@ -94,10 +96,14 @@ impl Three {
         }
         if had_router {
             self.router_moves(host, gone).await;
+            if how == Loss::CutOff && self.sharing.contains(&host) {
+                self.router_ends(host, gone).await;
+            }
         }
         for (name, id) in &leave {
             let what = format!("{name} runs on another host\n{}", self.r.cloud.tail());
-            let now = eventually(&what, Duration::from_secs(60), || async {
+            let left = self.elsewhere_within.saturating_sub(gone.elapsed());
+            let now = eventually(&what, left, || async {
                 let all = HOSTS.map(|h| (h, has_process(&self.dir(h), id)));
                 let on: Vec<&str> = all.into_iter().filter(|h| h.1).map(|h| h.0).collect();
                 assert!(on.len() < 2, "{name} runs on {on:?}");
@@ -152,6 +158,28 @@ impl Three {
             self.r.wait(&self.c, id, "ACTIVE").await;
             assert_eq!(self.login(name, "cat /root/lost").await, host);
         }
+    }
+
+    /// The host that was cut off answers no more for the router that another one has: its lease has ended.
+    async fn router_ends(&self, host: &str, gone: Instant) {
+        let router = self.router().await;
+        let outer = id(&router, "/external_gateway_info/external_fixed_ips/0/ip_address");
+        let answers = |at: &str| {
+            let mut ping = Command::new("ping");
+            ping.args(["-c1", "-W1", &outer]);
+            self.machines.on(at, ping).output().unwrap().status.success()
+        };
+        eventually("the router's new host answers", Duration::from_secs(20), || async {
+            let now = self.routers_host().await;
+            answers(&now).then_some(())
+        })
+        .await;
+        let what = format!("{host} answers no more for the router that has moved");
+        eventually(&what, Duration::from_secs(60), || async {
+            (!answers(host)).then_some(())
+        })
+        .await;
+        println!("{host} answered no more for its router after {:?}", gone.elapsed());
     }
 
     /// The routers of a host that is gone answer at another one.
@@ -212,7 +240,8 @@ async fn real_three_hosts() {
 }
 
 /// At length: every server visits every host in every way, every host is emptied, and those that can be lost are, by both
-/// ways and twice; once with disks that all share, once with each host's own.
+/// ways and twice; once with disks that all share, once with each host's own. With the settings that everybody has, a lost
+/// host's guests run elsewhere within 30 s.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes some ten minutes"]
 async fn real_three_hosts_at_length() {
@@ -221,7 +250,8 @@ async fn real_three_hosts_at_length() {
         return;
     }
     for (range, sharing) in [("172.31.222.0/24", &HOSTS[..]), ("172.31.223.0/24", &[])] {
-        let mut t = Three::start(range, sharing).await;
+        let mut t = Three::start_by(range, sharing, &[], vec![]).await;
+        t.elsewhere_within = Duration::from_secs(30);
         t.all_is_well("the start").await;
         for round in ["first", "second"] {
             println!("the {round} round; hosts that share their disks: {sharing:?}");

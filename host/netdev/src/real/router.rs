@@ -332,7 +332,7 @@ fn announce(ns: &Ns, r: &Router, before: Option<&Router>) {
         return;
     }
     let old: Vec<IpAddr> = before
-        .filter(|b| b.gateway.as_ref().is_some_and(|x| x.mac == g.mac))
+        .filter(|b| b.admin_state_up && b.gateway.as_ref().is_some_and(|x| x.mac == g.mac))
         .map(outer)
         .unwrap_or_default();
     for ip in outer(r) {
