@@ -1,7 +1,7 @@
 //! Guests that move between two drivers, against real QEMU: one that counts in its memory and misses no number, and one
 //! that writes to its disk all the while.
 
-use crate::support::{COUNTS, Host, WRITES, cannot, eventually};
+use crate::support::{COUNTS, Host, SCRIBBLES, WRITES, cannot, eventually};
 use haneul_agent_api::{
     Arriving, Failure, Guest, GuestState, Leaving, MoveAddress, MoveKey, MoveState, ObservedGuest, Power,
 };
@@ -464,6 +464,31 @@ async fn a_move_that_fails_or_is_aborted_leaves_the_guest_where_it_was() {
     let seen = lab.p().apply(1, 1, &arriving, lab.at_target()).await.unwrap();
     assert_eq!(seen.moving.unwrap().state, MoveState::Arrived);
     assert_eq!(seen.state, GuestState::Stopped);
+    lab.end().await;
+}
+
+/// A guest that writes faster than it may stand still moves only when that is forced; it goes on meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_writes_all_its_memory_moves_when_it_is_forced() {
+    needs_qemu!();
+    let lab = Lab::new(SCRIBBLES, true).await;
+    Lab::counts_on(&lab.source, 3).await;
+    let at = lab.arrive().await.unwrap();
+    let mut g = lab.leaving(at);
+    g.leaving.as_mut().unwrap().downtime_ms = 1;
+    tokio::select! {
+        seen = lab.q().apply(1, 2, &g, lab.at_source()) => panic!("it is over: {seen:?}"),
+        () = Lab::counts_on(&lab.source, 20) => {}
+    }
+    let seen = lab.q().observe(lab.guest.id).await.unwrap();
+    let state = seen.moving.map(|m| m.state);
+    assert!(matches!(state, Some(MoveState::Moving(_))), "{state:?}");
+    g.leaving.as_mut().unwrap().force = true;
+    let seen = lab.q().apply(1, 3, &g, lab.at_source()).await.unwrap();
+    assert_eq!(seen.moving.unwrap().state, MoveState::HandedOver);
+    lab.arrived().await;
+    lab.runs_only(true).await;
+    lab.whole();
     lab.end().await;
 }
 
