@@ -188,6 +188,15 @@ impl Fleet {
         .collect()
     }
 
+    /// All objects of a kind that are desired: (host, object). For audits.
+    pub async fn all_objects(&self, tx: &mut Tx, kind: Kind) -> Result<Vec<(String, Object)>> {
+        let sql = "SELECT host_id, doc FROM fleet_desired WHERE kind = $1 AND removed = 0 ORDER BY host_id, id";
+        let rows = tx.rows(sql, &[kind.as_str().into()]).await?;
+        rows.iter()
+            .map(|r| Ok((r.str(0)?, serde_json::from_str(&r.str(1)?)?)))
+            .collect()
+    }
+
     /// Waits until every host that shall hold this object has reported on its newest generation, but not for hosts
     /// that are not connected, and not longer than this.
     pub async fn settled(&self, kind: Kind, id: &str, most: Duration) {

@@ -21,6 +21,23 @@ struct Span {
     underlay: BTreeMap<String, IpAddr>,
 }
 
+impl Span {
+    /// What other hosts are told of a port, if its host can be reached.
+    fn neighbour(&self, port: &Port) -> Result<Option<api::Neighbour>> {
+        let Some(address) = self.underlay.get(&port.host_id) else {
+            return Ok(None);
+        };
+        Ok(Some(api::Neighbour {
+            id: uuid(&port.id)?,
+            network_id: uuid(&port.network_id)?,
+            mac: port.mac.clone(),
+            addresses: port.fixed_ips.iter().map(|f| f.ip).collect(),
+            dns_name: port.dns_name.clone(),
+            host: *address,
+        }))
+    }
+}
+
 impl Network {
     /// Tells hosts of the ports that changed, and hosts that have a network only now of all ports in it. `ids` are those
     /// of `ports` and more; `gone` were deleted.
@@ -99,18 +116,9 @@ impl Network {
 
     async fn put_neighbour(&self, tx: &mut Tx, span: &Span, host: &str, port: &Port) -> Result<()> {
         // A host that cannot be reached says so in `haneul audit`.
-        let Some(address) = span.underlay.get(&port.host_id) else {
-            return Ok(());
-        };
-        let object = api::Object::Neighbour(api::Neighbour {
-            id: uuid(&port.id)?,
-            network_id: uuid(&port.network_id)?,
-            mac: port.mac.clone(),
-            addresses: port.fixed_ips.iter().map(|f| f.ip).collect(),
-            dns_name: port.dns_name.clone(),
-            host: *address,
-        });
-        self.fleet.put(tx, host, &object).await?;
+        if let Some(neighbour) = span.neighbour(port)? {
+            self.fleet.put(tx, host, &api::Object::Neighbour(neighbour)).await?;
+        }
         Ok(())
     }
 
@@ -147,35 +155,36 @@ impl Network {
     }
 
     async fn audit_neighbours(&self, tx: &mut Tx, hosts: &[Host], out: &mut Vec<Finding>) -> Result<()> {
-        let mut unknown = BTreeSet::new();
+        let mut right = BTreeMap::new();
         let sql = "SELECT network_id FROM port_host GROUP BY network_id HAVING COUNT(DISTINCT host_id) > 1";
         for row in tx.rows(sql, &[]).await? {
             let network = row.str(0)?;
             let span = self.span(tx, &network).await?;
             for host in &span.hosts {
-                let ports = reached_elsewhere(tx, host, &network).await?;
-                let reached = ports.iter().filter(|p| span.underlay.contains_key(&p.host_id));
-                unknown.extend(reached.map(|p| (host.clone(), p.id.clone())));
+                for port in reached_elsewhere(tx, host, &network).await? {
+                    if let Some(neighbour) = span.neighbour(&port)? {
+                        right.insert((host.clone(), neighbour.id), neighbour);
+                    }
+                }
             }
         }
-        let mut needless = BTreeSet::new();
-        for (host, port, removed) in self.fleet.all_desired(tx, api::Kind::Neighbour).await? {
-            let key = (host, port);
-            if !removed && !unknown.remove(&key) {
-                needless.insert(key);
+        let mut wrong = Vec::new();
+        for (host, object) in self.fleet.all_objects(tx, api::Kind::Neighbour).await? {
+            let api::Object::Neighbour(told) = object else { continue };
+            let key = (host, told.id);
+            match right.remove(&key) {
+                Some(right) if right == told => {}
+                Some(_) => wrong.push((key, "is told of another way than there is to")),
+                None => wrong.push((key, "is told of a way that it has no use for, to")),
             }
         }
-        for (all, is) in [
-            (unknown, "is not told of the way to"),
-            (needless, "is told of a way that it has no use for, to"),
-        ] {
-            for (host, port) in all {
-                let name = hosts.iter().find(|h| h.id == host).map_or(&host, |h| &h.name);
-                out.push(Finding {
-                    what: format!("host '{name}' {is} port {port} of another host"),
-                    repair: "change something of the port, its name for example: all hosts are told anew, then".into(),
-                });
-            }
+        wrong.extend(right.into_keys().map(|key| (key, "is not told of the way to")));
+        for ((host, port), is) in wrong {
+            let name = hosts.iter().find(|h| h.id == host).map_or(&host, |h| &h.name);
+            out.push(Finding {
+                what: format!("host '{name}' {is} port {port} of another host"),
+                repair: "change something of the port, its name for example: all hosts are told anew, then".into(),
+            });
         }
         Ok(())
     }

@@ -126,11 +126,30 @@ pub async fn neighbours(c: &Cloud) {
     .unwrap();
     let found = until_found(c, &format!("host 'two' is not told of the way to port {pa}")).await;
     assert!(found.contains(&format!("no use for, to port {pb}")), "{found}");
-    for p in [pa, pb] {
-        let renamed = json!({"port": {"name": "again"}});
-        c.ok("PUT", &format!("/v2.0/ports/{p}"), ALICE, renamed).await;
-    }
-    c.audit().await;
+    let told_anew = async |name: &str| {
+        for p in [pa, pb] {
+            let renamed = json!({"port": {"name": name}});
+            c.ok("PUT", &format!("/v2.0/ports/{p}"), ALICE, renamed).await;
+        }
+        c.audit().await;
+    };
+    told_anew("again").await;
+    let (host, fleet) = (two.to_string(), c.fleet.clone());
+    let astray = Object::Neighbour(Neighbour {
+        host: "192.0.2.99".parse().unwrap(),
+        ..neighbour(c, two, pa).await.unwrap()
+    });
+    c.db.write(&c.ctx(ADMIN).actor(), async move |tx| {
+        fleet.put(tx, &host, &astray).await
+    })
+    .await
+    .unwrap();
+    until_found(
+        c,
+        &format!("host 'two' is told of another way than there is to port {pa}"),
+    )
+    .await;
+    told_anew("once more").await;
     // What changes is told, and only that.
     let before = c.desired_on(two, Kind::Neighbour, pa).await.unwrap().0;
     let path = format!("/v2.0/ports/{pa}");
