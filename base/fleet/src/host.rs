@@ -29,6 +29,16 @@ pub struct Host {
     /// The process of the control plane that its stream is to, while it is up.
     #[serde(default)]
     pub process: Option<String>,
+    /// What it had before it said that it has more, until an operator accepts that.
+    #[serde(default)]
+    pub had: Option<Inventory>,
+}
+
+impl Host {
+    /// What of the host is more than an operator has accepted: what, how many were there, how many there are.
+    pub fn more(&self) -> Vec<(&'static str, u64, u64)> {
+        self.had.as_ref().map_or(vec![], |had| more(had, &self.inventory))
+    }
 }
 
 impl Resource for Host {
@@ -82,6 +92,23 @@ impl Fleet {
         Ok(host)
     }
 
+    /// An operator takes it for right that the host has as much as it says.
+    ///
+    /// # Errors
+    /// Not found.
+    pub async fn accept_inventory(&self, tx: &mut Tx, id: &str) -> Result<()> {
+        let stored = tx.find::<Host>(id).await?;
+        let stored = stored.ok_or_else(|| Error::not_found(format!("There is no host {id}.")))?;
+        if stored.had.is_some() {
+            let host = Host {
+                had: None,
+                ..stored.value.clone()
+            };
+            tx.update(&System::of(stored), &host).await?;
+        }
+        Ok(())
+    }
+
     /// A host greets. Answers the number of this greeting: what is left of the reports before it changes nothing any more.
     pub(crate) async fn greet(self: &Arc<Self>, tx: &mut Tx, g: &Greeting) -> Result<u64> {
         let mut host = Host {
@@ -95,12 +122,13 @@ impl Fleet {
             underlay: g.underlay,
             lease: 0,
             process: self.db.me().map(|me| me.to_string()),
+            had: None,
         };
         let old = tx.find::<Host>(&host.id).await?;
         self.grant(tx, &mut host, old.as_ref().map_or(0, |h| h.lease)).await?;
         let moved = old.as_ref().is_some_and(|old| old.underlay != host.underlay);
-        if let Some(old) = old.as_ref().filter(|o| o.boot_id == host.boot_id) {
-            warn_of_more(&old.value, &host);
+        if let Some(old) = &old {
+            host.had = had(old, &host);
         }
         match old {
             None => {
@@ -165,26 +193,27 @@ impl Fleet {
     }
 }
 
-/// A machine that has more than before without a boot is rare, and one that says so to be given more servers is not: it
-/// stays in the change log, too.
-fn warn_of_more(old: &Host, new: &Host) {
-    let all = |i: &Inventory| {
-        [
-            ("VCPU", u64::from(i.vcpus)),
-            ("MiB of memory", i.memory_mib),
-            ("GiB of disk", i.disk_gib),
-        ]
-    };
-    for ((what, before), (_, now)) in all(&old.inventory).into_iter().zip(all(&new.inventory)) {
-        if now > before {
-            tracing::warn!(
-                host = new.id,
-                name = new.name,
-                what,
-                before,
-                now,
-                "a host has more than before, without a boot"
-            );
-        }
+/// What a host had, if it says that it has more: one that says so to be given more servers shall not do so unseen.
+fn had(old: &Host, new: &Host) -> Option<Inventory> {
+    for (what, before, now) in more(&old.inventory, &new.inventory) {
+        tracing::warn!(
+            host = new.id,
+            name = new.name,
+            what,
+            before,
+            now,
+            "a host says that it has more than before"
+        );
     }
+    let had = old.had.as_ref().unwrap_or(&old.inventory);
+    (!more(had, &new.inventory).is_empty()).then(|| had.clone())
+}
+
+fn more(before: &Inventory, now: &Inventory) -> Vec<(&'static str, u64, u64)> {
+    let all = [
+        ("VCPU", u64::from(before.vcpus), u64::from(now.vcpus)),
+        ("MiB of memory", before.memory_mib, now.memory_mib),
+        ("GiB of disk", before.disk_gib, now.disk_gib),
+    ];
+    all.into_iter().filter(|(_, before, now)| now > before).collect()
 }

@@ -1,6 +1,7 @@
 //! `haneul audit`: compares all services with each other and with the hosts, and says what disagrees and what
 //! would repair it. Every test cloud ends with it and finds nothing.
 
+use crate::hosts::more;
 use crate::serve::App;
 use haneul_agent_api::{Ask, HostAudit, Kind};
 use haneul_core::Result;
@@ -64,6 +65,15 @@ async fn hosts(app: &Arc<App>, out: &mut Vec<Finding>) -> Result<()> {
     drop(tx);
     let mut compared = BTreeSet::new();
     for host in hosts {
+        for more in more(&host) {
+            out.push(finding(
+                format!(
+                    "host {} ({}) says that it has more than before: {more}",
+                    host.name, host.id
+                ),
+                "look at the machine; `haneul host enable` accepts it",
+            ));
+        }
         if !host.up {
             out.push(finding(
                 format!(

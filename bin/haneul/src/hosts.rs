@@ -76,10 +76,18 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
         "lease": host.lease,
         "process": host.process,
         "watched": watched,
+        "more": more(host),
         "resources": used.stock.iter().map(|(class, (used, total))| {
             (class.clone(), json!({"used": used, "total": total}))
         }).collect::<serde_json::Map<String, Value>>(),
     }))
+}
+
+/// What of it an operator has not accepted yet, for a person.
+pub fn more(host: &Host) -> Vec<String> {
+    let all = host.more().into_iter();
+    all.map(|(what, before, now)| format!("{now} {what}, {before} before"))
+        .collect()
 }
 
 /// Of Nova's number form: 10.0.2 is 10000002.
@@ -143,13 +151,17 @@ pub async fn ha(app: &App) -> Result<Value> {
         }
     }
     drop(tx);
+    let up: Vec<String> = hosts.iter().filter(|h| h.up).map(|h| h.id.clone()).collect();
     let mut out = Vec::new();
     for host in hosts.into_iter().filter(|h| h.up) {
         let loss = app.compute.if_lost(&host.id).await?;
+        let routers = app.network.routers_on(&mut app.db.read().await?, &host.id).await?;
         out.push(json!({
             "host": host.name,
             "id": host.id,
             "control": control.contains(&host.id),
+            "routers": routers,
+            "routers_move": up.iter().any(|id| *id != host.id),
             "back": loss.back.iter().map(|(id, name, to)| json!({"id": id, "name": name, "to": to})).collect::<Vec<_>>(),
             "stranded": loss.stranded.iter().map(|s| json!({"id": s.id, "name": s.name, "why": s.why})).collect::<Vec<_>>(),
         }));
@@ -172,13 +184,15 @@ pub async fn show(app: &App, asked: &str) -> Result<Value> {
     Ok(json!({"host": view(app, &mut tx, &host).await?}))
 }
 
-/// Lets servers come to the host again.
+/// Lets servers come to the host again, and as many as it says that it has room for.
 pub async fn enable(app: &Arc<App>, asked: String) -> Result<Value> {
     let this = app.clone();
     app.db
         .write(&operator(), async move |tx| {
             let host = find(&this, tx, &asked).await?;
             this.compute.set_host_disabled(tx, &host.id, None).await?;
+            this.fleet.accept_inventory(tx, &host.id).await?;
+            let host = Host { had: None, ..host };
             Ok(json!({"host": view(&this, tx, &host).await?}))
         })
         .await

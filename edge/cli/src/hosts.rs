@@ -65,6 +65,10 @@ pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
     let hosts = list(&answer, "hosts");
     let stay = |h: &Value| list(h, "stranded").len();
     let control = |h: &Value| h.get("control") == Some(&Value::Bool(true));
+    let routers = |h: &Value| match h.get("routers_move") {
+        Some(Value::Bool(false)) => number(h, "routers"),
+        _ => 0,
+    };
     if json {
         ui::json(&answer);
     } else {
@@ -72,7 +76,8 @@ pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
             .iter()
             .map(|h| {
                 let (back, stay) = (list(h, "back").len(), stay(h));
-                let can = if stay == 0 && !control(h) { "yes" } else { "no" };
+                let lost = stay > 0 || control(h) || routers(h) > 0;
+                let can = if lost { "no" } else { "yes" };
                 vec![
                     text(h, "host").to_owned(),
                     can.into(),
@@ -92,6 +97,13 @@ pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
                     text(s, "why")
                 ));
             }
+        }
+        for h in hosts.iter().filter(|h| routers(h) > 0) {
+            ui::line(format_args!(
+                "{} routers are on {}, and would be nowhere after its loss: no other host is up.",
+                routers(h),
+                text(h, "host")
+            ));
         }
         for h in hosts.iter().filter(|h| control(h)) {
             ui::line(format_args!(
@@ -199,6 +211,14 @@ fn one(options: &HostOptions, answer: Value) -> Result<()> {
     }
     if let Some(means) = host.pointer("/watched/means").and_then(Value::as_str) {
         ui::line(format_args!("{:12} {means}", "lost"));
+    }
+    for more in list(&host, "more") {
+        ui::line(format_args!(
+            "{:12} {}: `haneul host enable {}` accepts it",
+            "says now",
+            more.as_str().unwrap_or_default(),
+            text(&host, "name")
+        ));
     }
     ui::line(format_args!(
         "{:12} {}",

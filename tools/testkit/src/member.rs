@@ -105,6 +105,11 @@ impl Member {
             .expect("the binary runs")
     }
 
+    /// Another setting from its next start on.
+    pub fn set(&mut self, set: &str) {
+        self.sets.push(set.to_owned());
+    }
+
     pub fn start_agent(&mut self) {
         self.agent = Some(self.start("agent"));
     }

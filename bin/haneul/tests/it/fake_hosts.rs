@@ -39,18 +39,73 @@ pub async fn server_on(r: &Ready, host: &str) -> String {
     server
 }
 
+/// A host that says that it has more than before gets what it says, and not unseen: until an operator accepts it, or it
+/// says so no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_hosts_that_have_more_than_before_are_seen() {
+    let r = Ready::new(with_hosts()).await;
+    let mut two = Member::join(&r.cloud, "two", None, &["agent.fake_vcpus=8"]).await;
+    let mut comes_back_with = async |vcpus: u32| {
+        two.stop_agent();
+        two.is(&r.cloud, "down").await;
+        two.set(&format!("agent.fake_vcpus={vcpus}"));
+        two.start_agent();
+        two.is(&r.cloud, "up").await;
+    };
+    let more = |text: &str, vcpus: u32| text.contains(&format!("{vcpus} VCPU, 8 before"));
+    for vcpus in [64, 4, 32] {
+        comes_back_with(vcpus).await;
+        let shown = said(&haneul(&r.cloud, &["host", "show", "two"]));
+        assert!(shown.contains(&format!("used of {vcpus}")), "{shown}");
+        if vcpus < 8 {
+            assert!(!shown.contains("before"), "{shown}");
+            r.cloud.audit().await;
+            continue;
+        }
+        assert!(
+            more(&shown, vcpus) && shown.contains("haneul host enable two"),
+            "{shown}"
+        );
+        // However often it says so.
+        comes_back_with(vcpus).await;
+        let found = r
+            .cloud
+            .admin(http::Method::GET, "/admin/v1/audit")
+            .await
+            .unwrap()
+            .to_string();
+        assert!(more(&found, vcpus), "{found}");
+        if vcpus == 32 {
+            let said = said(&haneul(&r.cloud, &["host", "enable", "two"]));
+            assert!(!said.contains("before"), "{said}");
+            comes_back_with(vcpus).await;
+            r.cloud.audit().await;
+        } else {
+            comes_back_with(8).await;
+        }
+    }
+}
+
 /// Three hosts are one cloud: what they have is in placement within 5 s, servers run on each, and one leaves.
 #[tokio::test(flavor = "multi_thread")]
 async fn fake_hosts_join_hold_servers_and_leave() {
     let r = Ready::new(with_hosts()).await;
+    // One for each host, and `two` is going to leave.
+    let router = async |n: usize| {
+        let router = json!({"router": {"name": format!("router-{n}")}});
+        r.admin.post("/network/v2.0/routers", &router).await.expect(201);
+    };
+    router(0).await;
+    let check = said(&haneul(&r.cloud, &["ha", "check"]));
+    assert!(check.contains("1 routers are on"), "{check}");
     let began = Instant::now();
     let two = Member::join(&r.cloud, "two", None, &["agent.fake_vcpus=8"]).await;
     let mut three = Member::join(&r.cloud, "three", None, &[]).await;
-    // One for each host, and `two` is going to leave.
-    for n in 0..3 {
-        let router = json!({"router": {"name": format!("router-{n}")}});
-        r.admin.post("/network/v2.0/routers", &router).await.expect(201);
+    for n in 1..3 {
+        router(n).await;
     }
+    let check = said(&haneul(&r.cloud, &["ha", "check"]));
+    assert!(!check.contains("routers"), "{check}");
     let providers = r.admin.get("/placement/resource_providers?name=two").await.expect(200);
     let provider = providers["resource_providers"][0]["uuid"].as_str().unwrap().to_owned();
     assert_eq!(provider, two.id());

@@ -223,6 +223,11 @@ impl Network {
         }
     }
 
+    /// How many routers a host carries.
+    pub async fn routers_on(&self, tx: &mut Tx, host: &str) -> Result<i64> {
+        tx.count::<Router>(&Query::new().eq("host_id", host)).await
+    }
+
     /// Routers without a host that is up, and why they are where they are.
     pub(crate) async fn audit_routers(&self, tx: &mut Tx, out: &mut Vec<Finding>) -> Result<()> {
         let hosts = self.fleet.hosts(tx).await?;
