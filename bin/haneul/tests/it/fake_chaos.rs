@@ -3,7 +3,7 @@
 //!
 //! `HANEUL_TEST_CHAOS_SEED` plays another seed, and `HANEUL_TEST_CHAOS_FAULTS` so many faults.
 
-use crate::chaos::client::{Menu, SLOW};
+use crate::chaos::client::Menu;
 use crate::chaos::fakes::{Fakes, Joined};
 use crate::chaos::faults::Chaos;
 use crate::chaos::{Length, World, play, setting, truth};
@@ -33,17 +33,15 @@ async fn start(world: &World, mut options: Options, shared: &Shared) -> (Fakes, 
         let member = Member::join_by(&r.cloud, name, None, sets, (&wire.url(), &token)).await;
         joined.push(Joined { member, wire, shares });
     }
-    let flavor = json!({"flavor": {"name": SLOW, "id": SLOW, "vcpus": 1, "ram": 128, "disk": 1}});
-    r.admin.post("/compute/v2.1/flavors", &flavor).await.expect(200);
-    let path = format!("/compute/v2.1/flavors/{SLOW}/os-extra_specs");
-    let specs = json!({"extra_specs": {"hw:lab_move": "slow"}});
-    r.admin.post(&path, &specs).await.expect(200);
+    r.slow_flavor().await;
+    let outside = r.outside().await;
     world.say("all hosts are up");
     let menu = Menu {
         admin: r.admin.at("compute 2.96"),
         create: r.server("", "tiny"),
         image: r.image,
         cards: Some(r.network),
+        outside,
         slow: true,
         most: 4,
     };

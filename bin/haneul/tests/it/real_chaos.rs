@@ -44,6 +44,7 @@ impl Three {
             }}),
             image: self.r.image.clone(),
             cards: None,
+            outside: self.r.external.clone(),
             slow: false,
             most: 3,
         }

@@ -50,7 +50,7 @@ pub struct Real {
     pub cloud: Cloud,
     pub admin: Client,
     pub image: String,
-    external: String,
+    pub external: String,
     key: PathBuf,
 }
 

@@ -127,6 +127,23 @@ impl Ready {
         }
     }
 
+    /// A router between the network and the external one; answers that one's id.
+    pub async fn outside(&self) -> String {
+        let found = self
+            .admin
+            .get("/network/v2.0/networks?router:external=true")
+            .await
+            .expect(200);
+        let outside = id(&found, "/networks/0/id");
+        let router = json!({"router": {"name": "router", "external_gateway_info": {"network_id": outside}}});
+        let made = self.admin.post("/network/v2.0/routers", &router).await.expect(201);
+        let subnets = self.admin.get("/network/v2.0/subnets?name=sub").await.expect(200);
+        let path = format!("/network/v2.0/routers/{}/add_router_interface", id(&made, "/router/id"));
+        let body = json!({"subnet_id": id(&subnets, "/subnets/0/id")});
+        self.admin.put(&path, &body).await.expect(200);
+        outside
+    }
+
     /// A flavor `slow`, whose servers are being moved until that is forced or given up.
     pub async fn slow_flavor(&self) {
         let flavor = json!({"flavor": {"name": "slow", "id": "slow", "vcpus": 1, "ram": 128, "disk": 1}});

@@ -10,6 +10,7 @@ use std::time::Duration;
 /// No answer takes so long, whoever dies; a request that is cut off has ended, too.
 const ANSWER: Duration = Duration::from_secs(40);
 const SERVERS: &str = "/compute/v2.1/servers";
+const FLOATING: &str = "/network/v2.0/floatingips";
 
 /// A flavor whose live migrations last until they are forced or aborted.
 pub const SLOW: &str = "slow";
@@ -54,6 +55,8 @@ pub struct Menu {
     pub image: String,
     /// Network cards of it are plugged and unplugged.
     pub cards: Option<String>,
+    /// An external network, floating IPs of which come and go; a router leads there.
+    pub outside: String,
     /// There is a flavor whose moves last.
     pub slow: bool,
     /// Servers that a client has at the most.
@@ -215,11 +218,24 @@ impl Chaotic {
                 self.ask(Method::POST, &interfaces, body).await;
             }
             "detach" => {
-                let all = self.ask(Method::GET, &interfaces, Value::Null).await;
-                let port = all.and_then(|a| a.body["interfaceAttachments"][0]["port_id"].as_str().map(str::to_owned));
-                if let Some(port) = port {
+                if let Some(port) = self.first_port(&interfaces).await {
                     self.ask(Method::DELETE, &format!("{interfaces}/{port}"), Value::Null)
                         .await;
+                }
+            }
+            "float" => {
+                if let Some(port) = self.first_port(&interfaces).await {
+                    let body = json!({"floatingip": {"floating_network_id": self.menu.outside, "port_id": port}});
+                    self.ask(Method::POST, FLOATING, body).await;
+                }
+            }
+            "sink" => {
+                if let Some(port) = self.first_port(&interfaces).await {
+                    let path = format!("{FLOATING}?port_id={port}");
+                    let all = self.ask(Method::GET, &path, Value::Null).await;
+                    if let Some(id) = all.and_then(|a| a.body["floatingips"][0]["id"].as_str().map(str::to_owned)) {
+                        self.ask(Method::DELETE, &format!("{FLOATING}/{id}"), Value::Null).await;
+                    }
                 }
             }
             action => {
@@ -228,6 +244,11 @@ impl Chaotic {
                 self.ask(Method::POST, &format!("{path}/action"), body).await;
             }
         }
+    }
+
+    async fn first_port(&self, interfaces: &str) -> Option<String> {
+        let all = self.ask(Method::GET, interfaces, Value::Null).await?;
+        Some(all.body["interfaceAttachments"][0]["port_id"].as_str()?.to_owned())
     }
 
     /// A move is to end, this way or that.
@@ -266,6 +287,8 @@ impl Chaotic {
                 (1, Some(r#"{"createImage": {"name": "of a server"}}"#)),
                 (cards, Some("attach")),
                 (cards, Some("detach")),
+                (2, Some("float")),
+                (1, Some("sink")),
                 (3, None),
             ],
             "SHUTOFF" => &[

@@ -66,7 +66,7 @@ async fn list(admin: &Client, path: &str, key: &str) -> Option<Vec<Value>> {
     answer.body[key].as_array().filter(|_| answer.status == 200).cloned()
 }
 
-/// Looks whether two ports have the same address or MAC.
+/// Looks whether two ports have the same address or MAC, or two floating IPs the same address or fixed one.
 pub async fn addresses_are_held_once(world: &World, admin: &Client) -> Option<()> {
     let ports = list(admin, "/network/v2.0/ports", "ports").await?;
     let mut held = BTreeMap::new();
@@ -77,6 +77,19 @@ pub async fn addresses_are_held_once(world: &World, admin: &Client) -> Option<()
         for what in addresses.chain([p["mac_address"].to_string()]) {
             if let Some(other) = held.insert(format!("{network} {what}"), &p["id"]) {
                 world.wrong(format!("ports {other} and {} both have {what}", p["id"]));
+            }
+        }
+    }
+    let floating = list(admin, "/network/v2.0/floatingips", "floatingips").await?;
+    let mut held = BTreeMap::new();
+    for f in &floating {
+        let mut all = vec![f["floating_ip_address"].to_string()];
+        if !f["port_id"].is_null() {
+            all.push(format!("{} {}", f["port_id"], f["fixed_ip_address"]));
+        }
+        for what in all {
+            if let Some(other) = held.insert(what.clone(), &f["id"]) {
+                world.wrong(format!("floating IPs {other} and {} both have {what}", f["id"]));
             }
         }
     }
@@ -205,6 +218,16 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// Nothing is held any more, when all servers were deleted.
 pub async fn nothing_is_held(world: &World, admin: &Client) {
+    let floating = list(admin, "/network/v2.0/floatingips", "floatingips").await;
+    for f in floating.unwrap_or_default() {
+        let path = format!("/network/v2.0/floatingips/{}", f["id"].as_str().unwrap_or_default());
+        let status = admin.delete(&path).await.status;
+        if !f["port_id"].is_null() || status != 204 {
+            world.wrong(format!(
+                "a floating IP of a server is left, and its delete says {status}: {f}"
+            ));
+        }
+    }
     let ports = list(admin, "/network/v2.0/ports", "ports").await.unwrap_or_default();
     for p in ports
         .iter()
