@@ -1,6 +1,6 @@
 //! Lists in docs/ that are made from the code and compared in CI, so that nobody has to keep them.
 
-use crate::shell::{Cmd, files, root, say, target_dir};
+use crate::shell::{files, root, say, target_dir};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
@@ -117,7 +117,7 @@ fn routes() -> Result<Option<String>> {
 
 /// Starts `serve` in a directory of its own, in a lab, asks it and ends it.
 fn ask_for_routes() -> Result<String> {
-    Cmd::new("cargo").args(["build", "--quiet", "-p", "haneul"]).run()?;
+    crate::compile(&["haneul"])?;
     let haneul = target_dir().join("debug/haneul");
     let dir = std::env::temp_dir().join(format!("haneul-routes-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;

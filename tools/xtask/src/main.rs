@@ -111,9 +111,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Bench(pass) => {
             // The profile that everything else uses (docs/adr/0002), so that it costs no further build.
-            Cmd::new("cargo")
-                .args(["build", "-p", "haneul", "-p", "haneul-bench"])
-                .run()?;
+            compile(&["haneul", "bench"])?;
             let built = shell::target_dir().join("debug");
             let bench = shell::as_root(&built.join("bench"));
             bench.arg("--binary").arg(built.join("haneul")).args(&pass.args).exec()
@@ -129,9 +127,7 @@ fn run(command: Command) -> Result<()> {
 /// Builds what OpenStack's own tests need, and runs them.
 fn conformance(tool: &str, args: &[String]) -> Result<()> {
     let python = setup::tempest()?;
-    Cmd::new("cargo")
-        .args(["build", "-p", "haneul", "-p", "haneul-conformance"])
-        .run()?;
+    compile(&["haneul", tool])?;
     let built = shell::target_dir().join("debug");
     Cmd::new(built.join(tool))
         .arg("--binary")
@@ -163,7 +159,7 @@ fn openapi() -> Result<PathBuf> {
 /// Our routes, and recorded exchanges, against the contract.
 fn contract(args: &[String]) -> Result<()> {
     let data = openapi()?;
-    Cmd::new("cargo").args(["build", "-p", "haneul-conformance"]).run()?;
+    compile(&["contract"])?;
     Cmd::new(shell::target_dir().join("debug/contract"))
         .arg("--data")
         .arg(data)
@@ -174,9 +170,7 @@ fn contract(args: &[String]) -> Result<()> {
 /// Requests made from the contract, against a fresh cloud.
 fn schemathesis(args: &[String]) -> Result<()> {
     let python = setup::schemathesis()?;
-    Cmd::new("cargo")
-        .args(["build", "-p", "haneul", "-p", "haneul-conformance"])
-        .run()?;
+    compile(&["haneul", "schemathesis"])?;
     let built = shell::target_dir().join("debug");
     Cmd::new(built.join("schemathesis"))
         .arg("--data")
@@ -189,9 +183,16 @@ fn schemathesis(args: &[String]) -> Result<()> {
         .run()
 }
 
+/// Builds these, with the features that all of the workspace asks for together: by a package alone cargo would compile what
+/// is below it, and the whole house, a second time for other features (tools/testkit/Cargo.toml).
+pub fn compile(binaries: &[&str]) -> Result<()> {
+    let bins = binaries.iter().flat_map(|b| ["--bin", b]);
+    Cmd::new("cargo").args(["build", "--workspace"]).args(bins).run()
+}
+
 /// Builds the binary and says where it is.
 fn build() -> Result<PathBuf> {
-    Cmd::new("cargo").args(["build", "-p", "haneul"]).run()?;
+    compile(&["haneul"])?;
     Ok(shell::target_dir().join("debug/haneul"))
 }
 
