@@ -42,6 +42,11 @@ impl Second {
         }
     }
 
+    /// Another setting.
+    pub fn set(&mut self, set: &str) {
+        self.sets.push(set.to_owned());
+    }
+
     /// Its command line.
     pub fn command(&self, cloud: &Cloud) -> Command {
         let mut c = cloud.command();
@@ -53,6 +58,23 @@ impl Second {
 
     /// Starts it, and waits until it answers.
     pub async fn start(&mut self, cloud: &Cloud) {
+        self.spawn(cloud);
+        self.answers().await;
+    }
+
+    /// Starts it again if it has ended; says whether it had.
+    pub fn revive(&mut self, cloud: &Cloud) -> bool {
+        let dead = self
+            .child
+            .as_mut()
+            .is_none_or(|c| c.try_wait().expect("wait").is_some());
+        if dead {
+            self.spawn(cloud);
+        }
+        dead
+    }
+
+    fn spawn(&mut self, cloud: &Cloud) {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -62,6 +84,10 @@ impl Second {
         command.arg("serve").stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the binary starts"));
+    }
+
+    /// Waits until it answers.
+    pub async fn answers(&self) {
         let what = format!("the second process answers\n{}", self.tail());
         eventually(&what, Duration::from_secs(60), || async {
             self.admin(Method::GET, "/admin/v1/status").await.map(|_| ())

@@ -9,7 +9,7 @@ use crate::chaos::faults::Chaos;
 use crate::chaos::{Length, World, play, setting, truth};
 use crate::setup::{Ready, Shared, options};
 use haneul_testkit::postgres::{self, Postgres};
-use haneul_testkit::{Cloud, Member, Options, Wire};
+use haneul_testkit::{Cloud, Member, Options, Second, Wire};
 use serde_json::json;
 
 /// Control with a host, two that share disks, and one more.
@@ -35,9 +35,19 @@ async fn start(world: &World, mut options: Options, shared: &Shared) -> (Fakes, 
     }
     r.slow_flavor().await;
     let outside = r.outside().await;
+    let admin = r.admin.at("compute 2.96");
+    let mut second = None;
+    if r.cloud.options.database.is_some() {
+        let mut process = Second::prepare(&r.cloud);
+        // Hosts keep to the first, whose links can be cut.
+        process.set("fleet.url=https://127.0.0.1:1");
+        process.start(&r.cloud).await;
+        second = Some(process);
+    }
     world.say("all hosts are up");
     let menu = Menu {
-        admin: r.admin.at("compute 2.96"),
+        second: second.as_ref().map(|s| s.client(&admin)),
+        admin,
         create: r.server("", "tiny"),
         image: r.image,
         cards: Some(r.network),
@@ -46,6 +56,7 @@ async fn start(world: &World, mut options: Options, shared: &Shared) -> (Fakes, 
         most: 4,
     };
     let fakes = Fakes {
+        second,
         cloud: r.cloud,
         joined,
         shared: shared.0.clone(),
@@ -53,7 +64,7 @@ async fn start(world: &World, mut options: Options, shared: &Shared) -> (Fakes, 
     (fakes, menu)
 }
 
-/// With `postgres` instead of SQLite, that dies as well.
+/// With `postgres` instead of SQLite, that dies as well, and there are two processes of control.
 async fn run(seed: u64, faults: usize, postgres: Option<Postgres>) {
     let world = World::new::<Fakes>(seed);
     let shared = Shared::new();

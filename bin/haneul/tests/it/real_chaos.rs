@@ -38,6 +38,7 @@ impl Three {
         let ports = self.c.get("/network/v2.0/networks?name=net").await.expect(200);
         Menu {
             admin: self.mighty().await,
+            second: None,
             create: json!({"server": {
                 "name": "", "imageRef": self.r.image, "flavorRef": "tiny", "key_name": "key",
                 "networks": [{"uuid": id(&ports, "/networks/0/id")}], "security_groups": [{"name": "ssh"}]

@@ -50,6 +50,8 @@ pub struct Mine {
 #[derive(Clone)]
 pub struct Menu {
     pub admin: Client,
+    /// The same by another process of control: every other client speaks with that one.
+    pub second: Option<Client>,
     /// Body of a create.
     pub create: Value,
     pub image: String,
@@ -75,9 +77,13 @@ pub struct Chaotic {
 
 impl Chaotic {
     pub fn new(world: &Arc<World>, who: usize, menu: &Menu) -> Chaotic {
+        let mut menu = menu.clone();
+        if let (1, Some(second)) = (who % 2, &menu.second) {
+            menu.admin = second.clone();
+        }
         Chaotic {
             who,
-            menu: menu.clone(),
+            menu,
             world: world.clone(),
             dice: Dice::of(world.seed, 1000 + who as u64),
             mine: vec![],

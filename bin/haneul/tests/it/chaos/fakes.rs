@@ -3,7 +3,7 @@
 use super::truth::{Place, Running};
 use super::{Lab, World};
 use crate::chaos::client::Chaotic;
-use haneul_testkit::{Cloud, Member, Wire};
+use haneul_testkit::{Cloud, Member, Second, Wire};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub struct Joined {
 
 /// See the module.
 pub struct Fakes {
+    /// Before the cloud, so that it goes before it.
+    pub second: Option<Second>,
     pub cloud: Cloud,
     pub joined: Vec<Joined>,
     pub shared: PathBuf,
@@ -29,6 +31,10 @@ impl Lab for Fakes {
 
     fn cloud(&mut self) -> &mut Cloud {
         &mut self.cloud
+    }
+
+    fn second(&mut self) -> Option<(&mut Second, &Cloud)> {
+        Some((self.second.as_mut()?, &self.cloud))
     }
 
     fn members(&self) -> usize {

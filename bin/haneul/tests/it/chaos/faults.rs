@@ -44,6 +44,8 @@ enum Fault {
     Armed,
     /// PostgreSQL ends at once, as in a power cut, and comes back.
     Database,
+    /// kill -9 of the other process of control.
+    Second,
 }
 
 /// Where it breaks: control's own machine, or a member.
@@ -137,6 +139,7 @@ impl<L: Lab> Chaos<L> {
             (4, Fault::Cut),
             (12, Fault::Armed),
             (if self.postgres.is_some() { 4 } else { 0 }, Fault::Database),
+            (if self.lab.second().is_some() { 5 } else { 0 }, Fault::Second),
         ];
         let fault = *self.dice.weighted(&all);
         let n = self.dice.range(0, self.members.len() as u64 + 1) as usize;
@@ -169,6 +172,13 @@ impl<L: Lab> Chaos<L> {
                     self.hit("PostgreSQL is killed")
                 }
                 _ => false,
+            },
+            (Fault::Second, _) => match self.lab.second() {
+                Some((second, _)) => {
+                    second.kill();
+                    self.hit("the second serve is killed")
+                }
+                None => false,
             },
             (fault, At::Member(n)) => self.fault_of(fault, n),
             _ => false,
@@ -309,6 +319,11 @@ impl<L: Lab> Chaos<L> {
         self.revival = self.later(50, 300);
         if self.lab.cloud().revive_serve() {
             self.world.say("serve is started");
+        }
+        if let Some((second, cloud)) = self.lab.second()
+            && second.revive(cloud)
+        {
+            self.world.say("the second serve is started");
         }
         if self.lost.is_none() && self.lab.cloud().revive_agent() {
             self.world.say("the agent of control's machine is started");

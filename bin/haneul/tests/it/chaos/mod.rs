@@ -12,7 +12,7 @@ pub mod truth;
 
 use client::{Chaotic, Menu};
 use faults::Chaos;
-use haneul_testkit::{Cloud, Member};
+use haneul_testkit::{Cloud, Member, Second};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,10 @@ pub trait Lab {
     const POINTS: &'static [&'static str];
 
     fn cloud(&mut self) -> &mut Cloud;
+    /// Another process of control, on a machine of its own, and the cloud that it serves.
+    fn second(&mut self) -> Option<(&mut Second, &Cloud)> {
+        None
+    }
     fn members(&self) -> usize;
     fn member(&mut self, n: usize) -> &mut Member;
     /// Whether this member has a lease.
@@ -85,6 +89,9 @@ pub async fn play<L: Lab>(mut chaos: Chaos<L>, menu: Menu, length: Length) -> Ch
         }
         // What was armed may have killed somebody in the last instant.
         chaos.heal();
+        if let Some((second, _)) = chaos.lab.second() {
+            second.answers().await;
+        }
         truth::rest(&world, &mut chaos.lab, &menu.admin).await;
         for client in &mut clients {
             client.check().await;
