@@ -397,27 +397,39 @@ fn list(disks: &Path) -> io::Result<Vec<DiskInfo>> {
         let Ok(guest) = Uuid::try_parse(&entry.file_name().to_string_lossy()) else {
             continue;
         };
-        let (mut roots, mut allocated) = (Vec::new(), HashMap::new());
-        for file in fs::read_dir(entry.path())? {
-            let file = file?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            if let Some(rebuilds) = rebuilds_of(&name) {
-                *allocated.entry(rebuilds).or_default() += file.metadata()?.blocks() * 512;
-                if name.ends_with(".qcow2") {
-                    roots.push(rebuilds);
-                }
+        match list_of(guest, &entry.path()) {
+            Ok(disks) => found.extend(disks),
+            // Somebody removes it in this moment: of a shared directory that may be another host.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
+}
+
+/// The root disks of one guest.
+fn list_of(guest: Uuid, dir: &Path) -> io::Result<Vec<DiskInfo>> {
+    let (mut roots, mut allocated) = (Vec::new(), HashMap::new());
+    for file in fs::read_dir(dir)? {
+        let file = file?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        if let Some(rebuilds) = rebuilds_of(&name) {
+            *allocated.entry(rebuilds).or_default() += file.metadata()?.blocks() * 512;
+            if name.ends_with(".qcow2") {
+                roots.push(rebuilds);
             }
         }
-        for rebuilds in roots {
-            let note = fs::read(entry.path().join(format!("root-{rebuilds}.json")))?;
-            let note: Note = serde_json::from_slice(&note)?;
-            found.push(DiskInfo {
-                guest,
-                rebuilds,
-                image: note.image,
-                allocated: allocated.remove(&rebuilds).unwrap_or_default(),
-            });
-        }
+    }
+    let mut found = Vec::new();
+    for rebuilds in roots {
+        let note = fs::read(dir.join(format!("root-{rebuilds}.json")))?;
+        let note: Note = serde_json::from_slice(&note)?;
+        found.push(DiskInfo {
+            guest,
+            rebuilds,
+            image: note.image,
+            allocated: allocated.remove(&rebuilds).unwrap_or_default(),
+        });
     }
     Ok(found)
 }
@@ -566,7 +578,8 @@ impl BlockDriver for File {
                     images: 0,
                 };
                 for entry in fs::read_dir(&images)? {
-                    usage.images += entry?.metadata()?.blocks() * 512;
+                    // A pull that ends is another file in the next moment.
+                    usage.images += entry?.metadata().map_or(0, |m| m.blocks() * 512);
                 }
                 Ok(usage)
             };
