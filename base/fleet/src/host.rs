@@ -29,15 +29,32 @@ pub struct Host {
     /// The process of the control plane that its stream is to, while it is up.
     #[serde(default)]
     pub process: Option<String>,
-    /// What it had before it said that it has more, until an operator accepts that.
+    /// What it had when it joined, or when an operator last accepted it. A release before this one forgets it.
     #[serde(default)]
-    pub had: Option<Inventory>,
+    pub accepted: Option<Inventory>,
 }
 
 impl Host {
-    /// What of the host is more than an operator has accepted: what, how many were there, how many there are.
+    /// What of the host is more than an operator has accepted: what, how many those are, how many it says there are. One that
+    /// says so to be given more servers shall not do so unseen. Another kernel, or firmware, leaves a machine a little more or
+    /// less of its memory.
     pub fn more(&self) -> Vec<(&'static str, u64, u64)> {
-        self.had.as_ref().map_or(vec![], |had| more(had, &self.inventory))
+        let (now, accepted) = (&self.inventory, self.accepted.as_ref().unwrap_or(&self.inventory));
+        let all = [
+            ("VCPU", u64::from(accepted.vcpus), u64::from(now.vcpus), 0),
+            (
+                "MiB of memory",
+                accepted.memory_mib,
+                now.memory_mib,
+                accepted.memory_mib / 32,
+            ),
+            ("GiB of disk", accepted.disk_gib, now.disk_gib, 0),
+        ];
+        // What could not be measured then was nothing that somebody has accepted.
+        let more = all
+            .into_iter()
+            .filter(|(_, accepted, now, slack)| *accepted > 0 && *now > accepted + slack);
+        more.map(|(what, accepted, now, _)| (what, accepted, now)).collect()
     }
 }
 
@@ -92,21 +109,22 @@ impl Fleet {
         Ok(host)
     }
 
-    /// An operator takes it for right that the host has as much as it says.
+    /// An operator takes it for right that the host has as much as it says. Answers it as it was.
     ///
     /// # Errors
     /// Not found.
-    pub async fn accept_inventory(&self, tx: &mut Tx, id: &str) -> Result<()> {
+    pub async fn accept_inventory(&self, tx: &mut Tx, id: &str) -> Result<Host> {
         let stored = tx.find::<Host>(id).await?;
         let stored = stored.ok_or_else(|| Error::not_found(format!("There is no host {id}.")))?;
-        if stored.had.is_some() {
-            let host = Host {
-                had: None,
-                ..stored.value.clone()
-            };
+        let before = stored.value.clone();
+        let host = Host {
+            accepted: Some(before.inventory.clone()),
+            ..before.clone()
+        };
+        if host != before {
             tx.update(&System::of(stored), &host).await?;
         }
-        Ok(())
+        Ok(before)
     }
 
     /// A host greets. Answers the number of this greeting: what is left of the reports before it changes nothing any more.
@@ -122,13 +140,25 @@ impl Fleet {
             underlay: g.underlay,
             lease: 0,
             process: self.db.me().map(|me| me.to_string()),
-            had: None,
+            accepted: None,
         };
         let old = tx.find::<Host>(&host.id).await?;
         self.grant(tx, &mut host, old.as_ref().map_or(0, |h| h.lease)).await?;
         let moved = old.as_ref().is_some_and(|old| old.underlay != host.underlay);
-        if let Some(old) = &old {
-            host.had = had(old, &host);
+        let before = old.as_ref().map_or(&host.inventory, |o| &o.inventory);
+        let accepted = old.as_ref().and_then(|o| o.accepted.as_ref()).unwrap_or(before);
+        host.accepted = Some(accepted.clone());
+        if host.inventory != *before {
+            for (what, accepted, now) in host.more() {
+                tracing::warn!(
+                    host = host.id,
+                    name = host.name,
+                    what,
+                    accepted,
+                    now,
+                    "a host says that it has more than before"
+                );
+            }
         }
         match old {
             None => {
@@ -191,29 +221,4 @@ impl Fleet {
             _ => Ok(()),
         }
     }
-}
-
-/// What a host had, if it says that it has more: one that says so to be given more servers shall not do so unseen.
-fn had(old: &Host, new: &Host) -> Option<Inventory> {
-    for (what, before, now) in more(&old.inventory, &new.inventory) {
-        tracing::warn!(
-            host = new.id,
-            name = new.name,
-            what,
-            before,
-            now,
-            "a host says that it has more than before"
-        );
-    }
-    let had = old.had.as_ref().unwrap_or(&old.inventory);
-    (!more(had, &new.inventory).is_empty()).then(|| had.clone())
-}
-
-fn more(before: &Inventory, now: &Inventory) -> Vec<(&'static str, u64, u64)> {
-    let all = [
-        ("VCPU", u64::from(before.vcpus), u64::from(now.vcpus)),
-        ("MiB of memory", before.memory_mib, now.memory_mib),
-        ("GiB of disk", before.disk_gib, now.disk_gib),
-    ];
-    all.into_iter().filter(|(_, before, now)| now > before).collect()
 }

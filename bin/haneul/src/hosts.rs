@@ -86,7 +86,7 @@ async fn view(app: &App, tx: &mut Tx, host: &Host) -> Result<Value> {
 /// What of it an operator has not accepted yet, for a person.
 pub fn more(host: &Host) -> Vec<String> {
     let all = host.more().into_iter();
-    all.map(|(what, before, now)| format!("{now} {what}, {before} before"))
+    all.map(|(what, accepted, now)| format!("{now} {what}, {accepted} before"))
         .collect()
 }
 
@@ -161,7 +161,7 @@ pub async fn ha(app: &App) -> Result<Value> {
             "id": host.id,
             "control": control.contains(&host.id),
             "routers": routers,
-            "routers_move": up.iter().any(|id| *id != host.id),
+            "routers_move": !control.contains(&host.id) && up.iter().any(|id| *id != host.id),
             "back": loss.back.iter().map(|(id, name, to)| json!({"id": id, "name": name, "to": to})).collect::<Vec<_>>(),
             "stranded": loss.stranded.iter().map(|s| json!({"id": s.id, "name": s.name, "why": s.why})).collect::<Vec<_>>(),
         }));
@@ -191,9 +191,9 @@ pub async fn enable(app: &Arc<App>, asked: String) -> Result<Value> {
         .write(&operator(), async move |tx| {
             let host = find(&this, tx, &asked).await?;
             this.compute.set_host_disabled(tx, &host.id, None).await?;
-            this.fleet.accept_inventory(tx, &host.id).await?;
-            let host = Host { had: None, ..host };
-            Ok(json!({"host": view(&this, tx, &host).await?}))
+            let accepted = more(&this.fleet.accept_inventory(tx, &host.id).await?);
+            let host = find(&this, tx, &host.id).await?;
+            Ok(json!({"host": view(&this, tx, &host).await?, "accepted": accepted}))
         })
         .await
 }

@@ -46,7 +46,12 @@ pub fn host(config: &Config, options: &HostOptions) -> Result<()> {
         ),
         HostCommand::Enable { host } => {
             let answer = ask(config)?.post(&format!("{}/enable", path(host)), &Value::Null)?;
-            one(options, answer)
+            let accepted = list(&answer, "accepted").to_vec();
+            one(options, answer)?;
+            for more in accepted.iter().filter(|_| !options.json) {
+                ui::line(format_args!("{:12} {}", "accepted", more.as_str().unwrap_or_default()));
+            }
+            Ok(())
         }
         HostCommand::Remove { host } => {
             ask(config)?.delete(&path(host))?;
@@ -100,9 +105,14 @@ pub fn ha(config: &Config, options: &HaOptions) -> Result<()> {
         }
         for h in hosts.iter().filter(|h| routers(h) > 0) {
             ui::line(format_args!(
-                "{} routers are on {}, and would be nowhere after its loss: no other host is up.",
+                "{} routers are on {}, and would be nowhere after its loss: {}.",
                 routers(h),
-                text(h, "host")
+                text(h, "host"),
+                if control(h) {
+                    "nothing moves without the control plane"
+                } else {
+                    "no other host is up"
+                }
             ));
         }
         for h in hosts.iter().filter(|h| control(h)) {
