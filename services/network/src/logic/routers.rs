@@ -161,6 +161,7 @@ impl Network {
                     asks.push(ask);
                     let mut port = p.value.clone();
                     port.fixed_ips = ports::readdress(tx, &net, &port, &asks).await?;
+                    touched.port_changed(&p.value, &port);
                     let stored = tx.update(&System::of(p), &port).await?;
                     touched.routers.insert(router.id.clone());
                     touched.networks.insert(net.id.clone());
@@ -310,6 +311,7 @@ impl Network {
                 crate::logic::ipam::release(tx, &f.subnet_id, f.ip).await?;
             }
             value.fixed_ips.retain(|f| !subnets.contains(&f.subnet_id));
+            touched.port_changed(&port.value, &value);
             tx.update(&System::of(port), &value).await?;
         } else {
             ports::remove(tx, &System::of(port), touched).await?;

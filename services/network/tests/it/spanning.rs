@@ -150,6 +150,27 @@ pub async fn neighbours(c: &Cloud) {
     )
     .await;
     told_anew("once more").await;
+    // A router's port has the addresses of all of its IPv6 subnets.
+    let first = c.subnet(ALICE, &n, "2001:db8:40::/64").await;
+    let second = c.subnet(ALICE, &n, "2001:db8:41::/64").await;
+    let (r, port) = routed(c, &first).await;
+    let on = c.get(&format!("/v2.0/routers/{r}/l3-agents"), ADMIN).await;
+    let other = if on["agents"][0]["host"] == "one" { two } else { one };
+    let addresses = async || neighbour(c, other, &port).await.unwrap().addresses.len();
+    assert_eq!(addresses().await, 1);
+    for (what, left) in [("add", 2), ("remove", 1)] {
+        let path = format!("/v2.0/routers/{r}/{what}_router_interface");
+        c.ok("PUT", &path, ALICE, json!({"subnet_id": second})).await;
+        assert_eq!(addresses().await, left, "{what}");
+        c.audit().await;
+    }
+    let path = format!("/v2.0/routers/{r}/remove_router_interface");
+    c.ok("PUT", &path, ALICE, json!({"subnet_id": first})).await;
+    let all = [("routers", &r), ("subnets", &first), ("subnets", &second)];
+    for (what, id) in all {
+        let path = format!("/v2.0/{what}/{id}");
+        assert_eq!(c.call("DELETE", &path, ALICE, json!(null)).await.0, 204, "{what}");
+    }
     // What changes is told, and only that.
     let before = c.desired_on(two, Kind::Neighbour, pa).await.unwrap().0;
     let path = format!("/v2.0/ports/{pa}");
