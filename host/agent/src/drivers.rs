@@ -9,7 +9,7 @@ use haneul_hypervisor::Hypervisor;
 use haneul_netdev::NetDriver;
 use haneul_netdev::real::{Real, RealConfig};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
 /// The three drivers of a host.
@@ -20,7 +20,7 @@ pub struct Drivers {
     /// The host's own disks.
     pub block: Arc<dyn BlockDriver>,
     /// Those in a directory that it shares with other hosts; the running agent alone opens it.
-    pub shared: Option<SharedDisks>,
+    pub shared: OnceLock<SharedDisks>,
     /// Where other hosts reach this one. All drivers have the same.
     pub underlay: Whereabouts,
     /// Whether the hypervisor is the fake of a lab.
@@ -93,7 +93,7 @@ pub async fn open_drivers(config: &Config, host_id: Uuid) -> Result<Drivers> {
         hypervisor,
         net,
         block,
-        shared: None,
+        shared: OnceLock::new(),
         underlay,
         fake,
     })
@@ -111,7 +111,7 @@ impl Drivers {
 
     /// Where new guests get their disks.
     pub(crate) fn newest_block(&self) -> &Arc<dyn BlockDriver> {
-        self.shared.as_ref().map_or(&self.block, |s| &s.block)
+        self.shared.get().map_or(&self.block, |s| &s.block)
     }
 
     /// Where a guest's disks are.
@@ -122,7 +122,7 @@ impl Drivers {
         let Some(wanted) = guest.shared_disks else {
             return Ok(&self.block);
         };
-        match &self.shared {
+        match self.shared.get() {
             Some(s) if s.marker == wanted => Ok(&s.block),
             other => Err(Failure {
                 code: FailureCode::Unsupported,

@@ -63,7 +63,10 @@ pub fn lease_left(config: &Config) -> Duration {
 /// # Errors
 /// A process is still there.
 pub fn end_bound(config: &Config) -> Result<usize> {
-    let (dir, bound) = (config.agent_dir(), local(config).bound()?);
+    let (dir, local) = (config.agent_dir(), local(config));
+    // For the next agent.
+    local.lapse()?;
+    let bound = local.bound()?;
     Ok(match config.agent.hypervisor.as_str() {
         "fake" => haneul_hypervisor::fake::end(&dir.join("guests"), &bound)?,
         _ => haneul_hypervisor::qemu::end(&dir.join("qemu"), &bound)?,
@@ -130,17 +133,43 @@ pub(crate) fn ended(shared: &Shared, guest: Uuid) -> bool {
     local.is_bound(guest) && local.life().left().is_err()
 }
 
-/// Why routers must not run here: this host's lease has ended, and either others were allowed to go on for it or it hears
-/// from nobody, so that control may have given them to another host, whose addresses they would answer for.
+/// Why routers must not run here: this host had no lease for a while, in which control may have given them to another host,
+/// whose addresses they would answer for.
 pub(crate) fn routers_may_be_elsewhere(shared: &Shared) -> Option<Failure> {
     shared.config.agent.shared_disks.as_ref()?;
-    let life = local(&shared.config).life();
-    let why = life.left().err()?;
-    (life.fenced.is_some() || !shared.link.is_open()).then(|| Failure {
+    let why = lapsed(&local(&shared.config))?;
+    Some(Failure {
         code: FailureCode::NetworkError,
-        message: format!("the router may be on another host by now: this host has no lease: {why}"),
+        message: format!("the router may be on another host by now: {why}"),
         detail: String::new(),
     })
+}
+
+/// Why what this host carried before may be another's.
+fn lapsed(local: &Local) -> Option<String> {
+    let life = local.life();
+    let left = life.left();
+    if left.is_err()
+        && let Err(e) = local.lapse()
+    {
+        tracing::error!(error = %e, "the end of the lease could not be noted");
+    }
+    match left {
+        Err(why) => Some(format!("this host has no lease: {why}")),
+        Ok(_) if local.has_lapsed() => {
+            Some("this host had no lease for a while, and has not heard from control since".into())
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Control has said all that it has to say, and it is stored: what this host is to carry, it may, if it has a lease.
+pub(crate) fn heard(shared: &Shared) {
+    let local = local(&shared.config);
+    if local.has_lapsed() && local.life().left().is_ok() {
+        local.mend();
+        shared.net_dirty.notify_one();
+    }
 }
 
 /// Ends guests and routers with the lease when nobody else does: the supervisor may be dead, and the agent alive.
@@ -152,9 +181,12 @@ pub(crate) async fn end_with_it(shared: Arc<Shared>, guests: Guests) {
     let (mut ended, mut elsewhere) = (false, false);
     loop {
         tokio::time::sleep(WATCH).await;
-        let before = std::mem::replace(&mut elsewhere, routers_may_be_elsewhere(&shared).is_some());
+        let before = std::mem::replace(&mut elsewhere, lapsed(&local).is_some());
         if elsewhere && !before {
             shared.net_dirty.notify_one();
+        }
+        if shared.link.has_heard() {
+            heard(&shared);
         }
         let left = local.life().left();
         if let (false, Err(why)) = (ended, &left) {

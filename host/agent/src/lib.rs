@@ -79,6 +79,9 @@ pub(crate) const JOURNAL: &str = "desired.journal";
 /// the password there. It is durable here already: while control is away, the answer does not fail for it.
 const PASSWORD_TOLD: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// The data plane's first round is waited for so long, where it must be over before anything else.
+const FIRST_ROUND: std::time::Duration = std::time::Duration::from_secs(10);
+
 struct Documents(Arc<Shared>);
 
 impl MetadataSource for Documents {
@@ -105,10 +108,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let dir = config.agent_dir();
     haneul_core::durable::make_dir(&dir, 0o700)?;
     let host_id = host_id(&dir)?;
-    let mut drivers = open_drivers(&config, host_id).await?;
-    drivers.shared = shared_disks::open(&config, host_id)?;
+    let drivers = open_drivers(&config, host_id).await?;
     let shared = Arc::new(Shared::open(config, host_id, drivers)?);
     shared.drivers.net.set_metadata(Arc::new(Documents(shared.clone())));
+    let nets = tokio::spawn(nets::run(shared.clone(), nets::LOOK));
+    open_shared_disks(&shared).await?;
     lease::granted(&shared)?;
     let guests = guests::Guests::start(shared.clone()).await;
     let fences = lease::Fences::start(shared.clone());
@@ -118,12 +122,25 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
             tracing::error!(error = %e, "the order of a boot could not be ended");
         }
     });
-    let nets = tokio::spawn(nets::run(shared.clone(), nets::LOOK));
     let link = tokio::spawn(link::run(shared.clone(), guests.clone(), fences));
-    shared.net_dirty.notify_one();
     stop.await;
     for task in [link, nets, turns] {
         task.abort();
+    }
+    Ok(())
+}
+
+/// Opens the directory that hosts share, which may hang, or not be there: what the data plane must take down is down before.
+async fn open_shared_disks(shared: &Arc<Shared>) -> Result<()> {
+    let mut round = shared.net_ready.subscribe();
+    shared.net_dirty.notify_one();
+    if lease::routers_may_be_elsewhere(shared).is_some() {
+        let _ = tokio::time::timeout(FIRST_ROUND, round.changed()).await;
+    }
+    let this = shared.clone();
+    let opened = tokio::task::spawn_blocking(move || shared_disks::open(&this.config, this.host_id));
+    if let Some(disks) = opened.await.map_err(Error::internal)?? {
+        let _ = shared.drivers.shared.set(disks);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::guests::Guests;
 use crate::lease::Fences;
 use crate::membership::Io;
 use crate::store::{News, Stored};
-use crate::{Shared, host_name, tunnel};
+use crate::{Shared, host_name, lease, tunnel};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use haneul_agent_api::{
@@ -17,6 +17,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Full, Limited};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -34,20 +35,28 @@ pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
 /// The current connection, for those who need bytes from control.
 #[derive(Clone, Default)]
-pub(crate) struct Handle(Arc<Mutex<Option<Sender>>>);
+pub(crate) struct Handle {
+    sender: Arc<Mutex<Option<Sender>>>,
+    heard: Arc<AtomicBool>,
+}
 
 impl Handle {
     fn set(&self, sender: Option<Sender>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sender;
+        self.set_heard(false);
+        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = sender;
     }
 
     fn get(&self) -> Option<Sender> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether control has welcomed this host and did not end the connection since.
-    pub fn is_open(&self) -> bool {
-        self.get().is_some_and(|s| !s.is_closed())
+    pub fn set_heard(&self, heard: bool) {
+        self.heard.store(heard, Ordering::SeqCst);
+    }
+
+    /// Whether all that control had to say when the connection began is stored, and the connection has not ended since.
+    pub fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::SeqCst)
     }
 
     /// Opens the stream of an image.
@@ -199,7 +208,7 @@ async fn greeting(shared: &Arc<Shared>) -> Greeting {
             .to_owned(),
         inventory: shared.inventory().await,
         hypervisor: HypervisorInfo {
-            shared_disks: shared.drivers.shared.as_ref().map(|s| s.marker),
+            shared_disks: shared.drivers.shared.get().map(|s| s.marker),
             ..shared.drivers.hypervisor.info()
         },
         underlay: shared.drivers.underlay(&shared.config),
@@ -303,17 +312,22 @@ async fn watch(
                 buffer.extend_from_slice(&data);
             }
         }
-        let mut news = Vec::new();
+        let (mut news, mut whole) = (Vec::new(), false);
         for line in limits::lines(&mut buffer)? {
             match line {
                 ToAgent::Put(d) => news.push(News::Put(d)),
                 ToAgent::Remove(t) => news.push(News::Bury(t)),
-                ToAgent::Bookmark { .. } | ToAgent::Ping => {}
+                ToAgent::Bookmark { .. } => whole = true,
+                ToAgent::Ping => {}
                 ToAgent::Ask { stream, what } => ask(shared, stream, what, sender),
             }
         }
         if !news.is_empty() {
             take(shared, guests, fences, news).await?;
+        }
+        if whole {
+            shared.link.set_heard(true);
+            lease::heard(shared);
         }
     }
 }
@@ -337,7 +351,7 @@ async fn take(shared: &Arc<Shared>, guests: &Guests, fences: &Fences, news: Vec<
             Kind::Guest => guests.poke(id),
             Kind::Fence => fences.poke(id),
             // All that came before it is stored.
-            Kind::Lease => crate::lease::granted(shared)?,
+            Kind::Lease => lease::granted(shared)?,
             _ => shared.net_dirty.notify_one(),
         }
     }
@@ -393,7 +407,7 @@ async fn audit(shared: &Arc<Shared>) -> HostAudit {
         say(f);
         vec![]
     });
-    if let Some(common) = &shared.drivers.shared {
+    if let Some(common) = shared.drivers.shared.get() {
         match common.block.list().await {
             Ok(all) => out.shared_disks = all.iter().map(|d| d.guest).collect(),
             Err(f) => say(f),

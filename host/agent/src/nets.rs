@@ -249,7 +249,7 @@ pub(crate) mod tests {
                 hypervisor: Arc::new(haneul_hypervisor::fake::Fake::open(&dir.join("guests")).unwrap()),
                 net: plane.clone(),
                 block: Arc::new(haneul_blockdev::fake::Fake::open(&dir.join("block")).unwrap()),
-                shared: None,
+                shared: Default::default(),
                 underlay: Default::default(),
                 fake: true,
             };
@@ -394,43 +394,80 @@ pub(crate) mod tests {
         running.abort();
     }
 
-    /// A host whose lease has ended carries no router, for another host may: until it is granted one, or where nobody else
-    /// was allowed to go on, until control is reached.
-    #[tokio::test]
-    async fn routers_end_with_the_lease() {
+    /// A host that shares disks, told of a router.
+    fn sharing() -> Lab {
         let mut config = Config::default();
         config.agent.shared_disks = Some(std::env::temp_dir());
         let lab = Lab::with(config);
-        lab.shared
-            .store
-            .take(vec![put(1, network()), put(2, router())])
-            .unwrap();
-        let lease = lease::local(&lab.shared.config);
-        let life = |left_ms: u64, fenced: Option<u64>| {
-            let until_ms = u64::try_from(haneul_lease::boottime().as_millis()).unwrap() + left_ms;
-            let boot_id = haneul_lease::boot_id();
-            lease
-                .set_life(&haneul_lease::Life {
-                    boot_id,
-                    until_ms,
-                    fenced,
-                    trouble: String::new(),
-                })
-                .unwrap();
-        };
-        let is_up = || lab.plane.applied.lock().unwrap().routers[0].admin_state_up;
-        life(60_000, None);
+        let news = vec![put(1, network()), put(2, router())];
+        lab.shared.store.take(news).unwrap();
+        lab
+    }
+
+    impl Lab {
+        /// What its supervisor says of the lease.
+        fn lease(&self, left_ms: u64, fenced: Option<u64>) {
+            let now = u64::try_from(haneul_lease::boottime().as_millis()).unwrap();
+            let life = haneul_lease::Life {
+                boot_id: haneul_lease::boot_id(),
+                until_ms: now + left_ms,
+                fenced,
+                trouble: String::new(),
+            };
+            lease::local(&self.shared.config).set_life(&life).unwrap();
+        }
+
+        fn router_is_up(&self) -> bool {
+            self.plane.applied.lock().unwrap().routers[0].admin_state_up
+        }
+    }
+
+    /// A host that had no lease carries no router, for another host may: until it has one, and has heard from control.
+    #[tokio::test]
+    async fn routers_end_with_the_lease() {
+        let lab = sharing();
+        lab.lease(60_000, None);
         let (again, said) = lab.round().await;
-        assert!(!again && is_up() && said.routers[0].up);
+        assert!(!again && lab.router_is_up() && said.routers[0].up);
         for (left, fenced) in [(0, None), (60_000, Some(7))] {
-            life(left, fenced);
+            lab.lease(left, fenced);
+            lab.shared.link.set_heard(true);
+            lease::heard(&lab.shared);
             let (again, said) = lab.round().await;
-            assert!(again && !is_up(), "left {left}, fenced {fenced:?}");
+            assert!(again && !lab.router_is_up(), "left {left}, fenced {fenced:?}");
             let why = &said.routers[0].failure.as_ref().unwrap().message;
             assert!(why.contains("on another host by now"), "{why}");
-            life(60_000, None);
-            assert!(lab.round().await.1.routers[0].up && is_up());
+            // Its supervisor has renewed it by itself, and control has not said anything yet.
+            lab.lease(60_000, None);
+            lab.shared.link.set_heard(false);
+            assert!(lab.round().await.0 && !lab.router_is_up());
+            lease::heard(&lab.shared);
+            assert!(lab.round().await.1.routers[0].up && lab.router_is_up());
         }
+    }
+
+    /// Nothing else has to happen for that, neither for the one nor for the other.
+    #[tokio::test]
+    async fn the_data_plane_hears_of_the_lease() {
+        let lab = sharing();
+        lab.lease(60_000, None);
+        let (rounds, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        *lab.plane.on_apply.lock().unwrap() = Some(rounds);
+        let running = tokio::spawn(run(lab.shared.clone(), Duration::from_secs(3600)));
+        let _guests = crate::guests::Guests::start(lab.shared.clone()).await;
+        lab.shared.net_dirty.notify_one();
+        let mut is = async |up: bool| {
+            let wait = async { while seen.recv().await.is_some() && lab.router_is_up() != up {} };
+            let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+            assert!(waited.is_ok(), "the router is up: {}", !up);
+        };
+        is(true).await;
+        lab.lease(0, None);
+        is(false).await;
+        lab.shared.link.set_heard(true);
+        lab.lease(60_000, None);
+        is(true).await;
+        running.abort();
     }
 
     #[tokio::test]

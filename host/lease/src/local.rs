@@ -91,6 +91,23 @@ impl Local {
         self.replace("life", &serde_json::to_vec(life)?, false)
     }
 
+    /// Noted by whoever sees that there is no lease: what does not end by its own process must not go on, or come back, before
+    /// control has said what is whose by now.
+    pub fn lapse(&self) -> io::Result<()> {
+        std::fs::create_dir_all(&self.dir)?;
+        File::create(self.dir.join("lapsed")).map(drop)
+    }
+
+    /// Whether there was no lease for a while, and control has not been heard since.
+    pub fn has_lapsed(&self) -> bool {
+        self.dir.join("lapsed").exists()
+    }
+
+    /// Control was heard, and there is a lease.
+    pub fn mend(&self) {
+        let _ = std::fs::remove_file(self.dir.join("lapsed"));
+    }
+
     /// From now on the guest ends with the lease. Durable, and before its process starts.
     pub fn bind(&self, guest: Uuid) -> io::Result<()> {
         let dir = self.dir.join("bound");
