@@ -395,9 +395,9 @@ pub(crate) mod tests {
     }
 
     /// A host that shares disks, told of a router.
-    fn sharing() -> Lab {
+    fn sharing(dir: std::path::PathBuf) -> Lab {
         let mut config = Config::default();
-        config.agent.shared_disks = Some(std::env::temp_dir());
+        config.agent.shared_disks = Some(dir);
         let lab = Lab::with(config);
         let news = vec![put(1, network()), put(2, router())];
         lab.shared.store.take(news).unwrap();
@@ -425,7 +425,7 @@ pub(crate) mod tests {
     /// A host that had no lease carries no router, for another host may: until it has one, and has heard from control.
     #[tokio::test]
     async fn routers_end_with_the_lease() {
-        let lab = sharing();
+        let lab = sharing(std::env::temp_dir());
         lab.lease(60_000, None);
         let (again, said) = lab.round().await;
         assert!(!again && lab.router_is_up() && said.routers[0].up);
@@ -446,10 +446,22 @@ pub(crate) mod tests {
         }
     }
 
+    /// The directory may be gone with the lease, or hang.
+    #[tokio::test]
+    async fn routers_are_down_before_the_shared_directory_is_looked_at() {
+        let lab = sharing("/nowhere/at/all".into());
+        lab.lease(0, None);
+        let running = tokio::spawn(run(lab.shared.clone(), Duration::from_secs(3600)));
+        let why = crate::open_shared_disks(&lab.shared).await.unwrap_err();
+        assert!(why.public().contains("there is no such directory"), "{why}");
+        assert!(!lab.router_is_up());
+        running.abort();
+    }
+
     /// Nothing else has to happen for that, neither for the one nor for the other.
     #[tokio::test]
     async fn the_data_plane_hears_of_the_lease() {
-        let lab = sharing();
+        let lab = sharing(std::env::temp_dir());
         lab.lease(60_000, None);
         let (rounds, mut seen) = tokio::sync::mpsc::unbounded_channel();
         *lab.plane.on_apply.lock().unwrap() = Some(rounds);
