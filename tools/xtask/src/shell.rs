@@ -56,6 +56,14 @@ impl Cmd {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new(program.as_ref());
         command.current_dir(root());
+        // What cargo has told us of our own package is not the next cargo's: build scripts that look at it (ring's) would run
+        // anew, and all above them be compiled again, whenever `cargo xtask` and cargo take turns.
+        for (name, _) in std::env::vars_os() {
+            let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+            if of_package.iter().any(|p| name.to_string_lossy().starts_with(p)) {
+                command.env_remove(name);
+            }
+        }
         Self {
             text: program.as_ref().to_string_lossy().into_owned(),
             command,

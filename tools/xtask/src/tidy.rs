@@ -35,7 +35,7 @@ fn allowed(krate: &str) -> Option<Vec<&'static str>> {
         "guest-image" => vec!["core"],
         "cli" => vec!["core", "disk", "http", "guest-image", "lease"],
         "console" => vec!["core", "http"],
-        "testkit" => vec!["core", "http", "store", "agent-api"],
+        "testkit" => vec!["core", "disk", "http", "store", "agent-api"],
         "conformance" => vec!["core", "http", "testkit"],
         "bench" => vec!["core", "http", "testkit", "agent-api"],
         "xtask" => vec!["core"],
