@@ -167,7 +167,7 @@ impl Wire {
         let mut rules =
             "add table bridge count\nadd chain bridge count fw { type filter hook forward priority 0; }\n".to_string();
         for (name, what) in [
-            ("all", ""),
+            ("icmp", "@th,224,16 0x0800 @th,312,8 1"),
             ("arp", "@th,224,16 0x0806"),
             ("nd", "@th,224,16 0x86dd @th,288,8 58 @th,560,8 135"),
             ("dhcp", "@th,224,16 0x0800 @th,312,8 17 @th,416,16 67"),
