@@ -142,26 +142,25 @@ pub async fn fence(app: &Arc<App>, asked: String) -> Result<Value> {
 /// What the loss of each host would mean now.
 pub async fn ha(app: &App) -> Result<Value> {
     let mut tx = app.db.read().await?;
-    let hosts = app.fleet.hosts(&mut tx).await?;
-    let alone = tx.other_processes().await?.is_empty();
-    let mut control = Vec::new();
-    for host in &hosts {
-        if alone && app.fleet.is_beside_control(&mut tx, &host.id).await? {
-            control.push(host.id.clone());
-        }
+    let mut up = app.fleet.hosts(&mut tx).await?;
+    up.retain(|h| h.up);
+    let (alone, several) = (tx.other_processes().await?.is_empty(), up.len() > 1);
+    let mut hosts = Vec::new();
+    for host in up {
+        let control = alone && app.fleet.is_beside_control(&mut tx, &host.id).await?;
+        let routers = app.network.routers_on(&mut tx, &host.id).await?;
+        hosts.push((host, control, routers));
     }
     drop(tx);
-    let up: Vec<String> = hosts.iter().filter(|h| h.up).map(|h| h.id.clone()).collect();
     let mut out = Vec::new();
-    for host in hosts.into_iter().filter(|h| h.up) {
+    for (host, control, routers) in hosts {
         let loss = app.compute.if_lost(&host.id).await?;
-        let routers = app.network.routers_on(&mut app.db.read().await?, &host.id).await?;
         out.push(json!({
             "host": host.name,
             "id": host.id,
-            "control": control.contains(&host.id),
+            "control": control,
             "routers": routers,
-            "routers_move": !control.contains(&host.id) && up.iter().any(|id| *id != host.id),
+            "routers_move": several && !control,
             "back": loss.back.iter().map(|(id, name, to)| json!({"id": id, "name": name, "to": to})).collect::<Vec<_>>(),
             "stranded": loss.stranded.iter().map(|s| json!({"id": s.id, "name": s.name, "why": s.why})).collect::<Vec<_>>(),
         }));

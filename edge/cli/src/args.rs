@@ -322,7 +322,7 @@ pub enum HostCommand {
     /// Say that a host that is down is off: its servers may start on others. Make sure first; a server that runs twice
     /// destroys its disks
     Fence { host: String },
-    /// Let servers come to a host (again)
+    /// Let servers come to a host (again), and accept what it says it has
     Enable { host: String },
     /// End a host's membership. Servers must have left it
     Remove { host: String },
