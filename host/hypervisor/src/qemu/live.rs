@@ -15,6 +15,8 @@ use tokio::sync::watch;
 /// How long the greeting may take on a connection to a process that is known to be up.
 const GREETING: Duration = Duration::from_secs(5);
 const CONSOLE_LOOK: Duration = Duration::from_secs(3);
+/// How long a process whose monitor has closed may take to be gone: what is left of its end is the kernel's work.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// What the machine does, from QMP's run state and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,9 +186,15 @@ impl Live {
             };
             qmp.execute_with(command, arguments, fd, deadline).await
         };
-        tokio::time::timeout(deadline, work)
+        let done = tokio::time::timeout(deadline, work)
             .await
-            .map_err(|_| QmpError::Timeout)?
+            .map_err(|_| QmpError::Timeout)?;
+        if matches!(done, Err(QmpError::Closed)) {
+            // A process that ends closes its sockets before the kernel tells of its end. Whoever looks at that next
+            // shall not take a guest that died for one that refused.
+            self.until(ENDING, |s| s.gone).await;
+        }
+        done
     }
 
     /// SIGKILL, and wait for the end. False: it cannot die (stuck in the kernel).
