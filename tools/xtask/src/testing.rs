@@ -99,7 +99,7 @@ pub fn test(options: &Options) -> Result<()> {
     }
     if built {
         for (lane, _, prefix) in LANES.iter().filter(|l| wanted(l.0)) {
-            step(lane, &mut || run_lane(lane, prefix, &binary, options.full).map(Some));
+            step(lane, &mut || run_lane(prefix, &binary, options.full).map(Some));
         }
         if wanted("tempest") {
             // The whole of it guards its list, too.
@@ -142,12 +142,11 @@ fn bare_machine() -> Result<()> {
 }
 
 /// nextest where it is installed (a process for each test, retries nothing), else cargo's own runner.
-fn run_lane(lane: &str, prefix: &str, binary: &Path, full: bool) -> Result<Tally> {
+fn run_lane(prefix: &str, binary: &Path, full: bool) -> Result<Tally> {
     let nextest = find("cargo-nextest").is_some() || cargo_home_has_nextest();
     let path = std::env::var("PATH").unwrap_or_default();
     let with_env = |c: Cmd| {
         c.env("HANEUL_BIN", binary)
-            .env("HANEUL_TEST_LANE", lane)
             .env("HANEUL_TEST_OPENSTACK", setup::client_bin().join("openstack"))
             .env("PATH", format!("{path}:/usr/sbin:/sbin"))
     };
@@ -160,17 +159,13 @@ fn run_lane(lane: &str, prefix: &str, binary: &Path, full: bool) -> Result<Tally
         };
         let junit = target_dir().join("nextest/ci/junit.xml");
         let _ = std::fs::remove_file(&junit);
-        let mut cmd = Cmd::new("cargo").args([
-            "nextest",
-            "run",
-            "--workspace",
-            "--profile",
-            "ci",
-            "--no-tests",
-            "pass",
-            "-E",
-            &filter,
-        ]);
+        // Tests wait for disks, clocks and other processes more than they compute: one for each core leaves half of
+        // the cores idle.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = (cores * 3).div_ceil(2).to_string();
+        let mut cmd = Cmd::new("cargo")
+            .args(["nextest", "run", "--workspace", "--profile", "ci", "--no-tests", "pass"])
+            .args(["--test-threads", &threads, "-E", &filter]);
         if full {
             cmd = cmd.args(["--run-ignored", "all"]);
         }
