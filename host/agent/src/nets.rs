@@ -449,13 +449,20 @@ pub(crate) mod tests {
     /// The directory may be gone with the lease, or hang.
     #[tokio::test]
     async fn routers_are_down_before_the_shared_directory_is_looked_at() {
-        let lab = sharing("/nowhere/at/all".into());
+        let dir = std::env::temp_dir().join(format!("haneul-nets-{}", haneul_core::id::hex()));
+        std::fs::create_dir(&dir).unwrap();
+        let lab = sharing(dir.clone());
         lab.lease(0, None);
+        let mut opening = std::pin::pin!(crate::open_shared_disks(&lab.shared));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut opening).await;
+        assert!(early.is_err(), "the data plane had no round yet");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "somebody looked");
         let running = tokio::spawn(run(lab.shared.clone(), Duration::from_secs(3600)));
-        let why = crate::open_shared_disks(&lab.shared).await.unwrap_err();
-        assert!(why.public().contains("there is no such directory"), "{why}");
+        opening.await.unwrap();
         assert!(!lab.router_is_up());
+        assert!(std::fs::read_dir(&dir).unwrap().count() > 0 && lab.shared.drivers.shared.get().is_some());
         running.abort();
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     /// Nothing else has to happen for that, neither for the one nor for the other.
